@@ -1,0 +1,34 @@
+"""Names of array axes and of the batch, in one place.
+
+Arrays whose layout is not obvious carry their axes as a suffix, in order:
+
+    b  example in the batch        n  video token
+    t  video frame                 m  audio token
+    h, w, c  pixel row, column, RGB   k  bottleneck token
+    s  spectrogram frame (10 ms)   d  width (features)
+    f  mel bin                     y  class
+
+`video_bthwc` is the house order for video, `fbank_bsf` for spectrograms. A mask says in its name
+what True means: `masked_bm` True = hidden, `valid_b` True = a real example (not padding).
+
+A batch is a dict with the keys below:
+
+    video      [b, t, h, w, 3] uint8     RGB frames; normalised on the device
+    audio      [b, s, f] float32         raw log-mel; standardised on the device
+    has_audio  [b] bool                  False: the clip has no audio stream, `audio` is silence
+    labels     {label set: [b] int32}    one entry for each label set
+    group      [b] int32                 source video; equal = cut from the same video
+    valid      [b] bool                  False: padding, counts nowhere
+    id         [b] str                   clip id; stays on the host
+"""
+
+VIDEO = "video"
+AUDIO = "audio"
+HAS_AUDIO = "has_audio"
+LABELS = "labels"
+GROUP = "group"
+VALID = "valid"
+ID = "id"
+
+# What goes to the device; strings cannot.
+DEVICE_KEYS = (VIDEO, AUDIO, HAS_AUDIO, LABELS, GROUP, VALID)

@@ -1,0 +1,57 @@
+"""`avt <command> ...`: finds the command's module and hands over."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from avt_jax import __version__
+from avt_jax.cli.common import run
+from avt_jax.errors import UserError, nearest
+
+COMMANDS = {
+    "synthesize": "render AV-Events, a small labelled data set of real .mp4 files",
+    "manifest": "turn a folder of class folders into a manifest (clips.csv)",
+    "extract": "decode the clips of a manifest into shards",
+    "inspect": "counts, durations and a contact sheet of a shard folder",
+    "train": "train a model from a config",
+    "evaluate": "accuracy, confusion matrix and curves of a trained model",
+    "predict": "classify video files with a trained model",
+}
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: avt <command> [options]\n\n"
+        f"avt_jax {__version__}: audio-video classification, from videos to predictions.\n\n"
+        f"commands, in the order you will need them:\n{rows}\n\n"
+        "'avt <command> --help' explains a command."
+    )
+
+
+def _dispatch(argv: list[str] | None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"avt_jax {__version__}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        raise UserError(
+            f"unknown command {name!r}{nearest(name, COMMANDS)}; 'avt --help' lists them."
+        )
+    # Imported here so that `avt inspect` does not pay for importing JAX.
+    return importlib.import_module(f"avt_jax.cli.{name}").main(rest)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the console script `avt`; returns the exit code."""
+    return run(_dispatch, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Mistakes a user can make, told in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: input file, option, config field, folder.
+
+    The message is one clear sentence: what was wrong, with the value and the file, and what to do.
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Suggests the closest valid name.
+
+    Args:
+      name: what the user wrote.
+      names: the valid names.
+
+    Returns:
+      " (did you mean 'x'?)" for the closest of `names`, "" when none is close.
+    """
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

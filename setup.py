@@ -1,0 +1,49 @@
+"""Packaging of avt_jax; `pip install -e .[test]` is what the scripts in launch/ run."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="avt_jax",
+    version="0.1.0",
+    description="Audio-Video Transformer (AVT) classification in JAX and Flax NNX",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    # `configs` travels with the package so that `avt train --config quickstart` works anywhere.
+    packages=find_packages(include=["avt_jax", "avt_jax.*", "configs", "configs.*"]),
+    install_requires=[
+        "jax>=0.10,<0.13",
+        "flax>=0.12.8,<0.13",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "grain>=0.2.18,<0.3",
+        "tensorflow-datasets>=4.9.10,<5",
+        "array-record>=0.8,<0.9",
+        "ml_collections>=1.1,<2",
+        "chex>=0.1.92,<0.2",
+        "numpy>=2.1,<3",
+        "av>=18,<20",
+        "simplejpeg>=1.9,<2",
+        "matplotlib>=3.9,<4",
+        "rich>=14,<16",
+        "tqdm>=4.66,<5",
+        "tensorboardX>=2.6.4,<3",
+    ],
+    extras_require={
+        "test": ["pytest>=8,<10", "ruff>=0.14,<0.18", "scikit-video==1.1.11"],
+        "cuda": ["jax[cuda13]>=0.10,<0.13"],
+        "tpu": ["jax[tpu]>=0.10,<0.13"],
+    },
+    entry_points={"console_scripts": ["avt=avt_jax.cli.main:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)
