@@ -1,0 +1,1 @@
+"""Losses: arrays in, named (sum, count) pairs out. No model code is imported here."""

@@ -1,0 +1,1 @@
+"""Training: mesh, sharding, state, optimiser, the jitted step, the loop and its checkpoints."""

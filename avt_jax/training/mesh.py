@@ -1,0 +1,137 @@
+"""Device mesh, and which array lies where on it.
+
+The mesh has two axes. Every batch is split over both; parameters are copied to all devices
+("replicate") or cut along their largest dimension over the axis `fsdp`, as the rules of the config
+say. Model code knows nothing of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from avt_jax import axes, tree
+from avt_jax.errors import UserError
+
+DATA, FSDP = "data", "fsdp"
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """The config block `mesh`.
+
+    Attributes:
+      data: devices along the axis `data`; -1 = all that `fsdp` leaves.
+      fsdp: devices along the axis `fsdp`.
+      rules: ordered (path regex, "replicate" | "fsdp"); the first match counts.
+    """
+
+    data: int
+    fsdp: int
+    rules: Sequence[tuple[str, str]]
+
+    def __post_init__(self):
+        for pattern, rule in self.rules:
+            if rule not in ("replicate", "fsdp"):
+                raise UserError(
+                    f"config.mesh.rules: {rule!r} for {pattern!r} is not a rule; "
+                    "give 'replicate' or 'fsdp'."
+                )
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Builds the mesh over all devices (one CPU device is a 1x1 mesh).
+
+    Raises:
+      UserError: the device count is not data * fsdp.
+    """
+    devices = jax.devices() if devices is None else devices
+    data = len(devices) // config.fsdp if config.data == -1 else config.data
+    if data * config.fsdp != len(devices) or data < 1:
+        raise UserError(
+            f"config.mesh asks for data={config.data} x fsdp={config.fsdp} devices but there are "
+            f"{len(devices)}; set data=-1 and an fsdp that divides {len(devices)}."
+        )
+    # Auto axes: the newer explicit ones refuse slicing and nnx.Linear on sharded arrays.
+    return jax.make_mesh(
+        (data, config.fsdp), (DATA, FSDP), axis_types=(AxisType.Auto,) * 2, devices=devices
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis split over all devices."""
+    return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
+
+
+def _parameter_sharding(mesh: Mesh, shape: tuple[int, ...], rule: str) -> NamedSharding:
+    size = mesh.shape[FSDP]
+    divisible = [i for i, n in enumerate(shape) if n % size == 0 and n > 0]
+    if rule == "replicate" or size == 1 or not divisible:
+        return replicated(mesh)
+    axis = max(divisible, key=lambda i: shape[i])
+    return NamedSharding(mesh, PartitionSpec(*(FSDP if i == axis else None for i in range(axis + 1))))
+
+
+def variable_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]]) -> Any:
+    """Shardings for a pytree whose leaves sit in flat {path: array} dictionaries.
+
+    Optimiser moments live under the same paths as their parameters, so they get the same
+    sharding; scalars and counters match no parameter rule worth splitting and are replicated.
+
+    Args:
+      mesh: from `make_mesh`.
+      abstract: pytree of arrays or shapes.
+      rules: ordered (path regex, rule).
+
+    Returns:
+      A pytree of NamedSharding with the structure of `abstract`.
+    """
+
+    def choose(key_path, leaf):
+        keys = [k.key for k in key_path if isinstance(k, jax.tree_util.DictKey)]
+        if not keys or not leaf.shape:
+            return replicated(mesh)
+        return _parameter_sharding(mesh, leaf.shape, tree.first_match(rules, keys[-1]))
+
+    return jax.tree_util.tree_map_with_path(choose, abstract)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> int:
+    """The number of clips each process loads.
+
+    Raises:
+      UserError: the global batch does not divide evenly over the devices.
+    """
+    if batch_size < 1 or batch_size % mesh.size:
+        raise UserError(
+            f"the batch size {batch_size} does not divide over {mesh.size} devices; "
+            f"use a multiple of {mesh.size} (config.train.batch_size, eval_batch_size)."
+        )
+    return batch_size // jax.process_count()
+
+
+def to_device(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """Moves this process's part of a batch to the mesh, as global arrays.
+
+    Args:
+      batch: see `avt_jax.axes`; keys that only the host can hold (ids) are left out.
+      mesh: from `make_mesh`.
+
+    Returns:
+      The same dictionary with global `jax.Array`s, the first axis split over all devices.
+    """
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)),
+        {key: batch[key] for key in axes.DEVICE_KEYS if key in batch},
+    )

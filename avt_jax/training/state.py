@@ -1,0 +1,86 @@
+"""The training state, and how it is born on the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from avt_jax import tree
+from avt_jax.training import mesh as meshes
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "stats", "ema", "opt_state"],
+    meta_fields=[],
+)
+@dataclass(frozen=True)
+class TrainState:
+    """All that a training step reads and writes; a plain pytree.
+
+    Attributes:
+      step: int32 scalar, optimiser steps done.
+      params: {path: array} trained parameters, float32.
+      stats: {path: array} BatchNorm running statistics.
+      ema: {path: array} averaged parameters; {} when averaging is off.
+      opt_state: optax state.
+    """
+
+    step: Any
+    params: dict[str, Any]
+    stats: dict[str, Any]
+    ema: dict[str, Any]
+    opt_state: Any
+
+
+def create_state(
+    build: Callable[[jax.Array], nnx.Module],
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    *,
+    with_ema: bool,
+) -> TrainState:
+    """Makes the initial state.
+
+    Args:
+      build: PRNG key -> model.
+      optimizer: optax transformation over flat parameters.
+      key: PRNG key for the initial parameters.
+      with_ema: start an average of the parameters.
+    """
+    params, stats = tree.split(build(key))
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        stats=stats,
+        # A copy: the step donates its input, and one buffer cannot be donated twice.
+        ema=jax.tree.map(jnp.copy, params) if with_ema else {},
+        opt_state=optimizer.init(params),
+    )
+
+
+def init_sharded(
+    build: Callable[[jax.Array], nnx.Module],
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    *,
+    with_ema: bool,
+    mesh: Mesh,
+    rules: Sequence[tuple[str, str]],
+) -> tuple[TrainState, TrainState]:
+    """Creates the state directly in its place on the mesh.
+
+    Returns:
+      (state, shardings): both with the structure of `TrainState`.
+    """
+    create = partial(create_state, build, optimizer, with_ema=with_ema)
+    shardings = meshes.variable_shardings(mesh, jax.eval_shape(create, key), rules)
+    return jax.jit(create, out_shardings=shardings)(key), shardings

@@ -1,0 +1,74 @@
+"""The training step: one pure function, jitted once over the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from avt_jax import tree
+from avt_jax.losses.objective import Metrics, Objective
+from avt_jax.models.forward import Forward, Normalisation
+from avt_jax.training import mesh as meshes
+from avt_jax.training.state import TrainState
+
+TrainStep = Callable[[TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    skeleton: tree.Skeleton,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    normalisation: Normalisation,
+    *,
+    ema_decay: float,
+) -> TrainStep:
+    """Builds the pure (not yet jitted) function (state, batch, key) -> (state, metrics).
+
+    The key is folded with the state's step, so a resumed run draws what the uninterrupted one did.
+    BatchNorm sees the whole batch: under `jit` on a mesh its statistics are global.
+
+    Args:
+      skeleton: the model's structure.
+      objective: named, weighted loss terms.
+      optimizer: optax transformation over flat parameters.
+      normalisation: how raw pixels and log-mels become model input.
+      ema_decay: in [0, 1); 0 = no averaged parameters.
+    """
+
+    def train_step(state: TrainState, batch: dict[str, Any], key: jax.Array):
+        step_key = jax.random.fold_in(key, state.step)
+
+        def loss_fn(params):
+            model = skeleton.merge(params, state.stats)
+            forward = Forward(model, batch, normalisation, train=True, key=step_key)
+            loss, metrics = objective(forward, batch)
+            return loss, (metrics, tree.split(model)[1])
+
+        (_, (metrics, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
+        metrics["grad_norm"] = (optax.global_norm(grads), jnp.float32(1))
+        state = replace(
+            state, step=state.step + 1, params=params, stats=stats, ema=ema, opt_state=opt_state
+        )
+        return state, metrics
+
+    return train_step
+
+
+def jit_train_step(train_step: TrainStep, shardings: TrainState, mesh: Mesh) -> TrainStep:
+    """Jits a train step with its shardings; the old state's memory is reused for the new one."""
+    everywhere = meshes.replicated(mesh)
+    return jax.jit(
+        train_step,
+        in_shardings=(shardings, meshes.batch_sharding(mesh), everywhere),
+        out_shardings=(shardings, everywhere),
+        donate_argnums=0,
+    )

@@ -1,0 +1,90 @@
+"""Model variables as flat dictionaries: {"path/to/leaf": array}.
+
+Flat dictionaries are what the jitted step, the optimiser and the checkpoints hold: paths can be
+matched with regular expressions, and calling a jitted function on them costs little.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+from flax import nnx
+
+Flat = dict[str, Any]
+T = TypeVar("T")
+
+
+def _flatten(state: nnx.State) -> Flat:
+    return {"/".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
+
+
+def _filled(state: nnx.State, flat: Mapping[str, Any]) -> nnx.State:
+    paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
+    strict_match(paths, flat, what="variables")
+    leaves = [
+        (path, leaf.replace(flat["/".join(map(str, path))]))
+        for path, leaf in nnx.to_flat_state(state)
+    ]
+    return nnx.from_flat_state(leaves)
+
+
+class Skeleton:
+    """A model's structure without its arrays, to take it apart and put it together again.
+
+    Args:
+      build: makes the model; called abstractly, so no array is allocated.
+    """
+
+    def __init__(self, build: Callable[[], nnx.Module]):
+        model = nnx.eval_shape(build)
+        self._graphdef, self._params, self._stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        self.params: dict[str, jax.ShapeDtypeStruct] = _flatten(self._params)
+        self.stats: dict[str, jax.ShapeDtypeStruct] = _flatten(self._stats)
+
+    def merge(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> nnx.Module:
+        """Puts flat parameters and batch statistics into a module.
+
+        Raises:
+          ValueError: a path is missing or unknown; all such paths are listed.
+        """
+        return nnx.merge(
+            self._graphdef, _filled(self._params, params), _filled(self._stats, stats)
+        )
+
+
+def split(model: nnx.Module) -> tuple[Flat, Flat]:
+    """Takes a module apart into (parameters, batch statistics), both flat."""
+    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return _flatten(params), _flatten(stats)
+
+
+def strict_match(expected: Sequence[str], found: Mapping[str, Any], *, what: str) -> None:
+    """Checks that two sets of paths are equal.
+
+    Raises:
+      ValueError: names every missing and every unknown path.
+    """
+    missing = sorted(set(expected) - set(found))
+    unknown = sorted(set(found) - set(expected))
+    if missing or unknown:
+        raise ValueError(f"{what} do not match: missing {missing}, unknown {unknown}")
+
+
+def first_match(rules: Sequence[tuple[str, T]], path: str) -> T:
+    """The value of the first rule whose regular expression is found in `path`.
+
+    Raises:
+      ValueError: no rule matches; end the list with (".*", ...).
+    """
+    for pattern, value in rules:
+        if re.search(pattern, path):
+            return value
+    raise ValueError(f"no rule matches {path!r}; end the rules with a '.*' rule")
+
+
+def parameter_count(flat: Mapping[str, Any]) -> int:
+    """Number of scalars in a flat dictionary of arrays or shapes."""
+    return sum(int(leaf.size) for leaf in flat.values())
