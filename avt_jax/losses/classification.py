@@ -1,4 +1,4 @@
-"""Classification loss: softmax cross-entropy with label smoothing, for one or several label sets."""
+"""Classification: softmax cross-entropy with label smoothing, one or several label sets."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ def _parameter_sharding(mesh: Mesh, shape: tuple[int, ...], rule: str) -> NamedS
     divisible = [i for i, n in enumerate(shape) if n % size == 0 and n > 0]
     if rule == "replicate" or size == 1 or not divisible:
         return replicated(mesh)
-    axis = max(divisible, key=lambda i: shape[i])
-    return NamedSharding(mesh, PartitionSpec(*(FSDP if i == axis else None for i in range(axis + 1))))
+    largest = max(divisible, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*(None,) * largest, FSDP))
 
 
 def variable_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]]) -> Any:

@@ -1,0 +1,320 @@
+"""Checkpoints: state and data position, written whole or not at all, verified when read.
+
+Orbax writes a step's folder under a temporary name and renames it when complete, so a killed run
+leaves no half checkpoint. A finished one can still be damaged later (a truncated copy, a flipped
+bit): each carries a checksum of its arrays, and reading falls back to the newest intact step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from avt_jax.errors import UserError
+from avt_jax.training.state import TrainState
+
+CHECKPOINTS = "checkpoints"
+CONFIG_FILE, RUN_FILE = "config.json", "run.json"
+
+_SCORE = "score"
+_WORD = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
+
+
+# What Orbax and TensorStore were seen to raise for truncated, incomplete and altered checkpoints.
+_READ_ERRORS = (ValueError, KeyError, OSError, TypeError, AttributeError)
+
+
+class _DamagedError(Exception):
+    """A finished checkpoint that cannot be trusted."""
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    return metrics[_SCORE]
+
+
+@jax.jit
+def _checksum(tree: Any) -> jax.Array:
+    total = jnp.uint32(0)
+    for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        leaf = jnp.asarray(leaf)
+        words = jax.lax.bitcast_convert_type(leaf, _WORD[leaf.dtype.itemsize]).reshape(-1)
+        # Odd weights by position, so that swapped or moved values are noticed; sums of integers
+        # wrap around and do not depend on the order, so every mesh gives the same number.
+        weights = jnp.arange(words.size, dtype=jnp.uint32) * jnp.uint32(2654435762) + jnp.uint32(1)
+        name = zlib.crc32(jax.tree_util.keystr(key_path).encode())
+        total += (words.astype(jnp.uint32) * weights).sum(dtype=jnp.uint32) ^ jnp.uint32(name)
+    return total
+
+
+def _checksums(state: Mapping[str, Any]) -> dict[str, int]:
+    return {name: int(_checksum(part)) for name, part in state.items()}
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "params": state.params,
+        "stats": state.stats,
+        "ema": state.ema,
+        "opt_state": state.opt_state,
+    }
+
+
+class Checkpointer:
+    """Keeps the newest checkpoints of a run, and the best.
+
+    Args:
+      run_dir: the run's folder; checkpoints go to `<run_dir>/checkpoints/<step>`.
+      keep_last: number of newest checkpoints to keep.
+      keep_best: number of checkpoints with the highest validation score to keep.
+    """
+
+    def __init__(self, run_dir: Path, *, keep_last: int, keep_best: int):
+        self._folder = Path(run_dir).absolute() / CHECKPOINTS
+        policies = [LatestN(n=keep_last)]
+        if keep_best:
+            policies.append(
+                BestN(
+                    get_metric_fn=_score,
+                    n=keep_best,
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        _quiet_orbax()
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            options=ocp.CheckpointManagerOptions(
+                best_fn=_score,  # Orbax stores metrics only when it can rank by them.
+                preservation_policy=AnyPreservationPolicy(policies),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def save(self, state: TrainState, position: dict[str, Any], score: float | None = None) -> None:
+        """Starts writing a checkpoint; returns before it is on disk.
+
+        Args:
+          state: the training state.
+          position: the data iterator's state, JSON-able.
+          score: validation score (higher is better), or None when it was not measured.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        parts = _parts(state)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                # An empty group (no averaged parameters, say) has nothing to write.
+                state=ocp.args.PyTreeSave({k: v for k, v in parts.items() if jax.tree.leaves(v)}),
+                meta=ocp.args.JsonSave({"position": position, "checksums": _checksums(parts)}),
+            ),
+            metrics=None if score is None else {_SCORE: float(score)},
+        )
+
+    def restore(self, like: TrainState, shardings: TrainState) -> tuple[TrainState, dict] | None:
+        """Reads the newest intact checkpoint.
+
+        A damaged one is set aside (renamed `<step>.damaged`) with a message on stderr.
+
+        Args:
+          like: a state (or its shapes) of the same structure.
+          shardings: where each array goes.
+
+        Returns:
+          (state, position), or None when there is no checkpoint.
+
+        Raises:
+          UserError: the checkpoints belong to another model.
+        """
+        damaged = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._restore_step(step, like, shardings)
+            except _DamagedError as error:
+                print(f"avt: checkpoint {step} is damaged ({error}); trying an older one",
+                      file=sys.stderr)
+                damaged.append(step)
+                continue
+            self._set_aside(damaged)
+            return restored
+        if damaged:
+            raise UserError(
+                f"no checkpoint in {self._folder} is intact (tried {damaged}); "
+                "move the folder away to train from the start."
+            )
+        return None
+
+    def _restore_step(self, step: int, like: TrainState, shardings: TrainState):
+        wanted = {k: v for k, v in _parts(like).items() if jax.tree.leaves(v)}
+        places = {k: v for k, v in _parts(shardings).items() if k in wanted}
+        targets = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), wanted, places
+        )
+        _check_shapes(_stored_arrays(self._folder / str(step)), targets, self._folder)
+        try:
+            read = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeRestore(
+                        targets,
+                        restore_args=ocp.checkpoint_utils.construct_restore_args(targets),
+                    ),
+                    meta=ocp.args.JsonRestore(),
+                ),
+            )
+        except _READ_ERRORS as error:
+            raise _DamagedError(_first_line(error)) from error
+        parts = {k: {} for k in _parts(like)} | dict(read["state"])
+        if _checksums(parts) != read["meta"]["checksums"]:
+            raise _DamagedError("its checksum does not match")
+        return TrainState(**parts), read["meta"]["position"]
+
+    def _set_aside(self, steps: list[int]) -> None:
+        for step in steps:
+            folder = self._folder / str(step)
+            folder.rename(folder.with_name(f"{step}.damaged"))
+        if steps:
+            self._manager.reload()
+
+    def wait(self) -> None:
+        """Blocks until every started checkpoint is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then frees Orbax's threads."""
+        self._manager.close()
+
+
+def _quiet_orbax() -> None:
+    # Orbax reports every save at INFO/WARNING through absl; the progress line says what matters.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _stored_arrays(step_folder: Path) -> dict[str, Any]:
+    """The stored tree with array metadata as leaves; `_DamagedError` when it cannot be read."""
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            return dict(reader.metadata(step_folder / "state").item_metadata.tree)
+    except _READ_ERRORS as error:
+        raise _DamagedError(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _check_shapes(stored: Mapping[str, Any], targets: Any, folder: Path) -> None:
+    here = {name: tuple(leaf.shape) for name, leaf in targets["params"].items()}
+    there = {name: tuple(leaf.shape) for name, leaf in stored["params"].items()}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            raise UserError(
+                f"the checkpoints in {folder} are of another model: {name} is "
+                f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} in this "
+                "config; use another --workdir or the run's own config."
+            )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model as read from its run folder.
+
+    Attributes:
+      config: the resolved config, {block: {field: value}}.
+      label_sets: {label set: class names}, in the order of the logits.
+      records: what the shards were made with: {"frame_rate_hz", "short_side_px"}.
+      params: {path: array}; the averaged parameters when the run kept an average.
+      stats: {path: array} BatchNorm running statistics.
+      step: optimiser steps done.
+    """
+
+    config: dict[str, Any]
+    label_sets: dict[str, tuple[str, ...]]
+    records: dict[str, float]
+    params: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    step: int
+
+
+def load_run(run_dir: str | Path, which: str = "best") -> Run:
+    """Reads a trained model from its run folder, onto the host.
+
+    Args:
+      run_dir: what `avt train --workdir` wrote.
+      which: "best" = highest validation score (newest when none was measured), or "last".
+
+    Returns:
+      The `Run`, its arrays checked against the checksums stored with them.
+
+    Raises:
+      UserError: no such run, or none of its checkpoints is intact.
+    """
+    run_dir = Path(run_dir)
+    files = {name: run_dir / name for name in (CONFIG_FILE, RUN_FILE)}
+    for file in files.values():
+        if not file.is_file():
+            raise UserError(
+                f"{run_dir} is not a run folder: {file.name} is missing; give the folder that "
+                "'avt train --workdir' wrote."
+            )
+    config, facts = (json.loads(file.read_text(encoding="utf-8")) for file in files.values())
+    _quiet_orbax()
+    options = ocp.CheckpointManagerOptions(best_fn=_score, read_only=True)
+    with ocp.CheckpointManager(run_dir.absolute() / CHECKPOINTS, options=options) as manager:
+        for step in _steps_in_order(manager, which):
+            try:
+                params, stats = _read_variables(manager, step)
+            except _DamagedError as error:
+                print(f"avt: checkpoint {step} is damaged ({error}); trying another",
+                      file=sys.stderr)
+                continue
+            label_sets = {name: tuple(classes) for name, classes in facts["label_sets"].items()}
+            return Run(config, label_sets, facts["records"], params, stats, step)
+    raise UserError(f"{run_dir / CHECKPOINTS} holds no intact checkpoint; train the run first.")
+
+
+def _steps_in_order(manager: ocp.CheckpointManager, which: str) -> list[int]:
+    steps = sorted(manager.all_steps(), reverse=True)
+    if which == "last":
+        return steps
+    metrics = {step: manager.metrics(step) for step in steps}
+    # Stable: among equal scores, and among checkpoints without one, the newest comes first.
+    return sorted(
+        steps, key=lambda step: _score(metrics[step]) if metrics[step] else -np.inf, reverse=True
+    )
+
+
+def _read_variables(manager: ocp.CheckpointManager, step: int) -> tuple[dict, dict]:
+    folder = Path(manager.directory) / str(step)
+    stored = _stored_arrays(folder)
+    weights = "ema" if "ema" in stored else "params"
+    wanted = {group: stored[group] for group in (weights, "stats") if group in stored}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    try:
+        read = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True),
+                meta=ocp.args.JsonRestore(),
+            ),
+        )
+    except _READ_ERRORS as error:
+        raise _DamagedError(_first_line(error)) from error
+    state = {"stats": {}} | dict(read["state"])
+    expected = read["meta"]["checksums"]
+    if any(value != expected[group] for group, value in _checksums(state).items()):
+        raise _DamagedError("its checksum does not match")
+    return state[weights], state["stats"]
