@@ -1,0 +1,43 @@
+"""`avt train`: from shards and a config to a trained model in a run folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from avt_jax.cli.common import parser, run
+
+EPILOG = """\
+A config is a Python file or the name of a recipe, with an argument after a colon:
+
+  avt train --config quickstart --workdir runs/mine --config.data.path=shards
+  avt train --config kinetics_sounds:smoke --workdir runs/try     (seconds, on generated data)
+
+Any field can be changed: --config.optimizer.lr=3e-4 --config.model.modalities=audio.
+A workdir that holds a run continues it from its last checkpoint; the same command resumes.
+"""
+
+
+def build_parser():
+    """The argument parser of `avt train`; config overrides are read apart from it."""
+    cli = parser("train", "Train a model from a config.", EPILOG)
+    cli.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file or recipe")
+    cli.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    return cli
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    args, overrides = build_parser().parse_known_args(argv)
+    from avt_jax.cli.config import load_config
+
+    config = load_config(args.config, overrides)
+    from avt_jax.cli.wiring import train
+
+    train(config, args.workdir)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

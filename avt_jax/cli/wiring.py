@@ -1,0 +1,226 @@
+"""Puts the parts of a training run together: config, data, model, trainer, evaluator.
+
+Training and evaluation do not know each other; this is where they meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from avt_jax import tree
+from avt_jax.data import pipeline, records
+from avt_jax.data.config import DataConfig
+from avt_jax.data.generated import is_generated, open_generated
+from avt_jax.errors import UserError
+from avt_jax.evaluation import classification
+from avt_jax.losses.objective import Objective, ObjectiveConfig
+from avt_jax.models.build import InputSpec, build_model
+from avt_jax.models.forward import Normalisation, make_predict
+from avt_jax.training import mesh as meshes
+from avt_jax.training import run_folder
+from avt_jax.training.checkpoint import Checkpointer
+from avt_jax.training.loop import Schedule, TrainConfig, fit
+from avt_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
+from avt_jax.training.state import TrainState, init_sharded
+from avt_jax.training.step import jit_train_step, make_train_step
+from avt_jax.training.writer import MetricWriter
+
+BLOCKS = {
+    "data": DataConfig,
+    "losses": ObjectiveConfig,
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+    "mesh": meshes.MeshConfig,
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The config's blocks as checked dataclasses, and what they describe."""
+
+    data: DataConfig
+    losses: ObjectiveConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    mesh: meshes.MeshConfig
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Opened data: random-access records and what is known of them."""
+
+    train: Any
+    val: Any
+    info: records.RecordsInfo
+
+
+def open_splits(data: DataConfig) -> Splits:
+    """Opens the training and validation split.
+
+    Raises:
+      UserError: no such shards or split, or the training split is empty.
+    """
+    if is_generated(data.path):
+        info, train = open_generated(data.path, data.train_split)
+        _, val = open_generated(data.path, data.eval_split)
+    else:
+        info = records.read_info(data.path)
+        train = records.open_split(data.path, data.train_split)
+        val = records.open_split(data.path, data.eval_split)
+    for name, split in ((data.train_split, train), (data.eval_split, val)):
+        if not len(split):
+            raise UserError(f"the split {name!r} of {data.path} is empty; extract more clips.")
+    return Splits(train, val, info)
+
+
+def parse(config: ConfigDict) -> Parts:
+    """Feeds every block to its dataclass.
+
+    Raises:
+      UserError: a block has an unknown or missing field, or a bad value.
+    """
+    made = {}
+    for name, block_class in BLOCKS.items():
+        try:
+            made[name] = block_class(**config[name].to_dict())
+        except TypeError as error:
+            raise UserError(f"config.{name}: {error}") from error
+    return Parts(**made)
+
+
+def train(config: ConfigDict, workdir: Path) -> None:
+    """Trains, or continues, the run in `workdir` as the config says.
+
+    Raises:
+      UserError: anything wrong in the config, the data or the folder.
+    """
+    parts = parse(config)
+    splits = open_splits(parts.data)
+    mesh = meshes.make_mesh(parts.mesh)
+    local_batch = meshes.check_batch_size(parts.train.batch_size, mesh)
+    classes = {name: len(names) for name, names in splits.info.label_sets.items()}
+    build = model_builder(config.model.to_dict(), parts.data, classes)
+    skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
+    objective = Objective(parts.losses, modalities=config.model.modalities)
+    steps_per_epoch = parts.train.steps_per_epoch(len(splits.train))
+    schedule = Schedule(
+        total_steps=parts.train.total_steps(len(splits.train)),
+        log_every=parts.train.log_every_steps,
+        eval_every=parts.train.eval_every_steps or steps_per_epoch,
+        checkpoint_every=parts.train.checkpoint_every_steps,
+    )
+    learning_rate = learning_rate_schedule(
+        parts.optimizer, total_steps=schedule.total_steps, steps_per_epoch=steps_per_epoch
+    )
+    optimizer = make_optimizer(parts.optimizer, learning_rate)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    state, shardings = init_sharded(
+        build,
+        optimizer,
+        init_key,
+        with_ema=parts.optimizer.ema_decay > 0,
+        mesh=mesh,
+        rules=parts.mesh.rules,
+    )
+    run_folder.prepare(workdir, config.to_dict(), splits.info, mesh)
+    batches = pipeline.make_train_iterator(
+        splits.train,
+        parts.data,
+        batch_size=local_batch,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    checkpointer = Checkpointer(
+        workdir, keep_last=parts.train.keep_last, keep_best=parts.train.keep_best
+    )
+    with contextlib.closing(checkpointer), contextlib.closing(batches):
+        restored = checkpointer.restore(state, shardings)
+        if restored:
+            state, position = restored
+            batches.set_state(position)
+        _announce(workdir, splits, schedule, objective, state, mesh)
+        step = make_train_step(
+            skeleton,
+            objective,
+            optimizer,
+            normalisation(parts.data),
+            ema_decay=parts.optimizer.ema_decay,
+        )
+        with contextlib.closing(MetricWriter(workdir, step=int(state.step))) as writer:
+            fit(
+                state,
+                jit_train_step(step, shardings, mesh),
+                batches,
+                key=step_key,
+                mesh=mesh,
+                schedule=schedule,
+                batch_size=parts.train.batch_size,
+                checkpointer=checkpointer,
+                writer=writer,
+                learning_rate=learning_rate,
+                evaluate=make_evaluate(skeleton, parts, splits, mesh),
+            )
+
+
+def normalisation(data: DataConfig) -> Normalisation:
+    """The normalisation constants of a data config."""
+    return Normalisation(
+        tuple(data.video_mean), tuple(data.video_std), data.audio_mean, data.audio_std
+    )
+
+
+def model_builder(
+    block: dict[str, Any], data: DataConfig, classes: dict[str, int]
+) -> Callable[[jax.Array], nnx.Module]:
+    """PRNG key -> model, for the shapes that the data config gives."""
+    spec = InputSpec(data.num_frames, data.frame_size_px, data.fbank_frames, 128)
+    return lambda key: build_model(block, num_classes=classes, input=spec, rngs=nnx.Rngs(key))
+
+
+def make_evaluate(
+    skeleton: tree.Skeleton, parts: Parts, splits: Splits, mesh: Mesh
+) -> Callable[[TrainState], tuple[dict[str, float], float]]:
+    """Builds state -> (metrics, score) on the validation split; the score is top-1."""
+    local_batch = meshes.check_batch_size(parts.train.eval_batch_size, mesh)
+    predict = jax.jit(
+        make_predict(skeleton, normalisation(parts.data)), out_shardings=meshes.replicated(mesh)
+    )
+
+    def evaluate(state: TrainState) -> tuple[dict[str, float], float]:
+        def predict_batch(batch):
+            on_device = meshes.to_device(batch, mesh)
+            probabilities = predict(state.ema or state.params, state.stats, on_device)
+            return jax.tree.map(np.asarray, probabilities)
+
+        batches = pipeline.eval_batches(splits.val, parts.data, batch_size=local_batch)
+        result = classification.evaluate(predict_batch, batches, splits.info.label_sets)
+        values = {f"top1/{name}": result[name]["top1"] for name in splits.info.label_sets}
+        return values, float(np.mean(list(values.values())))
+
+    return evaluate
+
+
+def _announce(workdir, splits, schedule, objective, state, mesh) -> None:
+    done = int(state.step)
+    parameters = tree.parameter_count(state.params)
+    terms = ", ".join(f"{weight:g} x {name}" for name, weight in objective.weights.items())
+    left_out = f" (left out with one modality: {', '.join(objective.skipped)})"
+    print(
+        f"{len(splits.train)} training and {len(splits.val)} validation clips, "
+        f"{parameters / 1e6:.2f} M parameters, {mesh.size} {jax.default_backend()} device(s)\n"
+        f"loss = {terms}{left_out if objective.skipped else ''}\n"
+        f"{f'continuing at step {done} of' if done else 'training for'} {schedule.total_steps} "
+        f"steps; everything goes to {workdir}",
+        flush=True,
+    )

@@ -1,0 +1,259 @@
+"""The training loop: feeds the jitted step, logs, evaluates, checkpoints, and can stop."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from avt_jax.errors import UserError
+from avt_jax.training import mesh as meshes
+from avt_jax.training.checkpoint import Checkpointer
+from avt_jax.training.metrics import Mean, not_finite
+from avt_jax.training.state import TrainState
+from avt_jax.training.step import TrainStep
+from avt_jax.training.writer import MetricWriter
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The config block `train`.
+
+    Attributes:
+      batch_size: clips per step, over all devices.
+      eval_batch_size: clips per evaluation batch, over all devices.
+      epochs: length of the training in passes over the training split.
+      steps: length in steps instead; 0 = use `epochs`.
+      log_every_steps: steps between two lines of training metrics.
+      eval_every_steps: steps between two evaluations; 0 = once an epoch. Always at the end.
+      checkpoint_every_steps: steps between two checkpoints; 0 = at evaluations only.
+      keep_last: newest checkpoints kept.
+      keep_best: checkpoints of highest validation score kept.
+    """
+
+    batch_size: int
+    eval_batch_size: int
+    epochs: float
+    steps: int
+    log_every_steps: int
+    eval_every_steps: int
+    checkpoint_every_steps: int
+    keep_last: int
+    keep_best: int
+
+    def __post_init__(self):
+        for name in ("batch_size", "eval_batch_size", "log_every_steps", "keep_last"):
+            if getattr(self, name) < 1:
+                raise UserError(f"config.train.{name} is {getattr(self, name)}; give 1 or more.")
+        for name in ("epochs", "steps", "eval_every_steps", "checkpoint_every_steps", "keep_best"):
+            if getattr(self, name) < 0:
+                raise UserError(f"config.train.{name} is {getattr(self, name)}; give 0 or more.")
+
+    def steps_per_epoch(self, num_clips: int) -> int:
+        """Optimiser steps in one pass over `num_clips`, at least 1."""
+        return max(1, num_clips // self.batch_size)
+
+    def total_steps(self, num_clips: int) -> int:
+        """Optimiser steps of the whole training, at least 1."""
+        return self.steps or max(1, round(self.epochs * self.steps_per_epoch(num_clips)))
+
+
+class Batches(Protocol):
+    """An endless iterator over batches whose position can be saved."""
+
+    def __next__(self) -> dict[str, Any]: ...
+
+    def get_state(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the loop does what; see `TrainConfig`."""
+
+    total_steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+    def logs(self, step: int) -> bool:
+        """True when training metrics are due after `step` steps."""
+        return step % self.log_every == 0 or step == self.total_steps
+
+    def evaluates(self, step: int) -> bool:
+        """True when an evaluation is due."""
+        return step % self.eval_every == 0 or step == self.total_steps
+
+    def checkpoints(self, step: int) -> bool:
+        """True when a checkpoint is due."""
+        return self.evaluates(step) or bool(
+            self.checkpoint_every and step % self.checkpoint_every == 0
+        )
+
+
+class _StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __enter__(self):
+        self._before = {}
+        with contextlib.suppress(ValueError):  # not in the main thread: leave signals alone
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, _frame):
+        self.signal = number
+        signal.signal(number, self._before[number])  # a second one acts at once
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def fit(
+    state: TrainState,
+    train_step: TrainStep,
+    batches: Iterator[dict[str, Any]] | Batches,
+    *,
+    key: jax.Array,
+    mesh: Mesh,
+    schedule: Schedule,
+    batch_size: int,
+    checkpointer: Checkpointer,
+    writer: MetricWriter,
+    learning_rate: Callable[[int], Any],
+    evaluate: Callable[[TrainState], tuple[dict[str, float], float]],
+) -> TrainState:
+    """Trains from `state.step` to `schedule.total_steps`.
+
+    Args:
+      state: where to start.
+      train_step: the jitted step.
+      batches: endless; its position is saved with every checkpoint.
+      key: PRNG key of the run; the step folds it with the step number.
+      mesh: from `make_mesh`.
+      schedule: when to log, evaluate and checkpoint.
+      batch_size: clips per step over all devices, for the rate shown.
+      checkpointer: where states go.
+      writer: where metrics go.
+      learning_rate: step -> learning rate, to be logged.
+      evaluate: state -> (metrics of the validation split, score: higher is better).
+
+    Returns:
+      The final state.
+
+    Raises:
+      UserError: a loss is not finite; names the step and the terms. The last good checkpoint stays.
+      KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is saved.
+    """
+    progress = _Progress(int(state.step), schedule.total_steps, batch_size)
+    pending: collections.deque = collections.deque()
+
+    def drain(keep: int) -> None:
+        while len(pending) > keep:
+            done, metrics = pending.popleft()
+            _check_finite(done, metrics := jax.device_get(metrics))
+            progress.add(done, metrics)
+
+    with progress, _StopRequest() as stop:
+        for step in range(int(state.step) + 1, schedule.total_steps + 1):
+            batch = meshes.to_device(next(batches), mesh)
+            state, metrics = train_step(state, batch, key)
+            pending.append((step, metrics))
+            # Metrics are read one step late, so that the device never waits for the host; before
+            # anything is kept, all of them are read, so no checkpoint follows a bad step.
+            drain(keep=1)
+            if schedule.logs(step):
+                drain(keep=0)
+                writer.write(step, "train", progress.log({"lr": float(learning_rate(step - 1))}))
+            if schedule.checkpoints(step) or stop.signal:
+                drain(keep=0)
+                score = None
+                if schedule.evaluates(step):
+                    values, score = evaluate(state)
+                    writer.write(step, "val", values)
+                    progress.evaluated(step, values)
+                checkpointer.save(state, batches.get_state(), score)
+            if stop.signal:
+                checkpointer.wait()
+                progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")
+                raise KeyboardInterrupt
+        checkpointer.wait()
+    return state
+
+
+def _check_finite(step: int, metrics: dict[str, Any]) -> None:
+    bad = not_finite(metrics)
+    if bad:
+        raise UserError(
+            f"step {step}: {', '.join(bad)} is not finite; the last checkpoint is kept. Lower "
+            "config.optimizer.lr, or set config.model.precision=float32 and run again."
+        )
+
+
+class _Progress:
+    """One line that moves on a terminal; a line for each log entry elsewhere."""
+
+    def __init__(self, start: int, total: int, batch_size: int):
+        self._bar = tqdm(
+            total=total, initial=start, desc="train", unit="step", disable=None, leave=True
+        )
+        self._total, self._batch_size = total, batch_size
+        self._mean = Mean()
+        self._since = (time.monotonic(), start)
+        self._done = start
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._bar.close()
+
+    def add(self, step: int, metrics: dict[str, Any]) -> None:
+        self._mean.add(metrics)
+        self._done = step
+        self._bar.update(1)
+
+    def log(self, more: dict[str, float]) -> dict[str, float]:
+        """Means since the last call, with the rate; shown and returned."""
+        now, (then, done) = time.monotonic(), self._since
+        rate = (self._done - done) * self._batch_size / max(now - then, 1e-9)
+        self._since = (now, self._done)
+        values = self._mean.pop() | more | {"clips_per_sec": rate}
+        left = (self._total - self._done) * self._batch_size / max(rate, 1e-9)
+        shown = {k: v for k, v in values.items() if k == "loss" or k.startswith("top1/")}
+        text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items()) + f", {rate:.1f} clips/s"
+        if self._bar.disable:
+            self.say(f"step {self._done}/{self._total}: {text}, {_clock(left)} left")
+        else:
+            self._bar.set_postfix_str(text)
+        return values
+
+    def evaluated(self, step: int, values: dict[str, float]) -> None:
+        # The time an evaluation took is no training time.
+        self._since = (time.monotonic(), self._done)
+        text = ", ".join(f"{k} {v:.3f}" for k, v in values.items())
+        self.say(f"step {step}/{self._total}: validation {text}")
+
+    def say(self, text: str) -> None:
+        if self._bar.disable:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,64 @@
+"""Where metrics go: `metrics.jsonl` for programs, TensorBoard event files for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricWriter:
+    """Appends scalars to a run folder.
+
+    A resumed run repeats the steps after its checkpoint: what an earlier process logged beyond
+    `step` is dropped, so every step appears once.
+
+    Args:
+      run_dir: the run's folder.
+      step: the step the run starts or continues from.
+    """
+
+    def __init__(self, run_dir: Path, *, step: int):
+        self._file_path = Path(run_dir) / METRICS_FILE
+        _keep_until(self._file_path, step)
+        self._file = self._file_path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Writes one line and one TensorBoard scalar for each value.
+
+        Args:
+          step: optimiser steps done.
+          split: "train" or "val".
+          values: {metric: number}.
+        """
+        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self._file.close()
+        self._board.close()
+
+
+def _keep_until(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # the line that was being written when the process was killed
+        if entry["step"] <= step:
+            kept.append(line + "\n")
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    os.replace(part, path)
