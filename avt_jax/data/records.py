@@ -1,7 +1,8 @@
-"""What one stored clip looks like, and how a folder of shards is written and read.
+"""What one stored clip looks like, and how a folder of shards is read.
 
-A shard folder is a TFDS data set (`dataset_info.json`, `features.json`, `metadata.json`, ArrayRecord
-shards per split), so `tfds.builder_from_directory(folder)` opens it too. TensorFlow is not needed.
+A shard folder is a TFDS data set (`dataset_info.json`, `features.json`, `metadata.json`, shards of
+ArrayRecord per split), so `tfds.builder_from_directory(folder)` opens it too. TensorFlow is not
+needed.
 
 Frame i of a record shows its source at `start_sec + i / frame_rate_hz`; row j of `fbank` covers
 [j * 10 ms, j * 10 ms + 25 ms) after `start_sec`.
@@ -30,8 +31,8 @@ SCHEMA_VERSION = "1.0.0"
 MEL_BINS = 128
 SPLITS = ("train", "val", "test")
 CHECKSUM_FILE = "SHA256SUMS"
+DATASET_NAME = "avt_clips"
 
-_DATASET_NAME = "avt_clips"
 _MAX_JSON_BYTES = 64 * 2**20
 
 
@@ -84,144 +85,8 @@ def record_features(label_sets: Mapping[str, tuple[str, ...]]) -> tfds.features.
     )
 
 
-class _OpenSplit:
-    """The shards of one split while they are being written."""
-
-    def __init__(self, folder: Path, split: str, max_shard_bytes: int):
-        self._folder = folder
-        self._split = split
-        self._max_shard_bytes = max_shard_bytes
-        self._writer = None
-        self._shard_bytes = 0
-        self.num_bytes = 0
-        self.shard_lengths: list[int] = []
-
-    def _path(self, index: int) -> Path:
-        return self._folder / f"{self._split}.part-{index:05d}"
-
-    def add(self, serialized: bytes) -> None:
-        if self._writer is None or self._shard_bytes + len(serialized) > self._max_shard_bytes:
-            self.close()
-            from array_record.python.array_record_module import ArrayRecordWriter
-
-            path = self._path(len(self.shard_lengths))
-            # One record per group: random access then reads one record, not a block of them.
-            self._writer = ArrayRecordWriter(os.fspath(path), "group_size:1")
-            self._shard_bytes = 0
-            self.shard_lengths.append(0)
-        self._writer.write(serialized)
-        self._shard_bytes += len(serialized)
-        self.num_bytes += len(serialized)
-        self.shard_lengths[-1] += 1
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-    def finish(self) -> tfds.core.SplitInfo:
-        """Gives the shards their TFDS names, which contain how many there are."""
-        import tensorflow_datasets as tfds
-
-        self.close()
-        template = tfds.core.ShardedFileTemplate(
-            dataset_name=_DATASET_NAME,
-            data_dir=self._folder,
-            split=self._split,
-            filetype_suffix="array_record",
-        )
-        info = tfds.core.SplitInfo(
-            name=self._split,
-            shard_lengths=self.shard_lengths,
-            num_bytes=self.num_bytes,
-            filename_template=template,
-        )
-        for index, path in enumerate(info.filepaths):
-            os.replace(self._path(index), path)
-        return info
-
-
-class RecordWriter:
-    """Writes records into a new TFDS data set; `close` makes it readable.
-
-    The folder is not complete before `close`: write to a temporary name and rename afterwards.
-    Records keep the order in which they are added.
-    """
-
-    def __init__(
-        self,
-        folder: str | os.PathLike,
-        *,
-        label_sets: Mapping[str, tuple[str, ...]],
-        frame_rate_hz: float,
-        short_side_px: int,
-        max_shard_bytes: int = 256 * 2**20,
-    ):
-        """Prepares the folder's description; writes nothing yet.
-
-        Args:
-          folder: an existing, empty folder.
-          label_sets: class names per label set.
-          frame_rate_hz: frames per second of every record.
-          short_side_px: shorter side of every frame.
-          max_shard_bytes: > 0; a shard is closed before it would grow beyond this.
-        """
-        self._folder = Path(folder)
-        self._label_sets = {name: list(classes) for name, classes in label_sets.items()}
-        self._features = record_features(label_sets)
-        self._frame_rate_hz = frame_rate_hz
-        self._short_side_px = short_side_px
-        self._max_shard_bytes = max_shard_bytes
-        self._splits: dict[str, _OpenSplit] = {}
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of all records so far, in bytes."""
-        return sum(split.num_bytes for split in self._splits.values())
-
-    def add(self, split: str, record: Mapping[str, Any]) -> None:
-        """Appends one record.
-
-        Args:
-          split: name of the split.
-          record: what `make_record` returns plus "labels": {set: class index}.
-        """
-        if split not in self._splits:
-            self._splits[split] = _OpenSplit(self._folder, split, self._max_shard_bytes)
-        self._splits[split].add(self._features.serialize_example(dict(record)))
-
-    def close(self) -> None:
-        """Closes the shards and writes the data set's description and checksums."""
-        import tensorflow_datasets as tfds
-
-        names = sorted(self._splits, key=lambda name: (*SPLITS, name).index(name))
-        splits = [self._splits[name].finish() for name in names]
-        info = tfds.core.DatasetInfo(
-            builder=tfds.core.dataset_info.DatasetIdentity(
-                name=_DATASET_NAME,
-                version=tfds.core.Version(SCHEMA_VERSION),
-                data_dir=os.fspath(self._folder),
-                module_name=__name__,
-            ),
-            description="Clips as JPEG frames and log-mel filter banks, written by avt_jax.",
-            features=self._features,
-            disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(
-                schema_version=SCHEMA_VERSION,
-                frame_rate_hz=float(self._frame_rate_hz),
-                short_side_px=int(self._short_side_px),
-                label_sets=self._label_sets,
-            ),
-        )
-        info.set_file_format("array_record")
-        info.set_splits(tfds.core.splits.SplitDict(splits))
-        info.write_to_directory(self._folder)
-        paths = sorted(Path(path) for split in splits for path in split.filepaths)
-        lines = [f"{_sha256(path)}  {path.name}\n" for path in paths]
-        (self._folder / CHECKSUM_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -247,7 +112,7 @@ def verify_checksums(path: str | os.PathLike) -> int:
         digest, name = match.groups()
         if not (folder / name).is_file():
             raise UserError(f"shard {name} is missing from {folder}; extract again.")
-        if _sha256(folder / name) != digest:
+        if sha256_of(folder / name) != digest:
             raise UserError(f"shard {folder / name} changed after it was written; extract again.")
     return len(lines)
 
@@ -261,7 +126,9 @@ def _read_text(path: Path, folder: Path) -> str:
             "give the folder that 'avt extract --out' made."
         )
     if path.stat().st_size > _MAX_JSON_BYTES:
-        raise UserError(f"{path} is larger than {_MAX_JSON_BYTES} bytes, which no extraction makes.")
+        raise UserError(
+            f"{path} is larger than {_MAX_JSON_BYTES} bytes, which no extraction makes."
+        )
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -358,7 +225,7 @@ class RecordSource:
 
         proto = dataset_info.read_from_json(self._folder / "dataset_info.json")
         template = naming.ShardedFileTemplate(
-            data_dir=self._folder, dataset_name=_DATASET_NAME, filetype_suffix="array_record"
+            data_dir=self._folder, dataset_name=DATASET_NAME, filetype_suffix="array_record"
         )
         return proto.splits, template
 
@@ -420,9 +287,9 @@ def open_split(path: str | os.PathLike, split: str) -> RecordSource:
       split: "train", "val" or "test".
 
     Returns:
-      A sequence of dicts: "id" and "source" str; "frames" list of JPEG bytes; "frame_rate_hz" float;
-      "fbank" float16 [s, 128], no rows without audio; "has_audio" bool; "start_sec", "end_sec"
-      float, the span in the source; "labels" {label set: class index}.
+      A sequence of dicts: "id" and "source" str; "frames" list of JPEG bytes; "frame_rate_hz"
+      float; "fbank" float16 [s, 128], no rows without audio; "has_audio" bool; "start_sec" and
+      "end_sec" float, the span in the source; "labels" {label set: class index}.
 
     Raises:
       UserError: the folder or the split is missing or damaged; the message names what is there.
