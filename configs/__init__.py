@@ -1,0 +1,1 @@
+"""Training recipes; `avt train --config <name>` finds them here."""

@@ -1,0 +1,126 @@
+"""Every field of a config with its default, and the changes that `:smoke` makes.
+
+A recipe starts from `get_config()` and changes what it needs. The blocks feed the frozen
+dataclasses named beside them, which document the fields and refuse unknown ones.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults: AVT with UniFormer-S and AST-Base, K = L = 4."""
+    return ConfigDict(
+        dict(
+            seed=0,
+            # avt_jax.data.config.DataConfig
+            data=dict(
+                path="shards",
+                train_split="train",
+                eval_split="val",
+                num_frames=16,
+                clip_sec=8.0,
+                frame_size_px=224,
+                video_mean=(0.45, 0.45, 0.45),
+                video_std=(0.225, 0.225, 0.225),
+                audio_mean=-4.2677393,
+                audio_std=4.5689974,
+                crop_scale=(0.08, 1.0),
+                crop_aspect=(0.75, 1.3333),
+                flip=True,
+                freq_mask_bins=48,
+                time_mask_frames=192,
+                num_threads=2,
+                num_workers=0,
+                prefetch=4,
+            ),
+            # avt_jax.models.avt.AVTConfig
+            model=dict(
+                name="avt",
+                modalities="av",
+                dim=768,
+                num_heads=12,
+                mlp_ratio=4.0,
+                fusion="bottleneck",
+                num_blocks=4,  # K
+                num_bottleneck=4,  # L
+                exchange="average",
+                head="concat",
+                projection_dim=256,
+                drop_path=0.1,
+                precision="bfloat16",
+                video_encoder=dict(name="uniformer", variant="S", drop_path=0.1, remat=False),
+                audio_encoder=dict(name="ast", variant="base", stride=16, drop_path=0.1),
+            ),
+            # avt_jax.losses.objective.ObjectiveConfig
+            losses=dict(
+                weights=dict(classification=1.0, contrastive=0.5),
+                label_smoothing=0.1,
+                temperature_min=0.01,
+                temperature_max=0.5,
+            ),
+            # avt_jax.training.optimizer.OptimizerConfig
+            optimizer=dict(
+                lr=1e-4,
+                warmup_epochs=10.0,
+                warmup_lr=1e-6,
+                min_lr=1e-6,
+                weight_decay=0.05,
+                b1=0.9,
+                b2=0.999,
+                clip_norm=1.0,
+                ema_decay=0.0,
+            ),
+            # avt_jax.training.loop.TrainConfig
+            train=dict(
+                batch_size=32,
+                eval_batch_size=32,
+                epochs=100.0,
+                steps=0,
+                log_every_steps=50,
+                eval_every_steps=0,
+                checkpoint_every_steps=0,
+                keep_last=2,
+                keep_best=1,
+            ),
+            # avt_jax.training.mesh.MeshConfig
+            mesh=dict(data=-1, fsdp=1, rules=((".*", "replicate"),)),
+        )
+    )
+
+
+def tiny(config: ConfigDict) -> ConfigDict:
+    """Shrinks the model to one that a CPU trains from scratch in minutes."""
+    config.model.update(dim=96, num_heads=4, num_blocks=2, projection_dim=64, precision="float32")
+    config.model.video_encoder = ConfigDict(
+        dict(name="uniformer", variant="tiny", drop_path=0.0, remat=False)
+    )
+    config.model.audio_encoder = ConfigDict(
+        dict(name="ast", variant="tiny", stride=16, drop_path=0.0)
+    )
+    config.model.drop_path = 0.0
+    return config
+
+
+def finish(config: ConfigDict, arg: str, label_sets: dict[str, int]) -> ConfigDict:
+    """Applies the argument after the colon and locks the config.
+
+    Args:
+      config: the recipe's config.
+      arg: "" for the recipe as it is, "smoke" for a few steps of a tiny model on generated clips.
+      label_sets: {label set: number of classes} for the generated clips.
+
+    Raises:
+      ValueError: any other argument.
+    """
+    if arg == "smoke":
+        sets = ",".join(f"{name}={number}" for name, number in label_sets.items())
+        tiny(config)
+        config.data.update(
+            path=f"generated:10:{sets}", num_frames=4, clip_sec=1.0, frame_size_px=32
+        )
+        config.train.update(
+            batch_size=8, eval_batch_size=8, steps=3, log_every_steps=1, eval_every_steps=3
+        )
+    elif arg:
+        raise ValueError(f"unknown argument {arg!r}; a recipe takes none, or 'smoke'")
+    return config.lock()
