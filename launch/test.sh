@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Sets up the checkout's own environment, then runs the linter and the tests.
+#
+#   bash launch/test.sh              everything
+#   bash launch/test.sh tests/data   arguments go to pytest
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+setup_env
+cd "$ROOT"
+say "Linting"
+.venv/bin/ruff check .
+say "Running the tests"
+JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" exec .venv/bin/python -m pytest "$@"
