@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import av
 import numpy as np
@@ -48,6 +48,9 @@ _SEEK_LEADS_SEC = (0.0, 5.0, math.inf)
 _AUDIO_LEAD_SEC = 0.5
 # A jump in audio time stamps beyond this is a hole, less is jitter.
 _AUDIO_GAP_SEC = 0.02
+# Resampled along with the span on both sides, so that its edges are like any other place. A whole
+# number of samples at every usual rate.
+_AUDIO_MARGIN_SEC = 0.02
 _MAX_OUTPUT_BYTES = 4 * 2**30
 
 
@@ -86,7 +89,8 @@ def decode_frames(
             f"frame_rate_hz and short_side_px must be > 0, got {frame_rate_hz} and {short_side_px}"
         )
     num_frames = max(1, math.ceil((end_sec - start_sec) * frame_rate_hz - 1e-6))
-    _check_output(path, num_frames)
+    # At least a pixel and a time stamp for each, before the size of a frame is known.
+    _check_output(path, 11 * num_frames)
     times_sec = start_sec + np.arange(num_frames) / frame_rate_hz
     for lead_sec in _SEEK_LEADS_SEC:
         with open_media(path) as container:
@@ -250,7 +254,7 @@ def decode_audio(
 
     Returns:
       float32 [samples] in [-1, 1], exactly round((end_sec - start_sec) * sample_rate_hz) samples,
-      the first at start_sec; zeros where the stream has nothing. None when there is no audio stream.
+      the first at start_sec; zeros where the stream has nothing. None without an audio stream.
 
     Raises:
       DecodeError: with any of REASON_CODES but no_video.
@@ -265,62 +269,77 @@ def decode_audio(
         if container.duration and start_sec >= container.duration / av.time_base:
             raise _past_end_error(path, start_sec, container.duration / av.time_base)
         _seek(container, stream, start_sec - _AUDIO_LEAD_SEC)
-        out = np.zeros(num_samples, np.float32)
-        writer = _AudioWriter(out, start_sec, sample_rate_hz)
         origin = origin_sec(container)
+        timeline = None
         for frame in decoded_frames(container, stream):
             time_sec = None if frame.time is None else frame.time - origin
-            if time_sec is not None and time_sec >= end_sec:
+            if timeline is None:
+                _check_output(path, round((end_sec - start_sec) * frame.sample_rate) * 4)
+                timeline = _Timeline(
+                    start_sec - _AUDIO_MARGIN_SEC, end_sec + _AUDIO_MARGIN_SEC, frame.sample_rate
+                )
+            if time_sec is not None and time_sec >= end_sec + _AUDIO_MARGIN_SEC:
                 break
-            writer.add(frame, time_sec)
-        writer.flush()
-    if not writer.has_decoded and start_sec < _AUDIO_LEAD_SEC:
-        raise DecodeError("unreadable", f"no sound of {path} can be decoded")
-    return np.clip(out, -1.0, 1.0)
+            timeline.add(frame, time_sec)
+    if timeline is None:
+        if start_sec < _AUDIO_LEAD_SEC:
+            raise DecodeError("unreadable", f"no sound of {path} can be decoded")
+        return np.zeros(num_samples, np.float32)
+    out = _resample(timeline.samples, timeline.sample_rate_hz, sample_rate_hz)
+    out = out[round(_AUDIO_MARGIN_SEC * sample_rate_hz) :][:num_samples]
+    return np.clip(np.pad(out, (0, num_samples - len(out))), -1.0, 1.0)
 
 
-class _AudioWriter:
-    """Resamples runs of frames without holes and puts each where its time stamp says."""
+class _Timeline:
+    """Mono sound at the source's own rate; frames are put where their time stamps say.
 
-    def __init__(self, out: np.ndarray, start_sec: float, sample_rate_hz: int):
-        self._out = out
+    Attributes:
+      samples: float32, zero where nothing was added.
+      sample_rate_hz: the source's.
+    """
+
+    def __init__(self, start_sec: float, end_sec: float, sample_rate_hz: int):
+        self.samples = np.zeros(math.ceil((end_sec - start_sec) * sample_rate_hz), np.float32)
+        self.sample_rate_hz = sample_rate_hz
         self._start_sec = start_sec
-        self._sample_rate_hz = sample_rate_hz
-        self._resample: Callable[[av.AudioFrame | None], list[av.AudioFrame]] | None = None
-        self._format: tuple = ()
-        self._expected_sec = 0.0  # when the current run's next frame is due
-        self._position = 0  # where in `out` the next resampled frame goes; may be negative
-        self.has_decoded = False
+        self._position: int | None = None  # where a frame that follows without a hole goes
 
     def add(self, frame: av.AudioFrame, time_sec: float | None) -> None:
         """Takes one decoded frame and its time (None: right after the one before)."""
-        self.has_decoded = True
-        time_sec = self._expected_sec if time_sec is None else time_sec
-        frame_format = (frame.format.name, frame.layout.name, frame.sample_rate)
-        is_hole = abs(time_sec - self._expected_sec) > _AUDIO_GAP_SEC
-        if self._resample is None or is_hole or frame_format != self._format:
-            self.flush()
-            self._resample = av.AudioResampler(
-                format="fltp", layout=frame.layout, rate=self._sample_rate_hz
-            ).resample
-            self._format = frame_format
-            self._position = round((time_sec - self._start_sec) * self._sample_rate_hz)
-        self._expected_sec = time_sec + frame.samples / frame.sample_rate
-        # Runs are placed by their first frame; the resampler need not reconcile stamps on its own.
-        frame.pts = None
-        self._write(self._resample(frame))
+        if frame.sample_rate != self.sample_rate_hz:
+            return  # the rate changed within the stream; leave a hole rather than play it too fast
+        stated = self._position
+        if time_sec is not None:
+            stated = round((time_sec - self._start_sec) * self.sample_rate_hz)
+        elif stated is None:
+            stated = round(-self._start_sec * self.sample_rate_hz)
+        # Containers round stamps (Matroska to 1 ms): only a real hole moves the position.
+        allowed = _AUDIO_GAP_SEC * self.sample_rate_hz
+        if self._position is None or abs(stated - self._position) > allowed:
+            self._position = stated
+        mono = _to_mono(frame)
+        first = max(0, -self._position)
+        start = max(0, self._position)
+        taken = mono[first : first + max(0, len(self.samples) - start)]
+        self.samples[start : start + len(taken)] = taken
+        self._position += len(mono)
 
-    def flush(self) -> None:
-        """Ends the current run and writes what the resampler still holds."""
-        if self._resample is not None:
-            self._write(self._resample(None))
-            self._resample = None
 
-    def _write(self, frames: list[av.AudioFrame]) -> None:
-        for frame in frames:
-            mono = frame.to_ndarray().mean(axis=0)
-            first = max(0, -self._position)
-            start = self._position + first
-            taken = mono[first : first + max(0, len(self._out) - start)]
-            self._out[start : start + len(taken)] = taken
-            self._position += len(mono)
+def _to_mono(frame: av.AudioFrame) -> np.ndarray:
+    """The mean of all channels, float32 [samples], whatever the frame's sample format."""
+    rate_hz = frame.sample_rate
+    convert = av.AudioResampler(format="fltp", layout=frame.layout, rate=rate_hz).resample
+    frame.pts = None
+    parts = [part.to_ndarray() for part in (*convert(frame), *convert(None))]
+    return np.concatenate(parts, axis=1).mean(axis=0)
+
+
+def _resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """Changes the rate of float32 [samples]; the first sample keeps its place in time."""
+    if from_hz == to_hz:
+        return samples
+    frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+    frame.sample_rate = from_hz
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=to_hz)
+    parts = [*resampler.resample(frame), *resampler.resample(None)]
+    return np.concatenate([part.to_ndarray()[0] for part in parts])
