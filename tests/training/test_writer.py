@@ -1,0 +1,44 @@
+"""Metric files, and that a resumed run logs every step once."""
+
+import json
+
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
+
+from avt_jax.training.writer import METRICS_FILE, MetricWriter
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+
+
+def test_writes_both_formats(tmp_path):
+    writer = MetricWriter(tmp_path, step=0)
+    writer.write(1, "train", {"loss": 2.5})
+    writer.close()
+    assert lines(tmp_path) == [{"step": 1, "split": "train", "loss": 2.5}]
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    scalars = {v.tag: v.simple_value for event in events(file) for v in event.summary.value}
+    assert scalars == {"train/loss": 2.5}
+
+
+def events(file):
+    data = file.read_bytes()
+    while data:
+        size = int.from_bytes(data[:8], "little")
+        assert int.from_bytes(data[8:12], "little") == masked_crc32c(data[:8])
+        yield Event.FromString(data[12 : 12 + size])
+        data = data[16 + size :]
+
+
+def test_resume_drops_what_will_be_repeated(tmp_path):
+    writer = MetricWriter(tmp_path, step=0)
+    for step in (1, 2, 3):
+        writer.write(step, "train", {"loss": float(step)})
+    writer.close()
+    with (tmp_path / METRICS_FILE).open("a") as file:
+        file.write('{"step": 4, "spl')  # killed while writing
+    writer = MetricWriter(tmp_path, step=2)
+    writer.write(3, "train", {"loss": 30.0})
+    writer.close()
+    assert [(e["step"], e["loss"]) for e in lines(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
