@@ -263,11 +263,17 @@ def first_rotation_deg(container: av.container.InputContainer, stream: av.VideoS
 def _scan_duration_sec(path: str | os.PathLike) -> float:
     """Length of a file whose header does not state it: reads all packets, decodes none."""
     last_sec = 0.0
+    num_frames = 0
     with open_media(path) as container:
-        origin = origin_sec(container)
+        origin, video = origin_sec(container), video_stream(container)
         with contextlib.suppress(av.error.FFmpegError):
             for packet in container.demux():
                 if packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                     last_sec = max(last_sec, end - origin)
+                elif packet.stream is video and packet.size:
+                    num_frames += 1
+        if last_sec == 0.0 and num_frames:
+            # A raw stream has no time stamps at all: it plays at its nominal rate.
+            last_sec = num_frames / float(video.average_rate or video.guessed_rate or 25)
     return last_sec

@@ -156,6 +156,7 @@ def test_other_containers_share_the_time_axis(folder, name):
 
 def test_a_raw_stream_without_time_stamps_counts_its_frames(folder):
     path = write_media(folder / "raw.h264", numbered_frames())
+    assert decode.probe(path).duration_sec == pytest.approx(4.0)
     assert shown(path, 0.0, 1.0, 5) == [0, 5, 10, 15, 20]
 
 
