@@ -202,12 +202,12 @@ class RecordSource:
         # Only file names and lengths come from the folder. The features are rebuilt from class
         # names instead of features.json, which names Python classes to import.
         infos = tfds.core.splits.SplitDict.from_proto(*self._split_proto())
-        paths = infos[self._split].filepaths
-        for path in map(Path, paths):
+        self._paths = [Path(path) for path in infos[self._split].filepaths]
+        for path in self._paths:
             if path.parent != self._folder or not path.is_file():
                 raise UserError(f"shard {path.name} is missing from {self._folder}; extract again.")
         try:
-            reader = ArrayRecordDataSource([os.fspath(path) for path in paths])
+            reader = ArrayRecordDataSource([os.fspath(path) for path in self._paths])
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"a shard of split {self._split!r} in {self._folder} is cut off or damaged "
@@ -233,6 +233,11 @@ class RecordSource:
     def info(self) -> RecordsInfo:
         """What the shard folder says about itself."""
         return self._info
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the split's shard files."""
+        return sum(path.stat().st_size for path in self._paths)
 
     def __len__(self) -> int:
         return self._info.splits[self._split]

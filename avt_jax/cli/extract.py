@@ -1,0 +1,113 @@
+"""`avt extract`: decodes the clips of a manifest into shards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from avt_jax.cli import common
+from avt_jax.errors import UserError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = common.parser(
+        "extract",
+        "Decode the clips of a manifest into shards of JPEG frames and log-mel filter banks.",
+        "Clips that cannot be decoded are listed with the reason in failed.csv in the output "
+        "folder.\nExample: avt extract --manifest clips.csv --out shards --frame-rate 8",
+    )
+    add = parser.add_argument
+    add("--manifest", required=True, help="CSV with path, start_sec, end_sec, label, split")
+    add("--out", required=True, help="folder to create")
+    add("--frame-rate", type=float, default=8.0, help="frames kept per second (%(default)s)")
+    add("--short-side", type=int, default=256, help="shorter side of a frame in px (%(default)s)")
+    add("--jpeg-quality", type=int, default=90, help="1 to 100 (%(default)s)")
+    add("--max-clip-sec", type=float, default=600.0, help="longer clips fail (%(default)s)")
+    add("--workers", type=int, default=None, help="decoding processes (default: one per core)")
+    add("--max-shard-mb", type=float, default=256.0, help="size of a shard in MiB (%(default)s)")
+    add(
+        "--classes",
+        action="append",
+        default=[],
+        metavar="SET=FILE",
+        help="class list of a label set, one name per line; position = class index "
+        "(default: the sorted labels of the manifest); may be given once per label set",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+      argv: arguments without the command's name; None takes them from the command line.
+
+    Returns:
+      0.
+
+    Raises:
+      UserError: a mistake in the manifest or the options, or nothing could be decoded.
+    """
+    args = build_parser().parse_args(argv)
+    from avt_jax.data import extract, manifest
+
+    config = extract.ExtractConfig(
+        frame_rate_hz=args.frame_rate,
+        short_side_px=args.short_side,
+        jpeg_quality=args.jpeg_quality,
+        max_clip_sec=args.max_clip_sec,
+    )
+    classes = {name: manifest.read_classes(path) for name, path in _class_files(args.classes)}
+    clips = manifest.read_manifest(args.manifest, classes)
+    summary = extract.extract(
+        clips,
+        args.out,
+        config=config,
+        num_workers=args.workers,
+        max_shard_mb=args.max_shard_mb,
+    )
+    _print_summary(summary, args.out)
+    return 0
+
+
+def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for argument in arguments:
+        name, separator, path = argument.partition("=")
+        if not (name and separator and path):
+            raise UserError(f"--classes {argument!r} must look like label=classes.txt.")
+        if name in dict(pairs):
+            raise UserError(f"--classes names the label set {name!r} twice; keep it once.")
+        pairs.append((name, path))
+    return pairs
+
+
+def _print_summary(summary, out: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"extracted into {out}", title_justify="left")
+    table.add_column("split")
+    for name in ("clips", "without audio", "minutes"):
+        table.add_column(name, justify="right")
+    for split, count in summary.num_clips.items():
+        minutes = f"{summary.clip_sec[split] / 60:.1f}"
+        table.add_row(split, str(count), str(summary.num_without_audio[split]), minutes)
+    console = Console()
+    console.print(table)
+    total = sum(summary.num_clips.values())
+    console.print(
+        f"{total} clips, {summary.num_bytes / 1e6:.1f} MB, {summary.elapsed_sec:.1f} s "
+        f"({total / summary.elapsed_sec:.1f} clips/s), {len(summary.failures)} failed",
+        highlight=False,
+    )
+    if summary.failures:
+        console.print(
+            f"what failed and why: {out.rstrip('/')}/failed.csv", highlight=False, markup=False
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(common.run(main))

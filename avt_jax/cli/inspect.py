@@ -1,0 +1,150 @@
+"""`avt inspect`: what is in a shard folder, in numbers and as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import sys
+from collections.abc import Sequence
+
+from avt_jax.cli import common
+from avt_jax.errors import UserError
+
+_MAX_ROWS = 60
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = common.parser(
+        "inspect", "Print counts, durations and sizes of a shard folder and draw a contact sheet."
+    )
+    add = parser.add_argument
+    add("shards", help="folder that 'avt extract' made")
+    add("--out", default=None, help="picture to write (default: contact_sheet.png in the folder)")
+    add("--split", default=None, help="split to draw (default: the first)")
+    add("--num-clips", type=int, default=8, help="clips to draw, 0 for no picture (%(default)s)")
+    add("--verify", action="store_true", help="compare the shards with their checksums first")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+      argv: arguments without the command's name; None takes them from the command line.
+
+    Returns:
+      0.
+
+    Raises:
+      UserError: not a shard folder, or something in it is damaged.
+    """
+    args = build_parser().parse_args(argv)
+    if not 0 <= args.num_clips <= 100:
+        raise UserError(f"--num-clips {args.num_clips} must be 0 to 100.")
+    import tqdm
+    from rich.console import Console
+
+    from avt_jax.data import records, summary
+
+    console = Console(highlight=False, markup=False)
+    if args.verify:
+        count = records.verify_checksums(args.shards)
+        console.print(f"{count} shards are as they were written")
+    info = records.read_info(args.shards)
+    split = args.split or next(iter(info.splits))
+    # Opened before the long pass over the records: a misspelt split should not cost minutes.
+    source = records.open_split(args.shards, split)
+    total = sum(info.splits.values())
+    with tqdm.tqdm(total=total, desc="reading", unit="clip", leave=False) as bar:
+        result = summary.summarize(args.shards, on_clip=bar.update)
+    _print_splits(console, result, args.shards)
+    for name in info.label_sets:
+        _print_classes(console, result, name)
+    _print_notes(console, result)
+    if args.num_clips:
+        from avt_jax.data import contact_sheet
+
+        path = args.out or os.path.join(args.shards, "contact_sheet.png")
+        chosen = contact_sheet.choose_clips(source, args.num_clips)
+        heading = f"{os.path.basename(os.path.normpath(args.shards))}: {split}, "
+        heading += f"{len(chosen)} of {len(source)} clips"
+        contact_sheet.save_contact_sheet(source, chosen, path, title=heading)
+        console.print(f"contact sheet: {path}")
+    return 0
+
+
+def _print_splits(console, result, shards: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(f"{shards}"), title_justify="left")
+    table.add_column("split")
+    names = ("clips", "videos", "minutes", "clip length in s", "without audio", "frames", "MB")
+    for name in names:
+        table.add_column(name, justify="right")
+    for name, split in result.splits.items():
+        mean_sec = split.total_sec / max(1, split.num_clips)
+        table.add_row(
+            name,
+            str(split.num_clips),
+            str(split.num_sources),
+            f"{split.total_sec / 60:.1f}",
+            f"{mean_sec:.1f} ({split.shortest_sec:.1f} to {split.longest_sec:.1f})",
+            str(split.num_without_audio),
+            str(split.num_frames),
+            f"{split.num_bytes / 1e6:.1f}",
+        )
+    console.print(table)
+
+
+def _print_classes(console, result, label_set: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    names = result.info.label_sets[label_set]
+    per_split = [split.class_counts[label_set] for split in result.splits.values()]
+    counts = [[count[i] for count in per_split] for i in range(len(names))]
+    order = sorted(range(len(names)), key=lambda i: (-sum(counts[i]), i))
+    title = f"{label_set}: {len(names)} classes"
+    if len(names) > _MAX_ROWS:
+        title += f", the {_MAX_ROWS} most frequent"
+    else:
+        order.sort()
+    table = Table(title=title, title_justify="left")
+    table.add_column("index", justify="right")
+    table.add_column("class")
+    for column in (*result.splits, "all"):
+        table.add_column(column, justify="right")
+    for i in order[:_MAX_ROWS]:
+        table.add_row(str(i), Text(names[i]), *map(str, counts[i]), str(sum(counts[i])))
+    console.print(table)
+    empty = [name for name, row in zip(names, counts, strict=True) if not sum(row)]
+    if empty:
+        console.print(f"{len(empty)} classes without a clip: {', '.join(empty[:10])}")
+
+
+def _print_notes(console, result) -> None:
+    sizes = sum(
+        (split.frame_sizes for split in result.splits.values()), start=collections.Counter()
+    )
+    shown = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(5))
+    more = f" and {len(sizes) - 5} more sizes" if len(sizes) > 5 else ""
+    console.print(f"frames: {result.info.frame_rate_hz:g} per second, {shown}{more}")
+    if result.fbank_mean is not None:
+        console.print(
+            f"log-mel: mean {result.fbank_mean:.4f}, standard deviation {result.fbank_std:.4f} "
+            "(config fields data.audio_mean, data.audio_std)"
+        )
+    if result.shared_sources:
+        console.print(
+            f"warning: videos that occur in more than one split: {', '.join(result.shared_sources)}"
+        )
+    if result.failures:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in result.failures.most_common())
+        console.print(f"not extracted: {sum(result.failures.values())} clips ({reasons})")
+
+
+if __name__ == "__main__":
+    sys.exit(common.run(main))

@@ -1,0 +1,232 @@
+"""A picture of a few clips: frames in a row, the spectrogram below on the same time axis."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import simplejpeg
+
+from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, hz_to_mel
+from avt_jax.data.records import RecordSource
+from avt_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMN_IN = 6.4
+_STRIP_IN = 0.95
+_SPECTROGRAM_IN = 1.05
+_HEADER_IN = 0.42
+_FOOTER_IN = 0.36
+_LEFT_IN, _GAP_IN, _RIGHT_IN = 0.55, 0.6, 0.2
+_TITLE_IN = 0.55
+_INK, _PALE, _EMPTY = "#1b1f24", "#6b7280", "#f1f2f4"
+_TICKS_HZ = (100, 1000, 4000)
+
+
+def choose_clips(source: RecordSource, num_clips: int) -> list[int]:
+    """Picks clips of as many different classes as possible, spread over the split.
+
+    Args:
+      source: an open split.
+      num_clips: >= 1, how many at most.
+
+    Returns:
+      Record indices, ordered by class.
+    """
+    by_label: dict[tuple[int, ...], list[int]] = {}
+    # A few thousand records show every class of most data sets and take a second to read.
+    step = max(1, len(source) // 2000)
+    for index in range(0, len(source), step):
+        key = tuple(source[index]["labels"].values())
+        by_label.setdefault(key, []).append(index)
+    keys = sorted(by_label)
+    chosen: list[int] = []
+    for turn in range(max(map(len, by_label.values()), default=0)):
+        candidates = [by_label[key][turn] for key in keys if turn < len(by_label[key])]
+        room = num_clips - len(chosen)
+        if room <= len(candidates):
+            places = np.linspace(0, len(candidates) - 1, room).round().astype(int)
+            chosen += [candidates[place] for place in places]
+            break
+        chosen += candidates
+    return sorted(chosen, key=lambda index: (tuple(source[index]["labels"].values()), index))
+
+
+def save_contact_sheet(
+    source: RecordSource, indices: Sequence[int], path: str | os.PathLike, *, title: str
+) -> None:
+    """Draws clips into a PNG, two per row.
+
+    Args:
+      source: an open split.
+      indices: the records to draw, at least one.
+      path: PNG to write; an older one is replaced.
+      title: heading of the picture.
+
+    Raises:
+      UserError: the picture cannot be written, or a stored frame is damaged.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    num_columns = min(2, len(indices))
+    num_rows = -(-len(indices) // num_columns)
+    block_in = _HEADER_IN + _STRIP_IN + _SPECTROGRAM_IN + _FOOTER_IN
+    width_in = _LEFT_IN + num_columns * _COLUMN_IN + (num_columns - 1) * _GAP_IN + _RIGHT_IN
+    height_in = _TITLE_IN + num_rows * block_in + 0.1
+    figure = Figure(figsize=(width_in, height_in), dpi=110, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    figure.text(
+        _LEFT_IN / width_in,
+        1 - 0.34 / height_in,
+        _plain(title),
+        fontsize=13,
+        fontweight="bold",
+        color=_INK,
+        va="center",
+    )
+
+    def axes(row: int, column: int, top_in: float, block_height_in: float) -> Axes:
+        left = _LEFT_IN + column * (_COLUMN_IN + _GAP_IN)
+        bottom = height_in - _TITLE_IN - row * block_in - top_in - block_height_in
+        return figure.add_axes(
+            (
+                left / width_in,
+                bottom / height_in,
+                _COLUMN_IN / width_in,
+                block_height_in / height_in,
+            )
+        )
+
+    for place, index in enumerate(indices):
+        row, column = divmod(place, num_columns)
+        record = source[index]
+        strip = axes(row, column, _HEADER_IN, _STRIP_IN)
+        _draw_header(strip, record, source.info.label_sets)
+        _draw_frames(strip, record)
+        _draw_spectrogram(axes(row, column, _HEADER_IN + _STRIP_IN, _SPECTROGRAM_IN), record)
+    _save(canvas, Path(path))
+
+
+def _save(canvas: Any, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            canvas.print_png(file)
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _plain(text: str, limit: int = 70) -> str:
+    """Keeps a name from a file from being read as a formula, and from running off the sheet."""
+    shown = text if len(text) <= limit else "…" + text[1 - limit :]
+    return shown.replace("$", r"\$")
+
+
+def _draw_header(axes: Axes, record: dict[str, Any], label_sets: dict) -> None:
+    names = [label_sets[name][index] for name, index in record["labels"].items()]
+    axes.annotate(
+        _plain("  ·  ".join(names), 48),
+        (0, 1),
+        xytext=(0, 5),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=10,
+        fontweight="bold",
+        color=_INK,
+    )
+    span = f"{record['start_sec']:.2f} to {record['end_sec']:.2f} s"
+    axes.annotate(
+        _plain(f"{record['source']}   {span}", 60),
+        (1, 1),
+        xytext=(0, 5),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=7,
+        color=_PALE,
+        ha="right",
+    )
+
+
+def _draw_frames(axes: Axes, record: dict[str, Any]) -> None:
+    """Thumbnails side by side; each shows the middle of the stretch of time it covers."""
+    length_sec = record["end_sec"] - record["start_sec"]
+    first_hwc = _decode(record, 0)
+    aspect = first_hwc.shape[1] / first_hwc.shape[0]
+    count = max(1, min(len(record["frames"]), round(_COLUMN_IN / (_STRIP_IN * aspect))))
+    cell_sec = length_sec / count
+    axes.set_facecolor(_EMPTY)
+    for cell in range(count):
+        wanted = int((cell + 0.5) * cell_sec * record["frame_rate_hz"])
+        image_hwc = _crop(
+            _decode(record, min(wanted, len(record["frames"]) - 1)),
+            (_COLUMN_IN / count) / _STRIP_IN,
+        )
+        extent = (cell * cell_sec, (cell + 1) * cell_sec, 0, 1)
+        axes.imshow(image_hwc, extent=extent, aspect="auto", interpolation="bilinear")
+        if cell:
+            axes.axvline(cell * cell_sec, color="white", linewidth=1.5)
+    axes.set(xlim=(0, length_sec), ylim=(0, 1), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _decode(record: dict[str, Any], index: int) -> np.ndarray:
+    try:
+        return simplejpeg.decode_jpeg(record["frames"][index], colorspace="RGB")
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f"frame {index} of clip {record['id']} is damaged ({error}); extract again."
+        ) from error
+
+
+def _crop(image_hwc: np.ndarray, aspect: float) -> np.ndarray:
+    """Cuts the middle out of an image so that it has the given width / height."""
+    height_px, width_px = image_hwc.shape[:2]
+    new_width_px = min(width_px, max(1, round(height_px * aspect)))
+    new_height_px = min(height_px, max(1, round(width_px / aspect)))
+    top, left = (height_px - new_height_px) // 2, (width_px - new_width_px) // 2
+    return image_hwc[top : top + new_height_px, left : left + new_width_px]
+
+
+def _draw_spectrogram(axes: Axes, record: dict[str, Any]) -> None:
+    length_sec = record["end_sec"] - record["start_sec"]
+    axes.set_facecolor(_EMPTY)
+    if record["has_audio"]:
+        fbank_sf = record["fbank"].astype(np.float32)
+        # The loudest and faintest hundredth would otherwise decide the colours of the rest.
+        low, high = np.percentile(fbank_sf, (2, 99.5))
+        low = max(float(low), float(high) - 16.0, LOG_FLOOR)
+        axes.imshow(
+            fbank_sf.T,
+            extent=(0, len(fbank_sf) * HOP_SEC, 0, fbank_sf.shape[1]),
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=low,
+            vmax=max(float(high), low + 1.0),
+            interpolation="nearest",
+        )
+    else:
+        axes.text(
+            0.5, 0.5, "no audio", transform=axes.transAxes, ha="center", va="center", color=_PALE
+        )
+    axes.set(xlim=(0, length_sec), ylim=(0, record["fbank"].shape[1]))
+    mel_low, mel_high = hz_to_mel(20.0), hz_to_mel(8000.0)
+    rows = [
+        (hz_to_mel(hz) - mel_low) / (mel_high - mel_low) * record["fbank"].shape[1]
+        for hz in _TICKS_HZ
+    ]
+    axes.set_yticks(rows, [f"{hz / 1000:g}" for hz in _TICKS_HZ])
+    axes.set_ylabel("kHz", fontsize=7, color=_PALE)
+    axes.tick_params(labelsize=7, colors=_PALE, length=2, width=0.5, pad=2)
+    axes.xaxis.set_major_formatter("{x:g} s")
+    axes.locator_params(axis="x", nbins=8)
+    axes.spines[:].set_visible(False)
