@@ -1,0 +1,62 @@
+"""Config files and overrides on the command line."""
+
+import pytest
+
+from avt_jax.cli import main as cli
+from avt_jax.cli.config import load_config
+from avt_jax.errors import UserError
+
+
+def test_overrides_keep_their_types():
+    config = load_config(
+        "quickstart:smoke",
+        ["--config.optimizer.lr=3e-4", "--config.train.steps", "7", "--config.data.flip=false",
+         "--config.data.crop_scale=(0.5,1.0)", "--config.losses.weights.contrastive=0"],
+    )
+    assert config.optimizer.lr == 3e-4 and config.train.steps == 7 and config.data.flip is False
+    assert config.data.crop_scale == (0.5, 1.0) and config.losses.weights.contrastive == 0
+
+
+def test_a_file_of_the_users_own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from configs import quickstart\n"
+        "def get_config(arg=''):\n"
+        "    config = quickstart.get_config(arg)\n"
+        "    config.seed = 5\n"
+        "    return config\n"
+    )
+    assert load_config(f"{file}:smoke", []).seed == 5
+
+
+@pytest.mark.parametrize(
+    "spec,overrides,message",
+    [
+        ("quickstrat", [], "did you mean 'quickstart'"),
+        ("quickstart:smok", [], "unknown argument 'smok'"),
+        ("quickstart", ["--config.optimizer.learning=1"], "config.optimizer.learning: quickstart"),
+        ("quickstart", ["--config.optimzer.lr=1"], "did you mean 'config.optimizer.lr'"),
+        ("quickstart", ["--confg.optimizer.lr=1"], "did you mean 'config.optimizer.lr'"),
+        ("quickstart", ["--config.optimizer.lr=fast"], "fast"),
+        ("quickstart", ["stray"], "unexpected argument 'stray'"),
+    ],
+)
+def test_mistakes_are_one_sentence(spec, overrides, message):
+    with pytest.raises(UserError, match=message):
+        load_config(spec, overrides)
+
+
+def test_a_config_that_does_not_run(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("def get_config():\n    return 1 / 0\n")
+    with pytest.raises(UserError, match="division by zero"):
+        load_config(str(file), [])
+
+
+def test_unknown_field_exits_with_2(capsys, tmp_path):
+    argv = ["train", "--config", "quickstart", "--workdir", str(tmp_path / "run"),
+            "--config.train.epoch=3"]
+    assert cli.main(argv) == 2
+    error = capsys.readouterr().err
+    assert "did you mean 'config.train.epochs'" in error and "Traceback" not in error
+    assert not (tmp_path / "run").exists()

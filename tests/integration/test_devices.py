@@ -1,0 +1,62 @@
+"""One device and eight give the same training, copied or sharded parameters alike."""
+
+import jax
+import numpy as np
+import pytest
+
+from avt_jax import axes, tree
+from avt_jax.cli import wiring
+from avt_jax.cli.config import load_config
+from avt_jax.data import pipeline
+from avt_jax.losses.objective import Objective
+from avt_jax.training import mesh as meshes
+from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from avt_jax.training.state import init_sharded
+from avt_jax.training.step import jit_train_step, make_train_step
+
+STEPS = 3
+SHARDED = ((r"kernel|embedding", "fsdp"), (".*", "replicate"))
+
+
+def losses(devices, fsdp=1, rules=((".*", "replicate"),)):
+    config = load_config(
+        "epic_kitchens_100:smoke", ["--config.optimizer.lr=1e-3", "--config.model.drop_path=0.2"]
+    )
+    parts = wiring.parse(config)
+    splits = wiring.open_splits(parts.data)
+    classes = {name: len(names) for name, names in splits.info.label_sets.items()}
+    build = wiring.model_builder(config.model.to_dict(), parts.data, classes)
+    rate = learning_rate_schedule(parts.optimizer, total_steps=STEPS, steps_per_epoch=1)
+    optimizer = make_optimizer(parts.optimizer, rate)
+    mesh = meshes.make_mesh(meshes.MeshConfig(-1, fsdp, rules), devices)
+    state, places = init_sharded(
+        build, optimizer, jax.random.key(0), with_ema=False, mesh=mesh, rules=rules
+    )
+    step = jit_train_step(
+        make_train_step(
+            tree.Skeleton(lambda: build(jax.random.key(0))), Objective(parts.losses), optimizer,
+            wiring.normalisation(parts.data), ema_decay=0.0,
+        ),
+        places, mesh,
+    )
+    found = []
+    batches = pipeline.make_train_iterator(splits.train, parts.data, batch_size=8, seed=0)
+    for _ in range(STEPS):
+        batch = next(batches)
+        assert not batch[axes.HAS_AUDIO].all(), "the case should hold mute clips"
+        state, metrics = step(state, meshes.to_device(batch, mesh), jax.random.key(1))
+        found.append({name: float(total) for name, (total, _) in metrics.items()})
+    batches.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return losses(jax.devices()[:1])
+
+
+@pytest.mark.parametrize("fsdp,rules", [(1, SHARDED), (4, SHARDED)], ids=["data 8", "fsdp 4"])
+def test_eight_devices_agree_with_one(on_one_device, fsdp, rules):
+    for one, eight in zip(on_one_device, losses(jax.devices(), fsdp, rules), strict=True):
+        for name in ("loss", "classification", "contrastive"):
+            np.testing.assert_allclose(eight[name], one[name], rtol=1e-5, err_msg=name)
