@@ -7,16 +7,15 @@ import sys
 import time
 from collections.abc import Sequence
 
+from avt_jax.cli import common
 from avt_jax.data import synthetic
-from avt_jax.errors import UserError
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        prog="avt synthesize",
-        description="Render AV-Events, a data set of generated videos: "
-        "4 motions x 4 kinds of sound = 16 classes.",
+    parser = common.parser(
+        "synthesize",
+        "Render AV-Events data: generated videos, 4 motions x 4 kinds of sound = 16 classes.",
     )
     parser.add_argument(
         "--out", required=True, help="folder to create: videos/, clips.csv, events.csv"
@@ -83,8 +82,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"avt: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(common.run(main))

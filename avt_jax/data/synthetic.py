@@ -20,6 +20,7 @@ import multiprocessing
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 
@@ -302,9 +303,13 @@ def render_dataset(
                 bar.update(len(results))
         _write_tables(partial_dir, specs, events_of)
         os.replace(partial_dir, out_dir)
-    except BaseException:
+    except OSError as error:
+        raise UserError(
+            f"cannot write the clips into {out_dir}: {error}; choose another folder"
+        ) from error
+    finally:
+        # Gone already when all went well; otherwise half a data set that nobody should find.
         shutil.rmtree(partial_dir, ignore_errors=True)
-        raise
     return out_dir / "clips.csv"
 
 
@@ -345,7 +350,13 @@ def _run_tasks(tasks: Iterator, num_workers: int) -> Iterator[list]:
         return
     # Spawned, not forked: the parent may hold threads (JAX's, Grain's) that a fork would break.
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=context)
+    # Ctrl-C reaches the whole process group: the parent alone answers, the workers just end.
+    pool = concurrent.futures.ProcessPoolExecutor(
+        num_workers,
+        mp_context=context,
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
     try:
         waiting = collections.deque(
             pool.submit(_render_to_disk, t) for t in itertools.islice(tasks, 2 * num_workers)
