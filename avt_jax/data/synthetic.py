@@ -264,14 +264,8 @@ def render_dataset(
 
     Args:
       out_dir: must not exist, or be empty.
-      num_train: clips in the train split; likewise num_val and num_test.
-      num_val: see num_train.
-      num_test: see num_train.
-      seed: >= 0; the same seed gives the same data set, whatever num_workers.
-      clip_sec: length of every clip.
-      frame_rate_hz: frames per second.
-      size_px: width and height.
-      num_workers: processes; 0 renders in this one.
+      num_train, num_val, num_test, seed, clip_sec, frame_rate_hz, size_px: as in plan_clips.
+      num_workers: processes; 0 renders in this one. The data set does not depend on it.
       progress: whether to draw a progress bar on stderr.
 
     Returns:
