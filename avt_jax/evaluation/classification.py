@@ -1,0 +1,281 @@
+"""Accuracy of single-label classification over a split, in plain NumPy.
+
+Whatever predicts is handed in as a function, so the same code judges a model in training, a run
+folder, or anything else. Everything is counted in integers: padding counts nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+
+from avt_jax import axes
+from avt_jax.errors import UserError
+
+Batch = dict[str, Any]
+Predict = Callable[[Batch], Mapping[str, np.ndarray]]
+
+TOP_K = 5
+JOINT = "action"
+"""Key of the joint report when there are several label sets: right in all of them at once."""
+
+
+class ClassReport(TypedDict):
+    """One class: its name, share of its clips that were recognised (None without clips), clips."""
+
+    name: str
+    accuracy: float | None
+    count: int
+
+
+class ClassificationReport(TypedDict, total=False):
+    """What is known of one label set after an evaluation.
+
+    Keys:
+      count: clips judged.
+      top1: share of clips whose most probable class is the true one, in [0, 1].
+      top5: share of clips whose true class is among the five most probable (all, if fewer).
+      mean_class_accuracy: mean of the classes' own accuracies, over classes with clips.
+      classes: one `ClassReport` for each class.
+      confusion: int64 [y, y] clips; row = true class, column = predicted class.
+
+    The joint report of several label sets has the first three only.
+    """
+
+    count: int
+    top1: float
+    top5: float
+    mean_class_accuracy: float
+    classes: list[ClassReport]
+    confusion: np.ndarray
+
+
+def class_ranks(probabilities_by: np.ndarray, labels_b: np.ndarray) -> np.ndarray:
+    """How many classes come before the true one.
+
+    Args:
+      probabilities_by: [b, y] float, larger = more likely.
+      labels_b: [b] int true class.
+
+    Returns:
+      [b] int64 in [0, y): 0 = the true class is the first choice. Of equally probable classes the
+      one with the lower index comes first, as in `argmax`, so a constant guess earns nothing.
+    """
+    true_b1 = np.take_along_axis(probabilities_by, labels_b[:, None], axis=1)
+    before_by = (probabilities_by == true_b1) & (
+        np.arange(probabilities_by.shape[1]) < labels_b[:, None]
+    )
+    return np.sum((probabilities_by > true_b1) | before_by, axis=1)
+
+
+def top_combinations(
+    probabilities: Sequence[np.ndarray], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most probable combinations of one class from each label set.
+
+    A combination is scored by the product of its probabilities, so the k best can only be made of
+    each set's own k best; nothing the size of all combinations is built.
+
+    Args:
+      probabilities: for each label set, [b, y of that set] float.
+      k: how many to return; fewer when fewer exist.
+
+    Returns:
+      (classes [b, k, number of label sets] int64, scores [b, k] float64), best first; of equal
+      scores the combination that is lower in lexicographic order comes first.
+    """
+    best = [np.argsort(-p_by, axis=1, kind="stable")[:, :k] for p_by in probabilities]
+    batch = best[0].shape[0]
+    score_bj = np.ones((batch, 1))
+    index_bj = np.zeros((batch, 1), np.int64)
+    for p_by, best_bk in zip(probabilities, best, strict=True):
+        p_bk = np.take_along_axis(p_by, best_bk, axis=1).astype(np.float64)
+        score_bj = (score_bj[:, :, None] * p_bk[:, None]).reshape(batch, -1)
+        index_bj = (index_bj[:, :, None] * p_by.shape[1] + best_bk[:, None]).reshape(batch, -1)
+    order_bk = np.lexsort((index_bj, -score_bj), axis=1)[:, :k]
+    index_bk = np.take_along_axis(index_bj, order_bk, axis=1)
+    sizes = tuple(p_by.shape[1] for p_by in probabilities)
+    classes_bkl = np.stack(np.unravel_index(index_bk, sizes), axis=-1)
+    return classes_bkl, np.take_along_axis(score_bj, order_bk, axis=1)
+
+
+class Confusion:
+    """Adds up one label set's predictions.
+
+    Args:
+      class_names: in the order of the model's outputs.
+    """
+
+    def __init__(self, class_names: Sequence[str]):
+        self._names = tuple(class_names)
+        self._confusion_yy = np.zeros((len(self._names), len(self._names)), np.int64)
+        self._top5 = 0
+
+    def add(self, probabilities_by: np.ndarray, labels_b: np.ndarray) -> None:
+        """Adds real examples (leave padding out): [b, y] float and [b] int."""
+        ranks_b = class_ranks(probabilities_by, labels_b)
+        np.add.at(self._confusion_yy, (labels_b, np.argmax(probabilities_by, axis=1)), 1)
+        self._top5 += int(np.sum(ranks_b < TOP_K))
+
+    def report(self) -> ClassificationReport:
+        """The report so far; at least one example must have been added."""
+        count = int(self._confusion_yy.sum())
+        right_y, count_y = np.diagonal(self._confusion_yy), self._confusion_yy.sum(axis=1)
+        present_y = count_y > 0
+        return ClassificationReport(
+            count=count,
+            top1=float(right_y.sum() / count),
+            top5=self._top5 / count,
+            mean_class_accuracy=float(np.mean(right_y[present_y] / count_y[present_y])),
+            classes=[
+                ClassReport(name=name, accuracy=float(right / n) if n else None, count=int(n))
+                for name, right, n in zip(self._names, right_y, count_y, strict=True)
+            ],
+            confusion=self._confusion_yy.copy(),
+        )
+
+
+class Joint:
+    """Adds up how often all label sets are right at once (verb and noun: the action)."""
+
+    def __init__(self):
+        self._count = self._top1 = self._top5 = 0
+
+    def add(self, probabilities: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> None:
+        """Adds real examples: for each label set, [b, y] float and [b] int."""
+        classes_bkl, _ = top_combinations(probabilities, TOP_K)
+        hit_bk = np.all(classes_bkl == np.stack(labels, axis=-1)[:, None], axis=-1)
+        self._count += len(hit_bk)
+        self._top1 += int(hit_bk[:, 0].sum())
+        self._top5 += int(hit_bk.any(axis=1).sum())
+
+    def report(self) -> ClassificationReport:
+        """The report so far; at least one example must have been added."""
+        return ClassificationReport(
+            count=self._count, top1=self._top1 / self._count, top5=self._top5 / self._count
+        )
+
+
+class _Evaluation:
+    """All label sets of one evaluation."""
+
+    def __init__(self, label_sets: Mapping[str, Sequence[str]]):
+        self._sets = {name: Confusion(classes) for name, classes in label_sets.items()}
+        # A data set that labels actions itself keeps its own.
+        self._joint = Joint() if len(label_sets) > 1 and JOINT not in label_sets else None
+
+    def add(self, probabilities: Mapping[str, np.ndarray], batch: Batch) -> int:
+        valid_b = np.asarray(batch[axes.VALID], bool)
+        found, labels = [], []
+        for name, confusion in self._sets.items():
+            p_by = np.asarray(probabilities[name])[valid_b]
+            _check_finite(p_by, name, batch, valid_b)
+            labels_b = np.asarray(batch[axes.LABELS][name])[valid_b].astype(np.int64)
+            confusion.add(p_by, labels_b)
+            found.append(p_by)
+            labels.append(labels_b)
+        if self._joint:
+            self._joint.add(found, labels)
+        return int(valid_b.sum())
+
+    def report(self) -> dict[str, ClassificationReport]:
+        reports = {name: confusion.report() for name, confusion in self._sets.items()}
+        return reports | {JOINT: self._joint.report()} if self._joint else reports
+
+
+def _check_finite(p_by: np.ndarray, name: str, batch: Batch, valid_b: np.ndarray) -> None:
+    bad_b = ~np.isfinite(p_by).all(axis=1)
+    if bad_b.any():
+        first = np.flatnonzero(valid_b)[np.argmax(bad_b)]
+        which = batch[axes.ID][first] if axes.ID in batch else f"number {first} of its batch"
+        raise UserError(
+            f"the model's probabilities for {name!r} of clip {which} are not finite; "
+            "its parameters are broken, use an earlier checkpoint."
+        )
+
+
+def evaluate(
+    predict: Predict, batches: Iterable[Batch], label_sets: Mapping[str, Sequence[str]]
+) -> dict[str, ClassificationReport]:
+    """Judges predictions over a split.
+
+    Args:
+      predict: batch -> {label set: probabilities [b, y] float}.
+      batches: padded batches, once through (see `avt_jax.axes`).
+      label_sets: {label set: class names}.
+
+    Returns:
+      {label set: report}; with several label sets also `JOINT`.
+
+    Raises:
+      UserError: there is no clip, or a probability is not finite.
+    """
+    return evaluate_variants(predict, batches, label_sets, {"": dict})[""]
+
+
+def evaluate_variants(
+    predict: Predict,
+    batches: Iterable[Batch],
+    label_sets: Mapping[str, Sequence[str]],
+    variants: Mapping[str, Callable[[Batch], Batch]],
+    *,
+    on_batch: Callable[[int], None] = lambda num_clips: None,
+) -> dict[str, dict[str, ClassificationReport]]:
+    """Judges predictions on several versions of every batch; the data is read once.
+
+    Args:
+      predict: batch -> {label set: probabilities [b, y] float}.
+      batches: padded batches, once through (see `avt_jax.axes`).
+      label_sets: {label set: class names}.
+      variants: {name: batch -> changed copy}, for example `silence_audio` bound to its constant.
+      on_batch: called with the number of real clips after each batch.
+
+    Returns:
+      {variant: {label set: report}}; with several label sets also `JOINT`.
+
+    Raises:
+      UserError: there is no clip, or a probability is not finite.
+    """
+    evaluations = {name: _Evaluation(label_sets) for name in variants}
+    total = 0
+    for batch in batches:
+        num_clips = 0
+        for name, change in variants.items():
+            changed = change(batch)
+            num_clips = evaluations[name].add(predict(changed), changed)
+        total += num_clips
+        on_batch(num_clips)
+    if not total:
+        raise UserError("there is no clip to evaluate; give a split that is not empty.")
+    return {name: evaluation.report() for name, evaluation in evaluations.items()}
+
+
+def silence_audio(batch: Batch, log_floor: float) -> Batch:
+    """The batch as if no clip had sound.
+
+    Args:
+      batch: see `avt_jax.axes`.
+      log_floor: log-mel of digital silence (`avt_jax.audio.melspec.LOG_FLOOR`).
+
+    Returns:
+      A changed copy; the arrays that stay the same are shared.
+    """
+    audio_bsf = np.full_like(batch[axes.AUDIO], log_floor)
+    has_audio_b = np.zeros_like(batch[axes.HAS_AUDIO])
+    return batch | {axes.AUDIO: audio_bsf, axes.HAS_AUDIO: has_audio_b}
+
+
+def silence_video(batch: Batch, video_mean: Sequence[float]) -> Batch:
+    """The batch as if every frame were one flat colour, the mean, so that the model sees zeros.
+
+    Args:
+      batch: see `avt_jax.axes`.
+      video_mean: mean RGB colour that the model subtracts, on the [0, 1] scale.
+
+    Returns:
+      A changed copy; the arrays that stay the same are shared.
+    """
+    colour_c = np.round(255 * np.asarray(video_mean)).astype(np.uint8)
+    return batch | {axes.VIDEO: np.broadcast_to(colour_c, batch[axes.VIDEO].shape).copy()}

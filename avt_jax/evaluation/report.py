@@ -1,0 +1,236 @@
+"""An evaluation as files and as a table: `results.json`, `confusion_<set>.csv`, the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from avt_jax.errors import UserError
+from avt_jax.evaluation.classification import ClassificationReport
+
+RESULTS_FILE = "results.json"
+# Not an identifier, so no label set can be called that.
+ABOUT = "evaluated-on"
+
+_MAX_CLASSES_IN_TABLE = 20
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that one `avt evaluate` found.
+
+    Attributes:
+      about: what was evaluated: run, step, data, split.
+      reports: {label set: report} of the clips as they are.
+      silenced: {"audio" or "video": {label set: report}} with that modality silenced; {} for a
+        model that has one modality only.
+    """
+
+    about: Mapping[str, Any]
+    reports: Mapping[str, ClassificationReport]
+    silenced: Mapping[str, Mapping[str, ClassificationReport]]
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a file that appears under its name only when it is complete.
+
+    Args:
+      path: where it goes; an older file there is replaced.
+      mode: "w" for text in UTF-8 or "wb".
+
+    Yields:
+      The open file.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    try:
+        with part.open(mode, **text) as file:
+            yield file
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def results(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation as plain JSON-able values.
+
+    Returns:
+      {label set: {"top1", "top5", "count", ..., "audio_silenced": {"top1", "top5"},
+      "video_silenced": ..., "classes": [{"name", "accuracy", "count"}]}} and what was evaluated
+      under `ABOUT`. The confusion matrix is left to its own file.
+    """
+    found: dict[str, Any] = {ABOUT: dict(evaluation.about)}
+    for name, report in evaluation.reports.items():
+        entry = {k: v for k, v in report.items() if k not in ("classes", "confusion")}
+        for modality, reports in evaluation.silenced.items():
+            entry[f"{modality}_silenced"] = {k: reports[name][k] for k in ("top1", "top5")}
+        if "classes" in report:
+            entry["classes"] = report["classes"]
+        found[name] = entry
+    return found
+
+
+def write_results(evaluation: Evaluation, out_dir: Path) -> list[Path]:
+    """Writes `results.json` and, for each label set, `confusion_<set>.csv`.
+
+    Args:
+      evaluation: what was found.
+      out_dir: an existing folder.
+
+    Returns:
+      The files written.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    written = [out_dir / RESULTS_FILE]
+    with replacing(written[0]) as file:
+        json.dump(results(evaluation), file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+    for name, report in evaluation.reports.items():
+        if "confusion" not in report:
+            continue
+        written.append(out_dir / f"confusion_{name}.csv")
+        names = [entry["name"] for entry in report["classes"]]
+        with replacing(written[-1]) as file:
+            writer = csv.writer(file)
+            writer.writerow(["true \\ predicted", *names])
+            writer.writerows(
+                [true, *row] for true, row in zip(names, report["confusion"], strict=True)
+            )
+    return written
+
+
+def accuracy_table(evaluation: Evaluation) -> Table:
+    """Accuracies of every label set, with either modality silenced beside them."""
+    about = evaluation.about
+    table = Table(title=f"{about['run']}, step {about['step']}, split {about['split']!r}")
+    table.add_column("label set")
+    table.add_column("clips", justify="right")
+    for title in ("top-1", "top-5", "mean of classes"):
+        table.add_column(title, justify="right")
+    for modality in evaluation.silenced:
+        table.add_column(f"top-1, no {modality}", justify="right")
+    for name, report in evaluation.reports.items():
+        mean = report.get("mean_class_accuracy")
+        table.add_row(
+            Text(name),
+            str(report["count"]),
+            _percent(report["top1"]),
+            _percent(report["top5"]),
+            _percent(mean),
+            *(_percent(reports[name]["top1"]) for reports in evaluation.silenced.values()),
+        )
+    return table
+
+
+def class_table(name: str, report: ClassificationReport) -> Table:
+    """Accuracy of each class and what it is most often taken for, the worst classes first.
+
+    Args:
+      name: of the label set.
+      report: with `classes` and `confusion`. At most 20 classes are shown.
+    """
+    rows = sorted(
+        (i for i, entry in enumerate(report["classes"]) if entry["count"]),
+        key=lambda i: report["classes"][i]["accuracy"],
+    )
+    shown = rows[:_MAX_CLASSES_IN_TABLE]
+    title = f"{name}: classes" + (
+        f", the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""
+    )
+    table = Table(title=title)
+    table.add_column("class")
+    table.add_column("clips", justify="right")
+    table.add_column("accuracy", justify="right")
+    table.add_column("most often taken for")
+    for i in shown:
+        entry = report["classes"][i]
+        table.add_row(
+            Text(entry["name"]),
+            str(entry["count"]),
+            _percent(entry["accuracy"]),
+            Text(_most_confused(report, i)),
+        )
+    return table
+
+
+def _most_confused(report: ClassificationReport, true: int) -> str:
+    wrong_y = report["confusion"][true].copy()
+    wrong_y[true] = 0
+    if not wrong_y.any():
+        return ""
+    worst = int(wrong_y.argmax())
+    return f"{report['classes'][worst]['name']} ({wrong_y[worst]} x)"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Reads a run's `metrics.jsonl`.
+
+    Args:
+      path: the file; each line is {"step": int, "split": str, metric: number, ...}.
+
+    Returns:
+      Its lines in order; one that was cut off while being written is left out. [] without a file.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
+    entries = []
+    for line in text.splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and {"step", "split"} <= entry.keys():
+                entries.append(entry)
+    return entries
+
+
+def first_class_difference(
+    run_sets: Mapping[str, Sequence[str]], data_sets: Mapping[str, Sequence[str]]
+) -> str | None:
+    """Where the classes of a run and of a data set part ways.
+
+    Args:
+      run_sets: {label set: class names} the model was trained on.
+      data_sets: the same of the shards.
+
+    Returns:
+      A clause that names the first difference, or None when they are equal.
+    """
+    for name in [*run_sets, *data_sets]:
+        if name not in data_sets:
+            return f"the data have no label set {name!r}, the run has"
+        if name not in run_sets:
+            return f"the run has no label set {name!r}, the data have"
+        ours, theirs = run_sets[name], data_sets[name]
+        for i, (here, there) in enumerate(zip(ours, theirs, strict=False)):
+            if here != there:
+                return f"class {i} of {name!r} is {here!r} in the run and {there!r} in the data"
+        if len(ours) != len(theirs):
+            return f"{name!r} has {len(ours)} classes in the run and {len(theirs)} in the data"
+    return None
