@@ -85,11 +85,12 @@ def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _print_summary(summary, out: str) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"extracted into {out}", title_justify="left")
-    table.add_column("split")
+    table = Table(title=f"extracted into {out}", box=SIMPLE_HEAD, title_justify="left")
+    table.add_column("split", no_wrap=True)
     for name in ("clips", "without audio", "minutes"):
         table.add_column(name, justify="right")
     for split, count in summary.num_clips.items():
@@ -103,6 +104,9 @@ def _print_summary(summary, out: str) -> None:
         f"({total / summary.elapsed_sec:.1f} clips/s), {len(summary.failures)} failed",
         highlight=False,
     )
+    lost = {failure.clip.split for failure in summary.failures} - set(summary.num_clips)
+    for split in sorted(lost):
+        console.print(f"warning: no clip of split {split} could be decoded", highlight=False)
     if summary.failures:
         console.print(
             f"what failed and why: {out.rstrip('/')}/failed.csv", highlight=False, markup=False

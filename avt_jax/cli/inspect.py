@@ -76,14 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_splits(console, result, shards: str) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{shards}"), title_justify="left")
-    table.add_column("split")
-    names = ("clips", "videos", "minutes", "clip length in s", "without audio", "frames", "MB")
+    table = Table(title=Text(f"{shards}"), box=SIMPLE_HEAD, title_justify="left")
+    table.add_column("split", no_wrap=True)
+    names = ("clips", "videos", "minutes", "s/clip", "min", "max", "no audio", "MB")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for name, split in result.splits.items():
         mean_sec = split.total_sec / max(1, split.num_clips)
         table.add_row(
@@ -91,15 +92,17 @@ def _print_splits(console, result, shards: str) -> None:
             str(split.num_clips),
             str(split.num_sources),
             f"{split.total_sec / 60:.1f}",
-            f"{mean_sec:.1f} ({split.shortest_sec:.1f} to {split.longest_sec:.1f})",
+            f"{mean_sec:.1f}",
+            f"{split.shortest_sec:.1f}",
+            f"{split.longest_sec:.1f}",
             str(split.num_without_audio),
-            str(split.num_frames),
             f"{split.num_bytes / 1e6:.1f}",
         )
     console.print(table)
 
 
 def _print_classes(console, result, label_set: str) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
@@ -112,7 +115,7 @@ def _print_classes(console, result, label_set: str) -> None:
         title += f", the {_MAX_ROWS} most frequent"
     else:
         order.sort()
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
     table.add_column("index", justify="right")
     table.add_column("class")
     for column in (*result.splits, "all"):

@@ -52,11 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_counts(counts: dict[str, dict[str, int]], out: str) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"wrote {escape(out)}", title_justify="left", show_footer=True)
+    table = Table(
+        title=f"wrote {escape(out)}", box=SIMPLE_HEAD, title_justify="left", show_footer=True
+    )
     splits = list(next(iter(counts.values())))
     table.add_column("class", footer="all")
     for split in splits:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import simplejpeg
 
-from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, hz_to_mel
+from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC, hz_to_mel
 from avt_jax.data.records import RecordSource
 from avt_jax.errors import UserError
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 _COLUMN_IN = 6.4
 _STRIP_IN = 0.95
 _SPECTROGRAM_IN = 1.05
-_HEADER_IN = 0.42
-_FOOTER_IN = 0.36
-_LEFT_IN, _GAP_IN, _RIGHT_IN = 0.55, 0.6, 0.2
-_TITLE_IN = 0.55
+_SEAM_IN = 0.03
+_HEADER_IN = 0.36
+_FOOTER_IN = 0.3
+_LEFT_IN, _GAP_IN, _RIGHT_IN = 0.55, 0.65, 0.3
+_TITLE_IN = 0.5
 _INK, _PALE, _EMPTY = "#1b1f24", "#6b7280", "#f1f2f4"
 _TICKS_HZ = (100, 1000, 4000)
 
@@ -76,7 +77,7 @@ def save_contact_sheet(
 
     num_columns = min(2, len(indices))
     num_rows = -(-len(indices) // num_columns)
-    block_in = _HEADER_IN + _STRIP_IN + _SPECTROGRAM_IN + _FOOTER_IN
+    block_in = _HEADER_IN + _STRIP_IN + _SEAM_IN + _SPECTROGRAM_IN + _FOOTER_IN
     width_in = _LEFT_IN + num_columns * _COLUMN_IN + (num_columns - 1) * _GAP_IN + _RIGHT_IN
     height_in = _TITLE_IN + num_rows * block_in + 0.1
     figure = Figure(figsize=(width_in, height_in), dpi=110, facecolor="white")
@@ -107,9 +108,12 @@ def save_contact_sheet(
         row, column = divmod(place, num_columns)
         record = source[index]
         strip = axes(row, column, _HEADER_IN, _STRIP_IN)
+        below = axes(row, column, _HEADER_IN + _STRIP_IN + _SEAM_IN, _SPECTROGRAM_IN)
         _draw_header(strip, record, source.info.label_sets)
         _draw_frames(strip, record)
-        _draw_spectrogram(axes(row, column, _HEADER_IN + _STRIP_IN, _SPECTROGRAM_IN), record)
+        _draw_spectrogram(
+            axes(row, column, _HEADER_IN + _STRIP_IN + _SEAM_IN, _SPECTROGRAM_IN), record
+        )
     _save(canvas, Path(path))
 
 
@@ -204,9 +208,11 @@ def _draw_spectrogram(axes: Axes, record: dict[str, Any]) -> None:
         # The loudest and faintest hundredth would otherwise decide the colours of the rest.
         low, high = np.percentile(fbank_sf, (2, 99.5))
         low = max(float(low), float(high) - 16.0, LOG_FLOOR)
+        # A row is drawn around the middle of its window.
+        left_sec = (WINDOW_SEC - HOP_SEC) / 2
         axes.imshow(
             fbank_sf.T,
-            extent=(0, len(fbank_sf) * HOP_SEC, 0, fbank_sf.shape[1]),
+            extent=(left_sec, left_sec + len(fbank_sf) * HOP_SEC, 0, fbank_sf.shape[1]),
             origin="lower",
             aspect="auto",
             cmap="magma",

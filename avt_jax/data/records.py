@@ -270,7 +270,7 @@ class RecordSource:
             "has_audio": bool(raw["has_audio"]),
             "start_sec": float(raw["start_sec"]),
             "end_sec": float(raw["end_sec"]),
-            "labels": {name: int(value) for name, value in raw["labels"].items()},
+            "labels": {name: int(raw["labels"][name]) for name in self._info.label_sets},
         }
 
     def __getstate__(self) -> dict[str, Any]:

@@ -26,7 +26,6 @@ class SplitSummary:
       num_clips: records.
       num_sources: different videos they are cut from.
       num_without_audio: records without sound.
-      num_frames: stored frames.
       num_bytes: size of the shard files.
       total_sec: sum of the clips' lengths.
       shortest_sec: inf when there is no clip.
@@ -38,7 +37,6 @@ class SplitSummary:
     num_clips: int = 0
     num_sources: int = 0
     num_without_audio: int = 0
-    num_frames: int = 0
     num_bytes: int = 0
     total_sec: float = 0.0
     shortest_sec: float = math.inf
@@ -120,7 +118,6 @@ def _add(result: SplitSummary, record: dict[str, Any]) -> None:
     length_sec = record["end_sec"] - record["start_sec"]
     result.num_clips += 1
     result.num_without_audio += not record["has_audio"]
-    result.num_frames += len(record["frames"])
     result.total_sec += length_sec
     result.shortest_sec = min(result.shortest_sec, length_sec)
     result.longest_sec = max(result.longest_sec, length_sec)

