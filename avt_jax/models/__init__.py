@@ -1,0 +1,1 @@
+"""Models in Flax NNX: encoders, bottleneck fusion, heads, and the AVT that joins them."""

@@ -1,0 +1,188 @@
+"""Layers that several models share. Every layer takes `train` and `rngs` when called, not before."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+_TRUNCATED_NORMAL = nnx.initializers.truncated_normal(stddev=0.02)
+
+
+def linear(
+    in_features: int,
+    out_features: int,
+    *,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+    use_bias: bool = True,
+    kernel_init=_TRUNCATED_NORMAL,
+) -> nnx.Linear:
+    """A dense layer with float32 parameters that computes in `dtype`; weights start N(0, 0.02)."""
+    return nnx.Linear(
+        in_features, out_features, use_bias=use_bias, dtype=dtype, kernel_init=kernel_init,
+        rngs=rngs,
+    )
+
+
+def drop_path(x: jax.Array, rate: float, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+    """Drops a residual branch for whole examples (stochastic depth).
+
+    Args:
+      x: [b, ...] the branch.
+      rate: probability of dropping, in [0, 1).
+      train: False returns `x` as it is.
+      rngs: stream "dropout"; needed when `train` and rate > 0.
+
+    Returns:
+      `x` with dropped examples at 0 and the others scaled by 1 / (1 - rate).
+    """
+    if not train or rate == 0:
+        return x
+    keep_b = jax.random.bernoulli(rngs.dropout(), 1 - rate, (x.shape[0],))
+    keep = keep_b.reshape(-1, *(1,) * (x.ndim - 1))
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis, computed in float32 at least.
+
+    Args:
+      dim: size of the last axis.
+      eps: added to the variance.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6):
+        self.scale = nnx.Param(jnp.ones(dim))
+        self.bias = nnx.Param(jnp.zeros(dim))
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean = wide.mean(-1, keepdims=True)
+        variance = jnp.square(wide - mean).mean(-1, keepdims=True)
+        normal = (wide - mean) * jax.lax.rsqrt(variance + self.eps)
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over all axes but the last, with the original's running statistics.
+
+    In training the statistics are of the whole batch; under `jit` on a mesh that is the global
+    batch of all devices. The running variance is the unbiased one, as in PyTorch; Flax's own layer
+    keeps the biased one.
+
+    Args:
+      dim: size of the last axis.
+      eps: added to the variance.
+      momentum: weight of the new batch in the running statistics.
+      frozen: use the running statistics in training too and leave them as they are.
+    """
+
+    def __init__(
+        self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, frozen: bool = False
+    ):
+        self.scale = nnx.Param(jnp.ones(dim))
+        self.bias = nnx.Param(jnp.zeros(dim))
+        self.mean = nnx.BatchStat(jnp.zeros(dim))
+        self.var = nnx.BatchStat(jnp.ones(dim))
+        self.eps, self.momentum, self.frozen = eps, momentum, frozen
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if train and not self.frozen:
+            mean, var = self._batch_statistics(wide)
+        else:
+            mean, var = self.mean[...], self.var[...]
+        factor = self.scale[...] * jax.lax.rsqrt(var + self.eps)
+        return (wide * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
+
+    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        others = tuple(range(x.ndim - 1))
+        mean = x.mean(others)
+        var = jnp.square(x - mean).mean(others)
+        count = x.size // x.shape[-1]
+        unbiased = var * (count / max(count - 1, 1))
+        for running, new in ((self.mean, mean), (self.var, unbiased)):
+            new = jax.lax.stop_gradient(new)
+            running[...] = (1 - self.momentum) * running[...] + self.momentum * new
+        return mean, var
+
+
+class Mlp(nnx.Module):
+    """Two dense layers with an exact (erf) GELU between them."""
+
+    def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.fc1 = linear(dim, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = linear(hidden, dim, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention; one dense layer makes queries, keys and values.
+
+    Args:
+      dim: width.
+      num_heads: heads; they divide `dim`.
+      qkv_bias: give that layer a bias.
+      dtype: computation type; the softmax is in float32 at least.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, qkv_bias: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        self.qkv = linear(dim, 3 * dim, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
+        self.proj = linear(dim, dim, dtype=dtype, rngs=rngs)
+        self.num_heads = num_heads
+
+    def __call__(self, x_bnd: jax.Array) -> jax.Array:
+        b, n, d = x_bnd.shape
+        qkv = self.qkv(x_bnd).reshape(b, n, 3, self.num_heads, d // self.num_heads)
+        query, key, value = (qkv[:, :, i] for i in range(3))
+        return self.proj(jax.nn.dot_product_attention(query, key, value).reshape(b, n, d))
+
+
+class TransformerBlock(nnx.Module):
+    """Pre-norm transformer block: attention, then MLP, each on a residual branch.
+
+    Args:
+      dim: width.
+      num_heads: attention heads.
+      mlp_ratio: hidden width of the MLP over `dim`.
+      qkv_bias: bias for queries, keys and values.
+      drop_path: probability of dropping each branch in training.
+      dtype: computation type.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path: float = 0.0,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.norm1 = LayerNorm(dim)
+        self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, dtype=dtype, rngs=rngs)
+        self.norm2 = LayerNorm(dim)
+        self.mlp = Mlp(dim, round(dim * mlp_ratio), dtype=dtype, rngs=rngs)
+        self.drop_path = drop_path
+
+    def __call__(
+        self, x_bnd: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        drop = dict(rate=self.drop_path, train=train, rngs=rngs)
+        x_bnd = x_bnd + drop_path(self.attn(self.norm1(x_bnd)), **drop)
+        return x_bnd + drop_path(self.mlp(self.norm2(x_bnd)), **drop)
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Rates that grow linearly from 0 to `rate` over `depth` blocks."""
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]

@@ -1,0 +1,270 @@
+"""UniFormer video encoder: local convolutional blocks, then global attention blocks.
+
+Source: Li et al., arXiv:2201.04676. Module names follow the authors' state dict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from avt_jax.models.depthwise_conv import depthwise_conv3d
+from avt_jax.models.layers import (
+    Attention,
+    BatchNorm,
+    LayerNorm,
+    Mlp,
+    TransformerBlock,
+    drop_path,
+    drop_path_rates,
+    linear,
+)
+
+
+@dataclass(frozen=True)
+class UniFormerConfig:
+    """The config block of a UniFormer encoder.
+
+    Attributes:
+      depth: blocks in each of the four stages.
+      dim: width of each stage.
+      head_dim: width of an attention head in stages 3 and 4.
+      mlp_ratio: hidden width of an MLP over its width.
+      qkv_bias: bias for queries, keys and values.
+      split: attend over time and over space separately.
+      std: shrink time too in the patch embeddings of stages 2 to 4.
+      drop_path: rate of the last block; grows linearly from 0.
+      freeze_bn: keep BatchNorm's running statistics as they are (small batches).
+      remat: recompute blocks in the backward pass instead of storing their activations.
+    """
+
+    depth: tuple[int, int, int, int]
+    dim: tuple[int, int, int, int]
+    head_dim: int = 64
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    split: bool = False
+    std: bool = False
+    drop_path: float = 0.0
+    freeze_bn: bool = False
+    remat: bool = False
+
+
+VARIANTS = {
+    "S": UniFormerConfig(depth=(3, 4, 8, 3), dim=(64, 128, 320, 512)),
+    "B": UniFormerConfig(depth=(5, 8, 20, 7), dim=(64, 128, 320, 512)),
+    # Trains from scratch on a CPU in minutes; not from the paper.
+    "tiny": UniFormerConfig(depth=(1, 1, 2, 1), dim=(24, 48, 96, 96), head_dim=24, mlp_ratio=3.0),
+}
+
+
+class PatchEmbed(nnx.Module):
+    """Convolution with equal spatial kernel and stride, then LayerNorm over channels.
+
+    Args:
+      in_channels: channels before.
+      dim: channels after.
+      kernel: (time, space) kernel size.
+      stride: (time, space); the spatial stride equals the spatial kernel.
+      dtype: computation type.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, in_channels: int, dim: int, *, kernel: tuple[int, int], stride: int,
+        dtype: jnp.dtype, rngs: nnx.Rngs,
+    ):
+        self.time_kernel, self.patch = kernel
+        self.time_stride = stride
+        self.proj = linear(
+            self.time_kernel * self.patch**2 * in_channels, dim, dtype=dtype, rngs=rngs,
+            kernel_init=nnx.initializers.lecun_normal(),
+        )
+        self.norm = LayerNorm(dim, eps=1e-5)
+
+    def __call__(self, x_bthwc: jax.Array) -> jax.Array:
+        b, t, h, w, c = x_bthwc.shape
+        p, kt = self.patch, self.time_kernel
+        # Patches do not overlap in space, so the convolution is one matrix product over
+        # [time tap, row, column, channel]; in time the taps are strided slices.
+        x = x_bthwc[:, :, : h // p * p, : w // p * p]
+        x = x.reshape(b, t, h // p, p, w // p, p, c).transpose(0, 1, 2, 4, 3, 5, 6)
+        x = x.reshape(b, t, h // p, w // p, p * p * c)
+        x = jnp.pad(x, ((0, 0), (kt // 2, kt // 2), (0, 0), (0, 0), (0, 0)))
+        out_t = (t + 2 * (kt // 2) - kt) // self.time_stride + 1
+        end = (out_t - 1) * self.time_stride + 1
+        taps = [x[:, i : i + end : self.time_stride] for i in range(kt)]
+        return self.norm(self.proj(jnp.concatenate(taps, -1)))
+
+
+class DepthwiseConv(nnx.Module):
+    """Depthwise 3-D convolution with bias, same size out."""
+
+    def __init__(self, dim: int, size: int, *, rngs: nnx.Rngs):
+        init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=(0, 1, 2))
+        self.kernel = nnx.Param(init(rngs.params(), (size, size, size, 1, dim))[:, :, :, 0])
+        self.bias = nnx.Param(jnp.zeros(dim))
+
+    def __call__(self, x_bthwc: jax.Array) -> jax.Array:
+        return depthwise_conv3d(x_bthwc, self.kernel[...], self.bias[...])
+
+
+class CBlock(nnx.Module):
+    """Local block: 5x5x5 depthwise convolution in the place of attention, BatchNorm, MLP."""
+
+    def __init__(
+        self, dim: int, config: UniFormerConfig, *, drop_path: float, dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        norm = dict(frozen=config.freeze_bn)
+        self.pos_embed = DepthwiseConv(dim, 3, rngs=rngs)
+        self.norm1 = BatchNorm(dim, **norm)
+        self.conv1 = linear(dim, dim, dtype=dtype, rngs=rngs)
+        self.attn = DepthwiseConv(dim, 5, rngs=rngs)
+        self.conv2 = linear(dim, dim, dtype=dtype, rngs=rngs)
+        self.norm2 = BatchNorm(dim, **norm)
+        self.mlp = Mlp(dim, round(dim * config.mlp_ratio), dtype=dtype, rngs=rngs)
+        self.drop_path = drop_path
+
+    def __call__(
+        self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        drop = dict(rate=self.drop_path, train=train, rngs=rngs)
+        x = x_bthwc + self.pos_embed(x_bthwc)
+        local = self.conv2(self.attn(self.conv1(self.norm1(x, train=train))))
+        x = x + drop_path(local, **drop)
+        return x + drop_path(self.mlp(self.norm2(x, train=train)), **drop)
+
+
+class SABlock(TransformerBlock):
+    """Global block: a transformer block over all positions of all frames."""
+
+    def __init__(
+        self, dim: int, config: UniFormerConfig, *, drop_path: float, dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            dim, dim // config.head_dim, mlp_ratio=config.mlp_ratio, qkv_bias=config.qkv_bias,
+            drop_path=drop_path, dtype=dtype, rngs=rngs,
+        )
+        self.pos_embed = DepthwiseConv(dim, 3, rngs=rngs)
+
+    def __call__(
+        self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        x = x_bthwc + self.pos_embed(x_bthwc)
+        b, t, h, w, d = x.shape
+        return super().__call__(x.reshape(b, t * h * w, d), train=train, rngs=rngs).reshape(x.shape)
+
+
+class SplitSABlock(SABlock):
+    """Global block that attends over time at each position, then over space in each frame."""
+
+    def __init__(
+        self, dim: int, config: UniFormerConfig, *, drop_path: float, dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(dim, config, drop_path=drop_path, dtype=dtype, rngs=rngs)
+        self.t_norm = LayerNorm(dim)
+        self.t_attn = Attention(
+            dim, dim // config.head_dim, qkv_bias=config.qkv_bias, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(
+        self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None
+    ) -> jax.Array:
+        x = x_bthwc + self.pos_embed(x_bthwc)
+        b, t, h, w, d = x.shape
+
+        def drop(branch):  # one draw per clip, also where frames or positions act as the batch
+            return drop_path(
+                branch.reshape(b, -1, d), self.drop_path, train=train, rngs=rngs
+            ).reshape(branch.shape)
+
+        over_time = x.reshape(b, t, h * w, d).swapaxes(1, 2).reshape(b * h * w, t, d)
+        over_time += drop(self.t_attn(self.t_norm(over_time)))
+        in_space = over_time.reshape(b, h * w, t, d).swapaxes(1, 2).reshape(b * t, h * w, d)
+        # The residual is from before the attention over time.
+        out = x.reshape(b * t, h * w, d) + drop(self.attn(self.norm1(in_space)))
+        out += drop(self.mlp(self.norm2(out)))
+        return out.reshape(x.shape)
+
+
+def _run(block, x, train, rngs):
+    return block(x, train=train, rngs=rngs)
+
+
+class UniFormer(nnx.Module):
+    """UniFormer over a clip.
+
+    Args:
+      config: sizes and options.
+      num_classes: classes of the head; None leaves the head out (an encoder).
+      dtype: computation type; parameters are float32.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, config: UniFormerConfig, *, num_classes: int | None = None,
+        dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype = config, dtype
+        rates = iter(drop_path_rates(config.drop_path, sum(config.depth)))
+        attention = SplitSABlock if config.split else SABlock
+        later = dict(kernel=(3, 2), stride=2) if config.std else dict(kernel=(1, 2), stride=1)
+        for stage, (depth, dim) in enumerate(zip(config.depth, config.dim, strict=True)):
+            embed = PatchEmbed(
+                3 if stage == 0 else config.dim[stage - 1], dim, dtype=dtype, rngs=rngs,
+                **(dict(kernel=(3, 4), stride=2) if stage == 0 else later),
+            )
+            block = CBlock if stage < 2 else attention
+            blocks = nnx.List(
+                [block(dim, config, drop_path=next(rates), dtype=dtype, rngs=rngs)
+                 for _ in range(depth)]
+            )
+            setattr(self, f"patch_embed{stage + 1}", embed)
+            setattr(self, f"blocks{stage + 1}", blocks)
+        self.norm = BatchNorm(config.dim[-1], frozen=config.freeze_bn)
+        if num_classes is not None:
+            self.head = linear(config.dim[-1], num_classes, dtype=dtype, rngs=rngs)
+
+    @property
+    def width(self) -> int:
+        """Width of the features."""
+        return self.config.dim[-1]
+
+    def stages(
+        self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> list[jax.Array]:
+        """Activations after each of the four stages, [b, t, h, w, dim], before the final norm."""
+        run = nnx.remat(_run, static_argnums=(2,)) if self.config.remat else _run
+        x, found = video_bthwc.astype(self.dtype), []
+        for stage in range(1, 5):
+            x = getattr(self, f"patch_embed{stage}")(x)
+            for block in getattr(self, f"blocks{stage}"):
+                x = run(block, x, train, rngs)
+            found.append(x)
+        return found
+
+    def features(
+        self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[b, t, h, w, 3] normalised video to [b, t/2, h/32, w/32, width] after the final norm."""
+        return self.norm(self.stages(video_bthwc, train=train, rngs=rngs)[-1], train=train)
+
+    def tokens(
+        self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """The features as video tokens [b, n, width], row-major in (t, h, w)."""
+        features = self.features(video_bthwc, train=train, rngs=rngs)
+        return features.reshape(features.shape[0], -1, self.width)
+
+    def __call__(
+        self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[b, t, h, w, 3] normalised video to logits [b, y]; needs `num_classes`."""
+        features = self.features(video_bthwc, train=train, rngs=rngs)
+        return self.head(features.mean((1, 2, 3)))
