@@ -111,9 +111,7 @@ def save_contact_sheet(
         below = axes(row, column, _HEADER_IN + _STRIP_IN + _SEAM_IN, _SPECTROGRAM_IN)
         _draw_header(strip, record, source.info.label_sets)
         _draw_frames(strip, record)
-        _draw_spectrogram(
-            axes(row, column, _HEADER_IN + _STRIP_IN + _SEAM_IN, _SPECTROGRAM_IN), record
-        )
+        _draw_spectrogram(below, record)
     _save(canvas, Path(path))
 
 
