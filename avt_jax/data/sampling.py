@@ -1,0 +1,177 @@
+"""From a stored record to one example: which seconds, which frames, which rows."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from avt_jax import axes
+from avt_jax.audio.melspec import LOG_FLOOR
+from avt_jax.data import augment_audio, augment_video
+from avt_jax.data.config import FBANK_RATE_HZ, DataConfig
+from avt_jax.data.records import MEL_BINS
+
+AUDIO_PADDING = 0.0
+"""Fills spectrogram rows past a record's end, in raw log-mel units, as AST does."""
+
+# Rounding must not push a time that lies on a stored frame to the frame before it.
+_EPSILON_FRAMES = 1e-6
+
+
+def eval_example(record: Mapping[str, Any], config: DataConfig) -> dict[str, Any]:
+    """Makes the example that evaluation sees: the middle of the record, the middle of the frame.
+
+    Args:
+      record: one clip as `avt_jax.data.records.open_split` gives it.
+      config: the data block.
+
+    Returns:
+      The keys of `avt_jax.axes` for one example, without "valid": "video" uint8 [t, h, w, 3];
+      "audio" float32 [s, f] raw log-mel, 0.0 past the record's end, log floor for a clip without
+      audio; "has_audio" bool; "labels" {label set: int32}; "group" int32; "id" str.
+
+    Raises:
+      ValueError: the record has no frames, or one that is not a JPEG.
+    """
+    start_sec = max(0.0, (_duration_sec(record) - config.clip_sec) / 2)
+    jpegs = _sampled_frames(record, config, start_sec)
+    video_thwc = augment_video.decode_boxes(
+        jpegs,
+        augment_video.centre_box(*augment_video.frame_shape(jpegs[0])),
+        frame_size_px=config.frame_size_px,
+    )
+    return _example(record, video_thwc, clip_fbank(record, config, start_sec))
+
+
+def train_example(
+    record: Mapping[str, Any], config: DataConfig, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Makes one randomly varied example: random clip, crop, mirroring and spectrogram masks.
+
+    Args:
+      record: one clip as `avt_jax.data.records.open_split` gives it.
+      config: the data block.
+      rng: decides everything random.
+
+    Returns:
+      As `eval_example`.
+
+    Raises:
+      ValueError: the record has no frames, or one that is not a JPEG.
+    """
+    start_sec = rng.uniform(0.0, max(0.0, _duration_sec(record) - config.clip_sec))
+    jpegs = _sampled_frames(record, config, start_sec)
+    box = augment_video.random_box(
+        *augment_video.frame_shape(jpegs[0]),
+        rng,
+        scale=config.crop_scale,
+        aspect=config.crop_aspect,
+    )
+    video_thwc = augment_video.decode_boxes(
+        jpegs,
+        box,
+        frame_size_px=config.frame_size_px,
+        mirrored=config.flip and bool(rng.integers(2)),
+    )
+    audio_sf = clip_fbank(record, config, start_sec)
+    if record["has_audio"]:
+        audio_sf = augment_audio.mask_spectrogram(
+            audio_sf,
+            rng,
+            freq_mask_bins=config.freq_mask_bins,
+            time_mask_frames=config.time_mask_frames,
+        )
+    return _example(record, video_thwc, audio_sf)
+
+
+def frame_indices(
+    start_sec: float, config: DataConfig, *, frame_rate_hz: float, num_stored: int
+) -> np.ndarray:
+    """Which stored frames a clip shows.
+
+    The clip is cut into `num_frames` equal parts, and each part shows the frame in its middle: the
+    last stored one not later than that. Past the record's end the last frame is held.
+
+    Args:
+      start_sec: of the clip, after the record's start; >= 0.
+      config: the data block.
+      frame_rate_hz: of the stored frames, > 0.
+      num_stored: number of stored frames, >= 1.
+
+    Returns:
+      int64 [t], ascending, within [0, num_stored).
+    """
+    step_sec = config.clip_sec / config.num_frames
+    time_sec = start_sec + (np.arange(config.num_frames) + 0.5) * step_sec
+    index = np.floor(time_sec * frame_rate_hz + _EPSILON_FRAMES).astype(np.int64)
+    return np.clip(index, 0, num_stored - 1)
+
+
+def clip_fbank(record: Mapping[str, Any], config: DataConfig, start_sec: float) -> np.ndarray:
+    """The spectrogram of one clip.
+
+    Args:
+      record: one clip as `avt_jax.data.records.open_split` gives it.
+      config: the data block.
+      start_sec: of the clip, after the record's start; >= 0.
+
+    Returns:
+      float32 [config.fbank_frames, 128] raw log-mel; 0.0 past the record's end; the log floor
+      everywhere for a record without audio.
+    """
+    shape = (config.fbank_frames, MEL_BINS)
+    if not record["has_audio"]:
+        return np.full(shape, LOG_FLOOR, np.float32)
+    first = round(start_sec * FBANK_RATE_HZ)
+    stored_sf = record["fbank"][first : first + config.fbank_frames]
+    audio_sf = np.full(shape, AUDIO_PADDING, np.float32)
+    audio_sf[: len(stored_sf)] = stored_sf
+    return audio_sf
+
+
+def source_group(source: str) -> int:
+    """A number for a source video, the same on every machine.
+
+    Args:
+      source: the record's "source".
+
+    Returns:
+      An int in [0, 2**31). Two sources of the same batch share one by accident about once in a
+      million batches of 64.
+    """
+    digest = hashlib.blake2b(source.encode("utf-8"), digest_size=4).digest()
+    return int.from_bytes(digest, "little") & 0x7FFFFFFF
+
+
+def _duration_sec(record: Mapping[str, Any]) -> float:
+    duration_sec = float(record["end_sec"]) - float(record["start_sec"])
+    if not (math.isfinite(duration_sec) and duration_sec >= 0):
+        raise ValueError(f"its span is {record['start_sec']} to {record['end_sec']} s")
+    return duration_sec
+
+
+def _sampled_frames(record: Mapping[str, Any], config: DataConfig, start_sec: float) -> list[bytes]:
+    frames, rate_hz = record["frames"], float(record["frame_rate_hz"])
+    if not len(frames):
+        raise ValueError("it has no frames")
+    if not (math.isfinite(rate_hz) and rate_hz > 0):
+        raise ValueError(f"its frame rate is {rate_hz} Hz")
+    indices = frame_indices(start_sec, config, frame_rate_hz=rate_hz, num_stored=len(frames))
+    return [frames[index] for index in indices]
+
+
+def _example(
+    record: Mapping[str, Any], video_thwc: np.ndarray, audio_sf: np.ndarray
+) -> dict[str, Any]:
+    return {
+        axes.VIDEO: video_thwc,
+        axes.AUDIO: audio_sf,
+        axes.HAS_AUDIO: np.bool_(record["has_audio"]),
+        axes.LABELS: {name: np.int32(value) for name, value in record["labels"].items()},
+        axes.GROUP: np.int32(source_group(record["source"])),
+        axes.ID: record["id"],
+    }
