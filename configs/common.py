@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
                 exchange="average",
                 head="concat",
                 projection_dim=256,
+                temperature=0.07,
                 drop_path=0.1,
                 precision="bfloat16",
                 video_encoder=dict(name="uniformer", variant="S", drop_path=0.1, remat=False),

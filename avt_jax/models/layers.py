@@ -1,4 +1,4 @@
-"""Layers that several models share. Every layer takes `train` and `rngs` when called, not before."""
+"""Layers that several models share; each takes `train` and `rngs` when called, not before."""
 
 from __future__ import annotations
 

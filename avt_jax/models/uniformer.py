@@ -179,17 +179,15 @@ class SplitSABlock(SABlock):
         x = x_bthwc + self.pos_embed(x_bthwc)
         b, t, h, w, d = x.shape
 
-        def drop(branch):  # one draw per clip, also where frames or positions act as the batch
-            return drop_path(
-                branch.reshape(b, -1, d), self.drop_path, train=train, rngs=rngs
-            ).reshape(branch.shape)
-
+        # As in the original, a draw is for each row of the batch axis that attention sees: for each
+        # position while attending over time, for each frame while attending over space.
+        drop = dict(rate=self.drop_path, train=train, rngs=rngs)
         over_time = x.reshape(b, t, h * w, d).swapaxes(1, 2).reshape(b * h * w, t, d)
-        over_time += drop(self.t_attn(self.t_norm(over_time)))
+        over_time += drop_path(self.t_attn(self.t_norm(over_time)), **drop)
         in_space = over_time.reshape(b, h * w, t, d).swapaxes(1, 2).reshape(b * t, h * w, d)
         # The residual is from before the attention over time.
-        out = x.reshape(b * t, h * w, d) + drop(self.attn(self.norm1(in_space)))
-        out += drop(self.mlp(self.norm2(out)))
+        out = x.reshape(b * t, h * w, d) + drop_path(self.attn(self.norm1(in_space)), **drop)
+        out += drop_path(self.mlp(self.norm2(out)), **drop)
         return out.reshape(x.shape)
 
 

@@ -1,0 +1,142 @@
+"""Audio Spectrogram Transformer (AST): a distilled DeiT over spectrogram patches.
+
+Source: Gong et al., arXiv:2104.01778. Module names follow the authors' state dict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from avt_jax.models.layers import LayerNorm, TransformerBlock, drop_path_rates, linear
+
+_PATCH = 16
+_TOKEN_INIT = nnx.initializers.truncated_normal(stddev=0.02)
+
+
+@dataclass(frozen=True)
+class ASTConfig:
+    """The config block of an AST encoder.
+
+    Attributes:
+      dim: width.
+      depth: transformer blocks.
+      num_heads: attention heads.
+      mlp_ratio: hidden width of an MLP over its width.
+      stride: step of the 16 x 16 patches in frequency and time: 16, or 10 (overlapping).
+      drop_path: rate of the last block; grows linearly from 0.
+      remat: recompute blocks in the backward pass instead of storing their activations.
+    """
+
+    dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    stride: int = 16
+    drop_path: float = 0.0
+    remat: bool = False
+
+
+VARIANTS = {
+    "base": ASTConfig(dim=768, depth=12, num_heads=12),
+    # Trains from scratch on a CPU in minutes; not from the paper.
+    "tiny": ASTConfig(dim=96, depth=3, num_heads=4, mlp_ratio=3.0),
+}
+
+
+def patch_grid(num_frames: int, mel_bins: int, stride: int) -> tuple[int, int]:
+    """Number of patches along (frequency, time)."""
+    return (mel_bins - _PATCH) // stride + 1, (num_frames - _PATCH) // stride + 1
+
+
+def _run(block, x, train, rngs):
+    return block(x, train=train, rngs=rngs)
+
+
+class AST(nnx.Module):
+    """AST over a log-mel spectrogram of one fixed size.
+
+    Args:
+      config: sizes and options.
+      num_frames: spectrogram frames of the input.
+      mel_bins: mel bins of the input.
+      num_classes: classes of the head; None leaves the head out (an encoder).
+      dtype: computation type; parameters are float32.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, config: ASTConfig, *, num_frames: int, mel_bins: int = 128,
+        num_classes: int | None = None, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+    ):
+        self.config, self.dtype = config, dtype
+        self.grid = patch_grid(num_frames, mel_bins, config.stride)
+        dim = config.dim
+        self.patch_embed = nnx.Conv(
+            1, dim, kernel_size=(_PATCH, _PATCH), strides=config.stride, padding="VALID",
+            dtype=dtype, rngs=rngs,
+        )
+        self.cls_token = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 1, dim)))
+        self.dist_token = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 1, dim)))
+        length = 2 + self.grid[0] * self.grid[1]
+        self.pos_embed = nnx.Param(_TOKEN_INIT(rngs.params(), (1, length, dim)))
+        self.blocks = nnx.List(
+            [
+                TransformerBlock(
+                    dim, config.num_heads, mlp_ratio=config.mlp_ratio, drop_path=rate,
+                    dtype=dtype, rngs=rngs,
+                )
+                for rate in drop_path_rates(config.drop_path, config.depth)
+            ]
+        )
+        self.norm = LayerNorm(dim)
+        if num_classes is not None:
+            self.head_norm = LayerNorm(dim, eps=1e-5)
+            self.head = linear(dim, num_classes, dtype=dtype, rngs=rngs)
+
+    @property
+    def width(self) -> int:
+        """Width of the features."""
+        return self.config.dim
+
+    def patches(self, fbank_bsf: jax.Array) -> jax.Array:
+        """[b, s, f] to embedded patches [b, m, d], frequency-major, without positions."""
+        image_bfs = fbank_bsf.swapaxes(1, 2)[..., None].astype(self.dtype)
+        patches = self.patch_embed(image_bfs)
+        return patches.reshape(patches.shape[0], -1, self.width)
+
+    def all_tokens(
+        self, fbank_bsf: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[b, s, f] standardised log-mel to [b, 2 + m, d]: cls, dist, patches, after the norm."""
+        run = nnx.remat(_run, static_argnums=(2,)) if self.config.remat else _run
+        x = self.patches(fbank_bsf)
+        first = [
+            jnp.broadcast_to(token[...].astype(x.dtype), (x.shape[0], 1, self.width))
+            for token in (self.cls_token, self.dist_token)
+        ]
+        x = jnp.concatenate([*first, x], 1) + self.pos_embed[...].astype(x.dtype)
+        for block in self.blocks:
+            x = run(block, x, train, rngs)
+        return self.norm(x)
+
+    def tokens(
+        self, fbank_bsf: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """The patches' tokens [b, m, d]; cls and dist took part in attention and end here."""
+        return self.all_tokens(fbank_bsf, train=train, rngs=rngs)[:, 2:]
+
+    def features(
+        self, fbank_bsf: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[b, d]: the mean of the cls and the dist token, what the head reads."""
+        return self.all_tokens(fbank_bsf, train=train, rngs=rngs)[:, :2].mean(1)
+
+    def __call__(
+        self, fbank_bsf: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[b, s, f] standardised log-mel to logits [b, y]; needs `num_classes`."""
+        return self.head(self.head_norm(self.features(fbank_bsf, train=train, rngs=rngs)))

@@ -1,0 +1,136 @@
+"""Fusion of video and audio tokens: through a few bottleneck tokens, or by merged attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from avt_jax.models.layers import TransformerBlock, drop_path_rates
+
+Tokens = jax.Array | None
+
+
+class AVBottleneck(nnx.Module):
+    """K blocks in which each modality attends to itself and to L shared bottleneck tokens.
+
+    The cost is that of (N + L)^2 + (M + L)^2 token pairs, where merged attention has (N + M)^2.
+
+    Args:
+      dim: width.
+      num_heads: attention heads.
+      num_blocks: K.
+      num_bottleneck: L.
+      exchange: "average": both modalities read the same bottleneck and the next one is the mean of
+        their two copies; "sequential": audio reads the copy that video has just written, and the
+        next bottleneck is still the mean.
+      modalities: names with blocks of their own, of "video" and "audio".
+      mlp_ratio: hidden width of an MLP over its width.
+      drop_path: rate of the last block; grows linearly from 0.
+      dtype: computation type.
+      rngs: for the initial weights.
+
+    Source: arXiv:2401.04154, AVBottleneck. `exchange` is open there; "average" is our default.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, num_blocks: int = 4, num_bottleneck: int = 4,
+        exchange: str = "average", modalities: Sequence[str] = ("video", "audio"),
+        mlp_ratio: float = 4.0, drop_path: float = 0.0, dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.exchange = exchange
+        init = nnx.initializers.normal(stddev=0.02)
+        self.bottleneck = nnx.Param(init(rngs.params(), (1, num_bottleneck, dim)))
+        for name in modalities:
+            blocks = nnx.List(
+                [
+                    TransformerBlock(
+                        dim, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, dtype=dtype, rngs=rngs
+                    )
+                    for rate in drop_path_rates(drop_path, num_blocks)
+                ]
+            )
+            setattr(self, f"{name}_blocks", blocks)
+        self.num_blocks = num_blocks
+
+    def __call__(
+        self, video_bnd: Tokens, audio_bmd: Tokens, *, train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Tokens, Tokens]:
+        """Fuses the tokens of a batch.
+
+        Args:
+          video_bnd: [b, n, d], or None: only audio and the bottleneck go through.
+          audio_bmd: [b, m, d], or None.
+          train: use drop path.
+          rngs: stream "dropout".
+
+        Returns:
+          (video, audio) of the shapes given.
+        """
+        present = video_bnd if video_bnd is not None else audio_bmd
+        shape = (present.shape[0], *self.bottleneck.shape[1:])
+        bottleneck = jnp.broadcast_to(self.bottleneck[...].astype(present.dtype), shape)
+
+        def attend(block, tokens, bottleneck):
+            joint = block(jnp.concatenate([tokens, bottleneck], 1), train=train, rngs=rngs)
+            return joint[:, : tokens.shape[1]], joint[:, tokens.shape[1] :]
+
+        for i in range(self.num_blocks):
+            written = []
+            if video_bnd is not None:
+                video_bnd, copy = attend(self.video_blocks[i], video_bnd, bottleneck)
+                written.append(copy)
+            if audio_bmd is not None:
+                sequential = self.exchange == "sequential" and written
+                seen = written[0] if sequential else bottleneck
+                audio_bmd, copy = attend(self.audio_blocks[i], audio_bmd, seen)
+                written.append(copy)
+            bottleneck = sum(written) / len(written)
+        return video_bnd, audio_bmd
+
+
+class MergedAttention(nnx.Module):
+    """The baseline: one transformer over the concatenated tokens of both modalities.
+
+    Args:
+      dim: width.
+      num_heads: attention heads.
+      num_blocks: transformer blocks.
+      mlp_ratio: hidden width of an MLP over its width.
+      drop_path: rate of the last block; grows linearly from 0.
+      dtype: computation type.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, num_blocks: int = 4, mlp_ratio: float = 4.0,
+        drop_path: float = 0.0, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+    ):
+        self.blocks = nnx.List(
+            [
+                TransformerBlock(
+                    dim, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, dtype=dtype, rngs=rngs
+                )
+                for rate in drop_path_rates(drop_path, num_blocks)
+            ]
+        )
+
+    def __call__(
+        self, video_bnd: Tokens, audio_bmd: Tokens, *, train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Tokens, Tokens]:
+        """Fuses the tokens of a batch; arguments and result as those of `AVBottleneck`."""
+        present = [tokens for tokens in (video_bnd, audio_bmd) if tokens is not None]
+        joint = jnp.concatenate(present, 1)
+        for block in self.blocks:
+            joint = block(joint, train=train, rngs=rngs)
+        split = present[0].shape[1]
+        if audio_bmd is None:
+            return joint, None
+        if video_bnd is None:
+            return None, joint
+        return joint[:, :split], joint[:, split:]
