@@ -70,9 +70,7 @@ def class_ranks(probabilities_by: np.ndarray, labels_b: np.ndarray) -> np.ndarra
     return np.sum((probabilities_by > true_b1) | before_by, axis=1)
 
 
-def top_combinations(
-    probabilities: Sequence[np.ndarray], k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def top_combinations(probabilities: Sequence[np.ndarray], k: int) -> tuple[np.ndarray, np.ndarray]:
     """The most probable combinations of one class from each label set.
 
     A combination is scored by the product of its probabilities, so the k best can only be made of

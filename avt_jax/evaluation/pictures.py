@@ -165,9 +165,7 @@ def _series(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], np.nd
     return {key: np.asarray(values, float) for key, values in points.items()}
 
 
-def _curves(
-    axes: Axes, series: Mapping[tuple[str, str], np.ndarray], names: Sequence[str]
-) -> None:
+def _curves(axes: Axes, series: Mapping[tuple[str, str], np.ndarray], names: Sequence[str]) -> None:
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

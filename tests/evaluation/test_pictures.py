@@ -33,8 +33,16 @@ def test_confusion_of_a_class_without_clips(tmp_path):
 
 def test_training_curves(tmp_path):
     entries = [
-        {"step": s, "split": "train", "loss": 3 / s, "contrastive": 1 / s, "top1/label": s / 9,
-         "lr": 1e-3, "grad_norm": 1e6, "clips_per_sec": 1e3}
+        {
+            "step": s,
+            "split": "train",
+            "loss": 3 / s,
+            "contrastive": 1 / s,
+            "top1/label": s / 9,
+            "lr": 1e-3,
+            "grad_norm": 1e6,
+            "clips_per_sec": 1e3,
+        }
         for s in range(1, 9)
     ]
     entries += [{"step": 8, "split": "val", "top1/label": 0.5}]

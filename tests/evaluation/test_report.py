@@ -69,8 +69,9 @@ def test_failed_write_leaves_the_old_file(tmp_path):
         file.write("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(UserError, match="cannot write .*nowhere"), report.replacing(
-        tmp_path / "nowhere" / "x"
+    with (
+        pytest.raises(UserError, match="cannot write .*nowhere"),
+        report.replacing(tmp_path / "nowhere" / "x"),
     ):
         pass
 

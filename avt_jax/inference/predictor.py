@@ -1,0 +1,178 @@
+"""Classifies raw video files of any length with a trained run."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from avt_jax import axes
+from avt_jax.data.decode import DecodeError, probe
+from avt_jax.data.extract import ExtractConfig, make_record
+from avt_jax.data.sampling import eval_example
+from avt_jax.errors import UserError
+from avt_jax.inference.load import data_config, load_predict
+from avt_jax.inference.prediction import FilePrediction, Window
+from avt_jax.inference.windows import PreviewBuilder, plan_windows, read_ahead
+
+Example = tuple[dict[str, Any], dict[str, Any]]  # a record and the model input made of it
+
+
+class Predictor:
+    """A trained run that classifies raw files.
+
+    A window of a file goes through the same decoding, JPEG and spectrogram code as a clip in the
+    shards, so the model sees what it saw in training.
+
+    Args:
+      run_dir: what `avt train --workdir` wrote.
+      step: "best" or "last" checkpoint.
+      batch_size: windows per call of the model; None = 1 on a CPU, 8 on an accelerator.
+      num_threads: windows decoded at the same time.
+
+    Raises:
+      UserError: no such run, or it cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike,
+        *,
+        step: str = "best",
+        batch_size: int | None = None,
+        num_threads: int = 2,
+    ):
+        self.run, self.predict_batch = load_predict(Path(run_dir), step)
+        self._data = data_config(self.run)
+        self._extract = ExtractConfig(
+            frame_rate_hz=self.run.records["frame_rate_hz"],
+            short_side_px=int(self.run.records["short_side_px"]),
+            # A window is as long as the run's clips, whatever an extraction's limit.
+            max_clip_sec=self._data.clip_sec + 1.0,
+        )
+        self._batch_size = batch_size or (1 if jax.default_backend() == "cpu" else 8)
+        self._num_threads = num_threads
+
+    @property
+    def label_sets(self) -> dict[str, tuple[str, ...]]:
+        """{label set: class names}."""
+        return self.run.label_sets
+
+    @property
+    def clip_sec(self) -> float:
+        """Length of a window."""
+        return self._data.clip_sec
+
+    def predict_file(
+        self,
+        path: str | os.PathLike,
+        *,
+        hop_sec: float | None = None,
+        on_window: Callable[[int, int], None] = lambda done, total: None,
+    ) -> FilePrediction:
+        """Classifies a file, window by window.
+
+        Memory does not grow with the file's length, but for the probabilities themselves.
+
+        Args:
+          path: a video with or without sound.
+          hop_sec: from one window to the next; None = the length of a window.
+          on_window: called with (windows done, windows in all).
+
+        Returns:
+          The `FilePrediction`.
+
+        Raises:
+          UserError: the file cannot be decoded, or hop_sec is not positive.
+        """
+        path = os.fspath(path)
+        hop_sec = self.clip_sec if hop_sec is None else hop_sec
+        try:
+            media = probe(path)
+            spans = plan_windows(media.duration_sec, clip_sec=self.clip_sec, hop_sec=hop_sec)
+            preview = PreviewBuilder(
+                media.duration_sec, spans, aspect=media.width_px / max(1, media.height_px) or 1.0
+            )
+            windows, has_audio = self._predict_windows(path, spans, preview, on_window)
+        except DecodeError as error:
+            raise UserError(f"{error.message}; it was not classified.") from error
+        overall = {
+            name: np.mean([window.probabilities[name] for window in windows], axis=0)
+            for name in self.label_sets
+        }
+        return FilePrediction(
+            path=path,
+            duration_sec=media.duration_sec,
+            has_audio=has_audio,
+            label_sets=self.label_sets,
+            windows=tuple(windows),
+            overall=overall,
+            preview=preview.build(),
+        )
+
+    def _predict_windows(
+        self,
+        path: str,
+        spans: Sequence[tuple[float, float]],
+        preview: PreviewBuilder,
+        on_window: Callable[[int, int], None],
+    ) -> tuple[list[Window], bool]:
+        windows: list[Window] = []
+        has_audio = False
+        with (
+            ThreadPoolExecutor(self._num_threads) as pool,
+            contextlib.closing(self._examples(pool, path, spans)) as examples,
+        ):
+            while group := list(itertools.islice(examples, self._batch_size)):
+                for index, (record, _) in enumerate(group, start=len(windows)):
+                    preview.add(index, record)
+                    has_audio |= record["has_audio"]
+                found = self.predict_batch(self._batch([element for _, element in group]))
+                windows += [
+                    Window(
+                        record["start_sec"],
+                        record["end_sec"],
+                        {name: p_by[row] for name, p_by in found.items()},
+                    )
+                    for row, (record, _) in enumerate(group)
+                ]
+                on_window(len(windows), len(spans))
+        return windows, has_audio
+
+    def _examples(
+        self, pool: Executor, path: str, spans: Sequence[tuple[float, float]]
+    ) -> Iterator[Example]:
+        """Yields the windows in order, decoded in the pool; ends where the pictures end."""
+
+        def decode(span: tuple[float, float]) -> Example:
+            record = make_record(path, *span, config=self._extract, id=path, source=path)
+            # Nobody knows the classes of a raw file.
+            return record, eval_example(record | {"labels": {}}, self._data)
+
+        depth = self._batch_size + self._num_threads
+        with contextlib.closing(read_ahead(pool, decode, spans, depth=depth)) as decoded:
+            for index in itertools.count():
+                try:
+                    example = next(decoded, None)
+                except DecodeError as error:
+                    if index and error.reason_code == "span_past_end":
+                        return  # the sound goes on longer than the pictures
+                    raise
+                if example is None:
+                    return
+                yield example
+
+    def _batch(self, elements: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        """Stacks elements, padded to the one batch size that the model is compiled for."""
+        padded = elements + elements[-1:] * (self._batch_size - len(elements))
+        return {
+            key: np.stack([element[key] for element in padded])
+            for key in (axes.VIDEO, axes.AUDIO, axes.HAS_AUDIO)
+        }

@@ -1,0 +1,95 @@
+"""Predictions as tables on the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from avt_jax.inference.prediction import FilePrediction, top_classes
+from avt_jax.inference.timeline import clock
+
+_MAX_WINDOW_ROWS = 40
+
+
+def _text(name: str) -> Text:
+    # File and class names come from outside: no markup, no control characters.
+    return Text("".join(c if c.isprintable() else "?" for c in name))
+
+
+def file_table(prediction: FilePrediction, number: int = 5) -> Table:
+    """The most probable classes of a file.
+
+    Args:
+      prediction: of one file.
+      number: classes shown of each label set.
+
+    Returns:
+      One row per rank; two columns (class, probability) per label set.
+    """
+    title = _text(prediction.path)
+    title.append(f"  {clock(prediction.duration_sec)}")
+    if not prediction.has_audio:
+        title.append("  no sound")
+    top = prediction.top(number)
+    table = Table(title=title, title_justify="left")
+    table.add_column("", justify="right")
+    for name in top:
+        table.add_column(_text(name))
+        table.add_column("probability", justify="right")
+    for rank in range(max(map(len, top.values()))):
+        row: list[Text | str] = [str(rank + 1)]
+        for found in top.values():
+            if rank < len(found):
+                row += [_text(found[rank][0]), f"{100 * found[rank][1]:.1f} %"]
+            else:
+                row += ["", ""]
+        table.add_row(*row)
+    return table
+
+
+def window_table(prediction: FilePrediction) -> Table | None:
+    """The first choice over time, one row for each run of windows that agree.
+
+    Args:
+      prediction: of one file.
+
+    Returns:
+      The table, or None for a file that is one window. At most 40 rows are shown; the last then
+      says how many are left out.
+    """
+    if len(prediction.windows) < 2:
+        return None
+    rows: list[dict] = []
+    for window in prediction.windows:
+        best = {
+            name: found[0]
+            for name, found in top_classes(window.probabilities, prediction.label_sets, 1).items()
+        }
+        classes = [label for label, _ in best.values()]
+        if rows and rows[-1]["classes"] == classes:
+            rows[-1]["end_sec"] = window.end_sec
+            rows[-1]["probabilities"].append([p for _, p in best.values()])
+        else:
+            rows.append(
+                {
+                    "classes": classes,
+                    "start_sec": window.start_sec,
+                    "end_sec": window.end_sec,
+                    "probabilities": [[p for _, p in best.values()]],
+                }
+            )
+    table = Table()
+    table.add_column("from", justify="right")
+    table.add_column("to", justify="right")
+    for name in best:
+        table.add_column(_text(name))
+        table.add_column("probability", justify="right")
+    for row in rows[:_MAX_WINDOW_ROWS]:
+        cells: list[Text | str] = [clock(row["start_sec"]), clock(row["end_sec"])]
+        means = [sum(column) / len(column) for column in zip(*row["probabilities"], strict=True)]
+        for label, mean in zip(row["classes"], means, strict=True):
+            cells += [_text(label), f"{100 * mean:.1f} %"]
+        table.add_row(*cells)
+    if len(rows) > _MAX_WINDOW_ROWS:
+        table.caption = f"and {len(rows) - _MAX_WINDOW_ROWS} more changes; --json has them all"
+    return table
