@@ -67,10 +67,11 @@ def test_a_box_is_cut_where_it_says(size):
     along = (np.arange(size) + 0.5) * 24 / size - 0.5
     red = np.interp(30 + np.clip(along, 0, 23), np.arange(96), image[0, :, 0])
     green = np.interp(10 + np.clip(along, 0, 23), np.arange(64), image[:, 0, 1])
-    np.testing.assert_allclose(square[..., 0], np.broadcast_to(red, (size, size)), atol=4)
-    np.testing.assert_allclose(
-        square[..., 1], np.broadcast_to(green[:, None], (size, size)), atol=4
-    )
+    # JPEG moves single pixels by up to five levels, but not the mean; one pixel beside the box
+    # would be 2.7 levels of red or 4 of green everywhere.
+    for channel, expected in ((0, red), (1, green[:, None])):
+        error = square[..., channel] - np.broadcast_to(expected, (size, size))
+        assert abs(error.mean()) < 1 and abs(error).max() < 7
     assert square[..., 2].max() <= 4
 
 
