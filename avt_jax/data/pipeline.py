@@ -78,7 +78,9 @@ def make_train_iterator(
         .repeat()
         # Before the split over processes: the index that seeds each example is the global one.
         .random_map(_MakeTrainExample(source, config), seed=vary_seed)[process_index::process_count]
-        .batch(batch_size, batch_fn=_stack)
+        # There is no remainder to drop, but without this Grain computes the endless length in
+        # floating point, which does not fit.
+        .batch(batch_size, drop_remainder=True, batch_fn=_stack)
     )
     identity = {
         "seed": int(seed),
