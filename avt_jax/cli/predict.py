@@ -147,9 +147,10 @@ def _draw(prediction: FilePrediction, args: argparse.Namespace, taken: set[str])
 def _show(prediction: FilePrediction, top: int, picture: Path | None) -> None:
     from rich.console import Console
 
-    from avt_jax.inference.report import file_table, window_table
+    from avt_jax.inference.report import file_table, heading, window_table
 
     console = Console()
+    console.print(heading(prediction), soft_wrap=True)
     console.print(file_table(prediction, top))
     if windows := window_table(prediction):
         console.print(windows)

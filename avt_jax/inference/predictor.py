@@ -22,6 +22,9 @@ from avt_jax.inference.load import data_config, load_predict
 from avt_jax.inference.prediction import FilePrediction, Window
 from avt_jax.inference.windows import PreviewBuilder, plan_windows, read_ahead
 
+# Why a later window may have no frame although the file goes on: its sound lasts longer.
+_PICTURES_END = ("span_past_end", "unreadable")
+
 Example = tuple[dict[str, Any], dict[str, Any]]  # a record and the model input made of it
 
 
@@ -135,6 +138,11 @@ class Predictor:
                     preview.add(index, record)
                     has_audio |= record["has_audio"]
                 found = self.predict_batch(self._batch([element for _, element in group]))
+                if not all(np.isfinite(p_by).all() for p_by in found.values()):
+                    raise UserError(
+                        f"the model's probabilities for {path} are not finite; its parameters are "
+                        "broken, use an earlier checkpoint."
+                    )
                 windows += [
                     Window(
                         record["start_sec"],
@@ -152,9 +160,15 @@ class Predictor:
         """Yields the windows in order, decoded in the pool; ends where the pictures end."""
 
         def decode(span: tuple[float, float]) -> Example:
-            record = make_record(path, *span, config=self._extract, id=path, source=path)
-            # Nobody knows the classes of a raw file.
-            return record, eval_example(record | {"labels": {}}, self._data)
+            try:
+                record = make_record(path, *span, config=self._extract, id=path, source=path)
+                # Nobody knows the classes of a raw file.
+                return record, eval_example(record | {"labels": {}}, self._data)
+            except DecodeError:
+                raise
+            except Exception as error:  # whatever a hostile file provokes in a codec
+                reason = f"{type(error).__name__}: {error}"
+                raise DecodeError("unexpected", f"{path} cannot be decoded ({reason})") from error
 
         depth = self._batch_size + self._num_threads
         with contextlib.closing(read_ahead(pool, decode, spans, depth=depth)) as decoded:
@@ -162,8 +176,8 @@ class Predictor:
                 try:
                     example = next(decoded, None)
                 except DecodeError as error:
-                    if index and error.reason_code == "span_past_end":
-                        return  # the sound goes on longer than the pictures
+                    if index and error.reason_code in _PICTURES_END:
+                        return
                     raise
                 if example is None:
                     return

@@ -16,6 +16,16 @@ def _text(name: str) -> Text:
     return Text("".join(c if c.isprintable() else "?" for c in name))
 
 
+def heading(prediction: FilePrediction) -> Text:
+    """One line: the file, its length, and that it has no sound if so."""
+    line = Text(style="bold")
+    line.append(_text(prediction.path))
+    line.append(f"  {clock(prediction.duration_sec)}", style="not bold")
+    if not prediction.has_audio:
+        line.append("  no sound, judged by the picture alone", style="not bold yellow")
+    return line
+
+
 def file_table(prediction: FilePrediction, number: int = 5) -> Table:
     """The most probable classes of a file.
 
@@ -26,12 +36,8 @@ def file_table(prediction: FilePrediction, number: int = 5) -> Table:
     Returns:
       One row per rank; two columns (class, probability) per label set.
     """
-    title = _text(prediction.path)
-    title.append(f"  {clock(prediction.duration_sec)}")
-    if not prediction.has_audio:
-        title.append("  no sound")
     top = prediction.top(number)
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("", justify="right")
     for name in top:
         table.add_column(_text(name))

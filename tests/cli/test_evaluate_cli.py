@@ -1,0 +1,73 @@
+import json
+import shutil
+
+import pytest
+from tiny_run import make_run, tiny_run  # noqa: F401
+
+from avt_jax.cli import main as cli
+
+
+def evaluate(run, *words):
+    return cli.main(["evaluate", "--checkpoint", str(run), *map(str, words)])
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):  # noqa: F811
+    """A copy of the tiny run that may be written to."""
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def test_numbers_pictures_and_table(run, tmp_path, capsys):
+    lines = [{"step": i, "split": "train", "loss": 1 / i, "top1/label": 0.1} for i in (1, 2, 3)]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert evaluate(run) == 0
+    out, err = capsys.readouterr()
+    folder = run / "evaluation-test"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "confusion_label.csv",
+        "confusion_label.png",
+        "results.json",
+        "training_curves.png",
+    ]
+    results = json.loads((folder / "results.json").read_text())
+    assert results["evaluated-on"]["split"] == "test" and results["evaluated-on"]["step"] == 3
+    label = results["label"]
+    assert label["count"] == 10 and 0 <= label["top1"] <= label["top5"] <= 1
+    assert label["audio_silenced"].keys() == label["video_silenced"].keys() == {"top1", "top5"}
+    assert sum(entry["count"] for entry in label["classes"]) == 10
+    assert f"{100 * label['top1']:.1f} %" in out and "evaluated 10 clips" in err
+
+    # Another batch size, and so other padding, changes nothing; neither does the run's folder.
+    (run / "metrics.jsonl").unlink()
+    assert evaluate(run, "--batch-size", 3, "--out", tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["label"] == label
+    assert not (tmp_path / "out" / "training_curves.png").exists()
+
+
+def test_one_modality_has_nothing_to_silence(tmp_path, capsys):
+    run = make_run(tmp_path / "run", ["--config.model.modalities=video"])
+    assert evaluate(run, "--split", "val") == 0
+    results = json.loads((run / "evaluation-val" / "results.json").read_text())
+    assert not any("silenced" in key for key in results["label"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "generated:4:label=9"], "'label' has 16 classes in the run and 9 in the data"),
+        (["--data", "generated:4:verb=16"], "the data have no label set 'label', the run has"),
+        (["--data", "nowhere"], "no shard folder at nowhere"),
+        (["--batch-size", "0"], "--batch-size 0: give 1 or more"),
+    ],
+)
+def test_mistakes_are_one_sentence(run, capsys, words, message):
+    assert evaluate(run, *words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("avt: error: ") and message in err and err.count("\n") == 1
+    assert not (run / "evaluation-test").exists()
+
+
+def test_out_is_checked_before_the_work(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert evaluate(run, "--out", tmp_path / "file") == 2
+    assert "File exists; give another folder" in capsys.readouterr().err

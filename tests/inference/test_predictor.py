@@ -1,0 +1,160 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tiny_run import make_run, sample_videos, tiny_run, write_video  # noqa: F401
+
+from avt_jax.data import extract, manifest, pipeline, records
+from avt_jax.errors import UserError
+from avt_jax.inference import Predictor
+from avt_jax.inference.load import load_predict
+
+# The run's clips are 1 s long.
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run):  # noqa: F811
+    return Predictor(tiny_run, batch_size=2)
+
+
+def test_a_raw_file_gives_what_its_shard_gives(predictor, sample_videos, tmp_path):  # noqa: F811
+    """Same decoder, same JPEG, same float16 log-mel: the same probabilities, bit for bit."""
+    video = sample_videos / "bigbuckbunny.mp4"
+    names = predictor.label_sets["label"]
+    with open(tmp_path / "clips.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "start_sec", "end_sec", "label"])
+        writer.writerows([video, start, start + 1, names[start]] for start in (0, 1))
+    extract.extract(
+        manifest.read_manifest(tmp_path / "clips.csv"),
+        tmp_path / "shards",
+        config=extract.ExtractConfig(frame_rate_hz=4.0, short_side_px=48),
+        num_workers=1,
+    )
+    source = records.open_split(tmp_path / "shards", "train")
+    clips = sorted((source[i] for i in range(2)), key=lambda clip: clip["start_sec"])
+    [batch] = pipeline.eval_batches(clips, predictor._data, batch_size=2)
+    from_shards = predictor.predict_batch(batch)["label"]
+    found = predictor.predict_file(video)
+    assert np.ptp(from_shards[0] - from_shards[1]) > 1e-4  # the two clips differ
+    for row in range(2):
+        np.testing.assert_array_equal(found.windows[row].probabilities["label"], from_shards[row])
+
+
+def test_windows_and_overall(predictor, sample_videos):  # noqa: F811
+    calls = []
+    found = predictor.predict_file(
+        sample_videos / "bigbuckbunny.mp4", on_window=lambda *c: calls.append(c)
+    )
+    assert [round(w.start_sec, 3) for w in found.windows] == [0, 1, 2, 3, 4, 4.312]
+    assert calls == [(2, 6), (4, 6), (6, 6)]
+    assert found.has_audio and found.duration_sec == pytest.approx(5.312)
+    every = np.stack([w.probabilities["label"] for w in found.windows])
+    assert every.shape == (6, 16)
+    np.testing.assert_allclose(every.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(found.overall["label"], every.mean(0))
+    assert np.isfinite(found.preview.fbank_sf).all()
+    assert all(frame is not None for frame in found.preview.frames)
+
+
+def test_padding_of_the_last_batch_changes_nothing(predictor, tmp_path):
+    video = write_video(tmp_path / "a.mp4", video_sec=3, audio_sec=3)
+    three = predictor.predict_file(video)
+    assert len(three.windows) == 3  # two batches, the second half full
+    four = predictor.predict_file(video, hop_sec=2 / 3)
+    np.testing.assert_array_equal(
+        three.windows[2].probabilities["label"], four.windows[3].probabilities["label"]
+    )
+
+
+def test_file_without_sound(predictor, sample_videos):  # noqa: F811
+    found = predictor.predict_file(sample_videos / "carphone_pristine.mp4", hop_sec=2.0)
+    assert not found.has_audio and len(found.windows) == 3
+    assert np.isnan(found.preview.fbank_sf).all()
+
+
+def test_short_file(predictor, tmp_path):
+    found = predictor.predict_file(write_video(tmp_path / "a.mp4", video_sec=0.5))
+    assert [(w.start_sec, w.end_sec) for w in found.windows] == [(0.0, 0.5)]
+
+
+def test_sound_that_outlasts_the_pictures(predictor, tmp_path):
+    video = write_video(tmp_path / "a.mp4", video_sec=2, audio_sec=5)
+    found = predictor.predict_file(video)
+    assert found.duration_sec == pytest.approx(5, abs=0.2)
+    assert [w.start_sec for w in found.windows] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "there is no file at"),
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_text("text " * 99), "is not a video or audio file"),
+        (lambda path: path.mkdir(), "is not a regular file"),
+    ],
+)
+def test_bad_files_are_told_in_one_sentence(predictor, tmp_path, make, message):
+    make(tmp_path / "bad.mp4")
+    with pytest.raises(UserError, match=message) as caught:
+        predictor.predict_file(tmp_path / "bad.mp4")
+    assert str(caught.value).endswith("it was not classified.") and "\n" not in str(caught.value)
+
+
+def test_a_cut_off_file(predictor, sample_videos, tmp_path):  # noqa: F811
+    whole = (sample_videos / "bigbuckbunny.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cut.mp4 is cut off"):
+        predictor.predict_file(tmp_path / "cut.mp4")
+
+
+def test_bad_hop(predictor, tmp_path):
+    video = write_video(tmp_path / "a.mp4", video_sec=2)
+    with pytest.raises(UserError, match="the hop between windows is -1 s"):
+        predictor.predict_file(video, hop_sec=-1)
+
+
+def test_broken_parameters_are_told(predictor, tmp_path, monkeypatch):
+    video = write_video(tmp_path / "a.mp4", video_sec=1)
+    monkeypatch.setattr(
+        predictor, "predict_batch", lambda batch: {"label": np.full((2, 16), np.nan)}
+    )
+    with pytest.raises(UserError, match="not finite"):
+        predictor.predict_file(video)
+
+
+def test_run_with_other_classes_than_its_checkpoint(tiny_run, tmp_path):  # noqa: F811
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    facts = json.loads((run / "run.json").read_text())
+    facts["label_sets"]["label"] = ["a", "b", "c"]
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"does not fit its config and classes: .* \(16,\)"):
+        load_predict(run)
+
+
+def test_run_of_another_version(tiny_run, tmp_path):  # noqa: F811
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["colour"] = "blue"
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="'colour'.*version it was trained with"):
+        load_predict(run)
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UserError, match="is not a run folder"):
+        Predictor(tmp_path)
+
+
+@pytest.mark.parametrize("modality", ["audio", "video"])
+def test_one_modality(modality, tmp_path):
+    run = make_run(tmp_path / "run", [f"--config.model.modalities={modality}"])
+    predictor = Predictor(run, batch_size=1)
+    video = write_video(tmp_path / "a.mp4", video_sec=2, audio_sec=2)
+    [first, second] = predictor.predict_file(video).windows
+    p, q = first.probabilities["label"], second.probabilities["label"]
+    assert p.shape == (16,) and p.sum() == pytest.approx(1, rel=1e-5)
+    # The brightness rises; the tone stays what it is, up to how the codec begins and ends.
+    assert modality == "audio" or np.abs(p - q).max() > 1e-3
