@@ -63,15 +63,15 @@ def test_a_box_is_cut_where_it_says(size):
     box = Box(10, 30, 24, 24)
     [square] = augment_video.decode_boxes([jpeg(image)], box, frame_size_px=size)
     assert square.shape == (size, size, 3) and square.dtype == np.uint8
-    # Pixel centres of the result, on the frame's own axis.
-    along = (np.arange(size) + 0.5) * 24 / size - 0.5
-    red = np.interp(30 + np.clip(along, 0, 23), np.arange(96), image[0, :, 0])
-    green = np.interp(10 + np.clip(along, 0, 23), np.arange(64), image[:, 0, 1])
-    # JPEG moves single pixels by up to five levels, but not the mean; one pixel beside the box
-    # would be 2.7 levels of red or 4 of green everywhere.
-    for channel, expected in ((0, red), (1, green[:, None])):
-        error = square[..., channel] - np.broadcast_to(expected, (size, size))
-        assert abs(error.mean()) < 1 and abs(error).max() < 7
+    # Means over rows or columns, because JPEG moves single pixels by several levels, compared with
+    # the frame as this decoder gives it, because its fast mode is a level darker. One pixel beside
+    # the box would be 2.7 levels of red or 4 of green.
+    frame = simplejpeg.decode_jpeg(jpeg(image), fastdct=True, fastupsample=True)
+    along = np.clip((np.arange(size) + 0.5) * 24 / size - 0.5, 0, 23)  # pixel centres
+    red = np.interp(30 + along, np.arange(96), frame[10:34, :, 0].mean(0))
+    green = np.interp(10 + along, np.arange(64), frame[:, 30:54, 1].mean(1))
+    np.testing.assert_allclose(square[..., 0].mean(0), red, atol=1.2)
+    np.testing.assert_allclose(square[..., 1].mean(1), green, atol=1.2)
     assert square[..., 2].max() <= 4
 
 
