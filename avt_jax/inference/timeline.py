@@ -63,16 +63,10 @@ def draw_timeline(prediction: FilePrediction, path: Path, *, number: int = 5) ->
     canvas = FigureCanvasAgg(figure)
     tops_in = np.cumsum([_TITLE_IN, *heights_in])
 
-    def axes(block: int, left_in: float = _LEFT_IN, block_width_in: float = _MIDDLE_IN) -> Axes:
-        bottom = height_in - tops_in[block + 1]
-        return figure.add_axes(
-            (
-                left_in / width_in,
-                bottom / height_in,
-                block_width_in / width_in,
-                heights_in[block] / height_in,
-            )
-        )
+    def axes(block: int) -> Axes:
+        bottom = (height_in - tops_in[block + 1]) / height_in
+        size = (_MIDDLE_IN / width_in, heights_in[block] / height_in)
+        return figure.add_axes((_LEFT_IN / width_in, bottom, *size))
 
     _title(figure, prediction, width_in, height_in)
     _frames(axes(0), prediction)
