@@ -279,11 +279,11 @@ def test_dead_worker_is_told(source):
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("threads,workers", [(0, 0), (2, 0), (0, 2)])
-@pytest.mark.parametrize("batch_size,processes", [(4, 1), (2, 2), (7, 1), (10, 1), (3, 4)])
+@pytest.mark.parametrize(
+    "batch_size,processes,threads,workers",
+    [(4, 1, 0, 0), (7, 1, 2, 0), (10, 1, 0, 0), (2, 2, 2, 0), (2, 2, 0, 2), (3, 4, 0, 0)],
+)
 def test_evaluation_shows_every_clip_once(source, batch_size, processes, threads, workers):
-    if workers and (batch_size, processes) != (2, 2):
-        pytest.skip("one case with worker processes is enough; the others run without")
     settings = config(num_threads=threads, num_workers=workers)
     lengths, seen = set(), []
     for p in range(processes):
