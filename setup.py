@@ -29,6 +29,7 @@ setup(
         "numpy>=2.1,<3",
         "av>=18,<20",
         "simplejpeg>=1.9,<2",
+        "opencv-python-headless>=4.10,<6",
         "matplotlib>=3.9,<4",
         "rich>=14,<16",
         "tqdm>=4.66,<5",

@@ -91,7 +91,9 @@ def get_config() -> ConfigDict:
 
 def tiny(config: ConfigDict) -> ConfigDict:
     """Shrinks the model to one that a CPU trains from scratch in minutes."""
-    config.model.update(dim=96, num_heads=4, num_blocks=2, projection_dim=64, precision="float32")
+    config.model.update(
+        dim=64, num_heads=4, mlp_ratio=3.0, num_blocks=2, projection_dim=64, precision="float32"
+    )
     config.model.video_encoder = ConfigDict(
         dict(name="uniformer", variant="tiny", drop_path=0.0, remat=False)
     )

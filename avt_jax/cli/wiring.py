@@ -17,15 +17,16 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from avt_jax import tree
+from avt_jax import axes, tree
 from avt_jax.data import pipeline, records
 from avt_jax.data.config import DataConfig
 from avt_jax.data.generated import is_generated, open_generated
 from avt_jax.errors import UserError
 from avt_jax.evaluation import classification
+from avt_jax.inference.load import input_spec, normalisation
 from avt_jax.losses.objective import Objective, ObjectiveConfig
-from avt_jax.models.build import InputSpec, build_model
-from avt_jax.models.forward import Normalisation, make_predict
+from avt_jax.models.build import build_model
+from avt_jax.models.forward import make_predict
 from avt_jax.training import mesh as meshes
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer
@@ -173,18 +174,11 @@ def train(config: ConfigDict, workdir: Path) -> None:
             )
 
 
-def normalisation(data: DataConfig) -> Normalisation:
-    """The normalisation constants of a data config."""
-    return Normalisation(
-        tuple(data.video_mean), tuple(data.video_std), data.audio_mean, data.audio_std
-    )
-
-
 def model_builder(
     block: dict[str, Any], data: DataConfig, classes: dict[str, int]
 ) -> Callable[[jax.Array], nnx.Module]:
     """PRNG key -> model, for the shapes that the data config gives."""
-    spec = InputSpec(data.num_frames, data.frame_size_px, data.fbank_frames, 128)
+    spec = input_spec(data)
     return lambda key: build_model(block, num_classes=classes, input=spec, rngs=nnx.Rngs(key))
 
 
@@ -201,7 +195,9 @@ def make_evaluate(
         def predict_batch(batch):
             on_device = meshes.to_device(batch, mesh)
             probabilities = predict(state.ema or state.params, state.stats, on_device)
-            return jax.tree.map(np.asarray, probabilities)
+            # With several processes each goes through the whole split, so the global batch holds
+            # its clips once for every process and the first copy is all that is needed.
+            return jax.tree.map(lambda p: np.asarray(p)[: len(batch[axes.VALID])], probabilities)
 
         batches = pipeline.eval_batches(splits.val, parts.data, batch_size=local_batch)
         result = classification.evaluate(predict_batch, batches, splits.info.label_sets)

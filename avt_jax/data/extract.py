@@ -303,6 +303,7 @@ def _write_records(
         label_sets=manifest.label_sets,
         frame_rate_hz=config.frame_rate_hz,
         short_side_px=config.short_side_px,
+        jpeg_quality=config.jpeg_quality,
         max_shard_bytes=int(max_shard_mb * 2**20),
     )
     num_clips: collections.Counter[str] = collections.Counter()

@@ -16,7 +16,7 @@ from avt_jax.data.records import SCHEMA_VERSION, RecordsInfo
 from avt_jax.errors import UserError
 
 _SPEC = re.compile(r"generated:(\d+):(\w+=\d+(?:,\w+=\d+)*)")
-_FRAME_RATE_HZ, _SIDE_PX, _CLIP_SEC = 4.0, 48, 2.0
+_FRAME_RATE_HZ, _SIDE_PX, _JPEG_QUALITY, _CLIP_SEC = 4.0, 48, 80, 2.0
 
 
 def is_generated(path: str) -> bool:
@@ -54,6 +54,7 @@ def open_generated(spec: str, split: str) -> tuple[RecordsInfo, list[dict[str, A
         splits={split: number},
         frame_rate_hz=_FRAME_RATE_HZ,
         short_side_px=_SIDE_PX,
+        jpeg_quality=_JPEG_QUALITY,
         schema_version=SCHEMA_VERSION,
     )
     return info, clips
@@ -61,13 +62,14 @@ def open_generated(spec: str, split: str) -> tuple[RecordsInfo, list[dict[str, A
 
 def _record(split: str, index: int, sets: dict[str, int]) -> dict[str, Any]:
     rng = np.random.default_rng([index, *split.encode()])
-    frames = rng.integers(0, 256, (int(_FRAME_RATE_HZ * _CLIP_SEC), _SIDE_PX, _SIDE_PX, 3), np.uint8)
+    shape = (int(_FRAME_RATE_HZ * _CLIP_SEC), _SIDE_PX, _SIDE_PX, 3)
+    frames = rng.integers(0, 256, shape, np.uint8)
     has_audio = index % 5 != 4  # real data has mute clips too
     fbank_sf = rng.normal(-5, 4, (int(_CLIP_SEC * 100) if has_audio else 0, 128))
     return {
         "id": f"{split}-{index}",
         "source": f"{split}-{index // 2}",
-        "frames": [simplejpeg.encode_jpeg(frame, quality=80) for frame in frames],
+        "frames": [simplejpeg.encode_jpeg(frame, quality=_JPEG_QUALITY) for frame in frames],
         "frame_rate_hz": np.float32(_FRAME_RATE_HZ),
         "fbank": fbank_sf.astype(np.float16),
         "has_audio": has_audio,

@@ -84,6 +84,7 @@ class RecordWriter:
         label_sets: Mapping[str, tuple[str, ...]],
         frame_rate_hz: float,
         short_side_px: int,
+        jpeg_quality: int = 90,
         max_shard_bytes: int = 256 * 2**20,
     ):
         """Prepares the folder's description; writes nothing yet.
@@ -93,6 +94,7 @@ class RecordWriter:
           label_sets: class names per label set.
           frame_rate_hz: frames per second of every record.
           short_side_px: shorter side of every frame.
+          jpeg_quality: of every frame, 1 to 100.
           max_shard_bytes: > 0; a shard is closed before it would grow beyond this.
         """
         self._folder = Path(folder)
@@ -100,6 +102,7 @@ class RecordWriter:
         self._features = records.record_features(label_sets)
         self._frame_rate_hz = frame_rate_hz
         self._short_side_px = short_side_px
+        self._jpeg_quality = jpeg_quality
         self._max_shard_bytes = max_shard_bytes
         self._splits: dict[str, _OpenSplit] = {}
 
@@ -139,6 +142,7 @@ class RecordWriter:
                 schema_version=records.SCHEMA_VERSION,
                 frame_rate_hz=float(self._frame_rate_hz),
                 short_side_px=int(self._short_side_px),
+                jpeg_quality=int(self._jpeg_quality),
                 label_sets=self._label_sets,
             ),
         )

@@ -45,6 +45,7 @@ class RecordsInfo:
       splits: number of clips per split.
       frame_rate_hz: frames stored per second of video.
       short_side_px: length of the shorter side of a stored frame.
+      jpeg_quality: of the stored frames, 1 to 100.
       schema_version: version of the record layout, `SCHEMA_VERSION` when it was written.
     """
 
@@ -52,6 +53,7 @@ class RecordsInfo:
     splits: dict[str, int]
     frame_rate_hz: float
     short_side_px: int
+    jpeg_quality: int
     schema_version: str
 
 
@@ -164,6 +166,7 @@ def read_info(path: str | os.PathLike) -> RecordsInfo:
             splits={s["name"]: sum(map(int, s["shardLengths"])) for s in info.get("splits", [])},
             frame_rate_hz=float(metadata["frame_rate_hz"]),
             short_side_px=int(metadata["short_side_px"]),
+            jpeg_quality=int(metadata["jpeg_quality"]),
             schema_version=version,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

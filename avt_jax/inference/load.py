@@ -41,10 +41,7 @@ def load_predict(run_dir: str | Path, step: str = "best") -> tuple[Run, PredictF
     run = load_run(run_dir, step)
     data = data_config(run)
     skeleton = _skeleton(run, data, run_dir)
-    normalisation = Normalisation(
-        tuple(data.video_mean), tuple(data.video_std), data.audio_mean, data.audio_std
-    )
-    jitted = jax.jit(make_predict(skeleton, normalisation))
+    jitted = jax.jit(make_predict(skeleton, normalisation(data)))
     params, stats = jax.device_put((run.params, run.stats))
 
     def predict(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -70,12 +67,26 @@ def data_config(run: Run) -> DataConfig:
         ) from error
 
 
+def normalisation(data: DataConfig) -> Normalisation:
+    """The normalisation constants of a `data` block."""
+    return Normalisation(
+        tuple(data.video_mean), tuple(data.video_std), data.audio_mean, data.audio_std
+    )
+
+
+def input_spec(data: DataConfig) -> InputSpec:
+    """The shape of a clip as a `data` block describes it."""
+    return InputSpec(data.num_frames, data.frame_size_px, data.fbank_frames, MEL_BINS)
+
+
 def _skeleton(run: Run, data: DataConfig, run_dir: str | Path) -> tree.Skeleton:
-    spec = InputSpec(data.num_frames, data.frame_size_px, data.fbank_frames, MEL_BINS)
     classes = {name: len(names) for name, names in run.label_sets.items()}
     skeleton = tree.Skeleton(
         lambda: build_model(
-            run.config["model"], num_classes=classes, input=spec, rngs=nnx.Rngs(jax.random.key(0))
+            run.config["model"],
+            num_classes=classes,
+            input=input_spec(data),
+            rngs=nnx.Rngs(jax.random.key(0)),
         )
     )
     for expected, found in ((skeleton.params, run.params), (skeleton.stats, run.stats)):

@@ -57,6 +57,7 @@ class Predictor:
         self._extract = ExtractConfig(
             frame_rate_hz=self.run.records["frame_rate_hz"],
             short_side_px=int(self.run.records["short_side_px"]),
+            jpeg_quality=int(self.run.records["jpeg_quality"]),
             # A window is as long as the run's clips, whatever an extraction's limit.
             max_clip_sec=self._data.clip_sec + 1.0,
         )

@@ -43,7 +43,7 @@ class ASTConfig:
 VARIANTS = {
     "base": ASTConfig(dim=768, depth=12, num_heads=12),
     # Trains from scratch on a CPU in minutes; not from the paper.
-    "tiny": ASTConfig(dim=96, depth=3, num_heads=4, mlp_ratio=3.0),
+    "tiny": ASTConfig(dim=64, depth=2, num_heads=4, mlp_ratio=3.0),
 }
 
 

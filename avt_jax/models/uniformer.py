@@ -57,7 +57,7 @@ VARIANTS = {
     "S": UniFormerConfig(depth=(3, 4, 8, 3), dim=(64, 128, 320, 512)),
     "B": UniFormerConfig(depth=(5, 8, 20, 7), dim=(64, 128, 320, 512)),
     # Trains from scratch on a CPU in minutes; not from the paper.
-    "tiny": UniFormerConfig(depth=(1, 1, 2, 1), dim=(24, 48, 96, 96), head_dim=24, mlp_ratio=3.0),
+    "tiny": UniFormerConfig(depth=(1, 1, 2, 1), dim=(16, 32, 64, 64), head_dim=16, mlp_ratio=3.0),
 }
 
 

@@ -235,7 +235,7 @@ class Run:
     Attributes:
       config: the resolved config, {block: {field: value}}.
       label_sets: {label set: class names}, in the order of the logits.
-      records: what the shards were made with: {"frame_rate_hz", "short_side_px"}.
+      records: how the shards were made: {"frame_rate_hz", "short_side_px", "jpeg_quality"}.
       params: {path: array}; the averaged parameters when the run kept an average.
       stats: {path: array} BatchNorm running statistics.
       step: optimiser steps done.

@@ -46,6 +46,7 @@ def prepare(workdir: Path, config: Mapping[str, Any], info: RecordsInfo, mesh: M
         "records": {
             "frame_rate_hz": info.frame_rate_hz,
             "short_side_px": info.short_side_px,
+            "jpeg_quality": info.jpeg_quality,
             "schema_version": info.schema_version,
         },
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -45,7 +45,7 @@ def folder(tmp_path):
 
 def test_round_trip(folder):
     info = records.read_info(folder)
-    assert info == records.RecordsInfo(LABEL_SETS, {"train": 7, "val": 3}, 8.0, 48, "1.0.0")
+    assert info == records.RecordsInfo(LABEL_SETS, {"train": 7, "val": 3}, 8.0, 48, 90, "1.0.0")
     assert list(info.splits) == ["train", "val"] and list(info.label_sets) == ["verb", "noun"]
     train = records.open_split(folder, "train")
     read, written = train[1], record(2)

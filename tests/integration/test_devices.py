@@ -8,6 +8,7 @@ from avt_jax import axes, tree
 from avt_jax.cli import wiring
 from avt_jax.cli.config import load_config
 from avt_jax.data import pipeline
+from avt_jax.inference.load import normalisation
 from avt_jax.losses.objective import Objective
 from avt_jax.training import mesh as meshes
 from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -35,7 +36,7 @@ def losses(devices, fsdp=1, rules=((".*", "replicate"),)):
     step = jit_train_step(
         make_train_step(
             tree.Skeleton(lambda: build(jax.random.key(0))), Objective(parts.losses), optimizer,
-            wiring.normalisation(parts.data), ema_decay=0.0,
+            normalisation(parts.data), ema_decay=0.0,
         ),
         places, mesh,
     )
