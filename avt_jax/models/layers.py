@@ -112,9 +112,13 @@ class BatchNorm(nnx.Module):
 class Mlp(nnx.Module):
     """Two dense layers with an exact (erf) GELU between them."""
 
-    def __init__(self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.fc1 = linear(dim, hidden, dtype=dtype, rngs=rngs)
-        self.fc2 = linear(hidden, dim, dtype=dtype, rngs=rngs)
+    def __init__(
+        self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs,
+        kernel_init=_TRUNCATED_NORMAL,
+    ):
+        shared = dict(dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        self.fc1 = linear(dim, hidden, **shared)
+        self.fc2 = linear(hidden, dim, **shared)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
@@ -196,7 +200,7 @@ class TransformerBlock(nnx.Module):
         self.norm1 = LayerNorm(dim)
         self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, dtype=dtype, rngs=rngs)
         self.norm2 = LayerNorm(dim)
-        self.mlp = Mlp(dim, round(dim * mlp_ratio), dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), dtype=dtype, rngs=rngs)
         self.drop_path = drop_path
 
     def __call__(

@@ -23,6 +23,9 @@ from avt_jax.models.layers import (
     linear,
 )
 
+# Convolutions start as PyTorch's do: uniform within 1 / sqrt(fan in).
+_CONV_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
 
 @dataclass(frozen=True)
 class UniFormerConfig:
@@ -35,7 +38,7 @@ class UniFormerConfig:
       mlp_ratio: hidden width of an MLP over its width.
       qkv_bias: bias for queries, keys and values.
       split: attend over time and over space separately.
-      std: shrink time too in the patch embeddings of stages 2 to 4.
+      std: patch embeddings of stages 2 to 4 look at three frames each instead of one.
       drop_path: rate of the last block; grows linearly from 0.
       freeze_bn: keep BatchNorm's running statistics as they are (small batches).
       remat: recompute blocks in the backward pass instead of storing their activations.
@@ -68,7 +71,7 @@ class PatchEmbed(nnx.Module):
       in_channels: channels before.
       dim: channels after.
       kernel: (time, space) kernel size.
-      stride: (time, space); the spatial stride equals the spatial kernel.
+      stride: in time; in space it equals the kernel.
       dtype: computation type.
       rngs: for the initial weights.
     """
@@ -81,7 +84,7 @@ class PatchEmbed(nnx.Module):
         self.time_stride = stride
         self.proj = linear(
             self.time_kernel * self.patch**2 * in_channels, dim, dtype=dtype, rngs=rngs,
-            kernel_init=nnx.initializers.lecun_normal(),
+            kernel_init=_CONV_INIT,
         )
         self.norm = LayerNorm(dim, eps=1e-5)
 
@@ -120,13 +123,14 @@ class CBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         norm = dict(frozen=config.freeze_bn)
+        conv = dict(kernel_init=_CONV_INIT, dtype=dtype, rngs=rngs)
         self.pos_embed = DepthwiseConv(dim, 3, rngs=rngs)
         self.norm1 = BatchNorm(dim, **norm)
-        self.conv1 = linear(dim, dim, dtype=dtype, rngs=rngs)
+        self.conv1 = linear(dim, dim, **conv)
         self.attn = DepthwiseConv(dim, 5, rngs=rngs)
-        self.conv2 = linear(dim, dim, dtype=dtype, rngs=rngs)
+        self.conv2 = linear(dim, dim, **conv)
         self.norm2 = BatchNorm(dim, **norm)
-        self.mlp = Mlp(dim, round(dim * config.mlp_ratio), dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), **conv)
         self.drop_path = drop_path
 
     def __call__(
@@ -172,6 +176,10 @@ class SplitSABlock(SABlock):
         self.t_attn = Attention(
             dim, dim // config.head_dim, qkv_bias=config.qkv_bias, dtype=dtype, rngs=rngs
         )
+        # Over time, attention starts as nothing, but with a gradient, as in the original.
+        qkv, proj = self.t_attn.qkv.kernel, self.t_attn.proj.kernel
+        qkv.set_value(jnp.zeros_like(qkv[...]))
+        proj.set_value(jnp.ones_like(proj[...]))
 
     def __call__(
         self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None
@@ -179,14 +187,15 @@ class SplitSABlock(SABlock):
         x = x_bthwc + self.pos_embed(x_bthwc)
         b, t, h, w, d = x.shape
 
-        # As in the original, a draw is for each row of the batch axis that attention sees: for each
-        # position while attending over time, for each frame while attending over space.
+        # As in the original, drop path draws for each row that a branch sees: a position of the
+        # frame over time, a frame over space, and the whole clip in the MLP.
         drop = dict(rate=self.drop_path, train=train, rngs=rngs)
         over_time = x.reshape(b, t, h * w, d).swapaxes(1, 2).reshape(b * h * w, t, d)
         over_time += drop_path(self.t_attn(self.t_norm(over_time)), **drop)
         in_space = over_time.reshape(b, h * w, t, d).swapaxes(1, 2).reshape(b * t, h * w, d)
         # The residual is from before the attention over time.
         out = x.reshape(b * t, h * w, d) + drop_path(self.attn(self.norm1(in_space)), **drop)
+        out = out.reshape(b, t * h * w, d)
         out += drop_path(self.mlp(self.norm2(out)), **drop)
         return out.reshape(x.shape)
 
@@ -212,7 +221,7 @@ class UniFormer(nnx.Module):
         self.config, self.dtype = config, dtype
         rates = iter(drop_path_rates(config.drop_path, sum(config.depth)))
         attention = SplitSABlock if config.split else SABlock
-        later = dict(kernel=(3, 2), stride=2) if config.std else dict(kernel=(1, 2), stride=1)
+        later = dict(kernel=(3 if config.std else 1, 2), stride=1)
         for stage, (depth, dim) in enumerate(zip(config.depth, config.dim, strict=True)):
             embed = PatchEmbed(
                 3 if stage == 0 else config.dim[stage - 1], dim, dtype=dtype, rngs=rngs,
