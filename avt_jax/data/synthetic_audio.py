@@ -12,6 +12,7 @@ KINDS = ("tone", "chirp", "noise", "clicks")
 
 _EDGE_SEC = 0.15  # silence kept free at both ends of a clip
 _GAP_SEC = 0.2  # least silence between two sounds
+_SWEEP_SEC = 0.2  # about one rise of a chirp
 _FADE_SEC = 0.01  # so that a sound starts and ends without a click of its own
 
 
@@ -62,8 +63,10 @@ def make_sound(
     if kind == "tone":
         wave = _harmonics(rng, np.full_like(time_sec, 220.0 * 4.0**pitch), sample_rate_hz)
     elif kind == "chirp":
-        # Two octaves up, exponentially: a rising line on a mel axis whatever its start.
-        frequency_hz = 350.0 * 3.0**pitch * 4.0 ** (time_sec / duration_sec)
+        # Two octaves up, exponentially, again and again as a bird does: steep rising lines on a mel
+        # axis whatever their start.
+        sweep_sec = duration_sec / max(1, round(duration_sec / _SWEEP_SEC))
+        frequency_hz = 350.0 * 3.0**pitch * 4.0 ** (time_sec / sweep_sec % 1.0)
         wave = _harmonics(rng, frequency_hz, sample_rate_hz)
     elif kind == "noise":
         wave = _colored_noise(rng, len(time_sec), tilt=0.5 * (1.0 - pitch))

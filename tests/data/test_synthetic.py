@@ -148,7 +148,7 @@ def test_sound_is_where_the_events_say(kind, seed):
 
 
 def test_kinds_differ_in_their_spectrograms():
-    """A chirp's peak rises, a tone's stays, noise has no peak, clicks leave gaps."""
+    """A chirp's peak rises nearly always, a tone's stays, noise has no peak, clicks leave gaps."""
     features = {}
     for kind in synthetic.KINDS:
         sound = synthetic_audio.make_sound(
@@ -158,11 +158,11 @@ def test_kinds_differ_in_their_spectrograms():
         peak_s = log_mel_sf.argmax(axis=1)
         flatness = (log_mel_sf.max(axis=1) - np.median(log_mel_sf, axis=1)).mean()
         features[kind] = (
-            np.polyfit(np.arange(len(peak_s)), peak_s, 1)[0],
+            np.median(np.diff(peak_s)),
             flatness,
             log_mel_sf.mean(axis=1).std(),
         )
-    assert features["chirp"][0] > 0.3 > abs(features["tone"][0])
+    assert features["chirp"][0] >= 1 and features["tone"][0] == 0
     assert features["tone"][1] > 2 * features["noise"][1]
     assert features["clicks"][2] > 3 * features["noise"][2]
 
