@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from avt_jax.models.layers import LayerNorm, TransformerBlock, drop_path_rates, linear
+from avt_jax.errors import UserError
+from avt_jax.models.layers import (
+    LayerNorm,
+    TransformerBlock,
+    check_drop_path,
+    drop_path_rates,
+    linear,
+)
 
 _PATCH = 16
 _TOKEN_INIT = nnx.initializers.truncated_normal(stddev=0.02)
@@ -38,6 +45,13 @@ class ASTConfig:
     stride: int = 16
     drop_path: float = 0.0
     remat: bool = False
+
+    def __post_init__(self):
+        if self.num_heads < 1 or self.dim % self.num_heads:
+            raise UserError(f"AST's num_heads {self.num_heads} does not divide its dim {self.dim}.")
+        if not 1 <= self.stride <= _PATCH:
+            raise UserError(f"AST's stride is {self.stride}; give 1 to {_PATCH}, such as 16 or 10.")
+        check_drop_path("AST's drop_path", self.drop_path)
 
 
 VARIANTS = {

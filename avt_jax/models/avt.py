@@ -16,7 +16,7 @@ from flax import nnx
 from avt_jax.errors import UserError
 from avt_jax.models.av_bottleneck import AVBottleneck, MergedAttention
 from avt_jax.models.heads import ClassificationHead
-from avt_jax.models.layers import linear
+from avt_jax.models.layers import check_drop_path, linear
 
 _MODALITIES = {"av": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
 _CHOICES = {
@@ -69,7 +69,7 @@ class AVTConfig:
                     f"config.model.{name} is {getattr(self, name)!r}; "
                     f"give {' or '.join(map(repr, choices))}."
                 )
-        if self.dim % self.num_heads:
+        if self.num_heads < 1 or self.dim % self.num_heads:
             raise UserError(
                 f"config.model.num_heads {self.num_heads} does not divide dim {self.dim}."
             )
@@ -78,6 +78,7 @@ class AVTConfig:
                 f"config.model.num_bottleneck is {self.num_bottleneck} and num_blocks "
                 f"{self.num_blocks}; give at least 1 token and 0 blocks."
             )
+        check_drop_path("config.model.drop_path", self.drop_path)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -139,17 +140,18 @@ class AVT(nnx.Module):
         """Each modality alone.
 
         Args:
-          video_bthwc: [b, t, h, w, 3] normalised; not read by an audio model.
-          audio_bsf: [b, s, f] standardised log-mel; not read by a video model.
+          video_bthwc: [b, t, h, w, 3] normalised, or None; not read by an audio model.
+          audio_bsf: [b, s, f] standardised log-mel, or None; not read by a video model.
           train: use drop path and batch statistics.
           rngs: stream "dropout".
 
         Returns:
-          (video [b, n, d], audio [b, m, d]), None for a modality the model does not have.
+          (video [b, n, d], audio [b, m, d]), None for a modality that the model does not have or
+          that is not given.
         """
         found = []
         for name, value in (("video", video_bthwc), ("audio", audio_bsf)):
-            if name not in _MODALITIES[self.modalities]:
+            if name not in _MODALITIES[self.modalities] or value is None:
                 found.append(None)
                 continue
             tokens = getattr(self, f"{name}_encoder").tokens(value, train=train, rngs=rngs)
@@ -164,18 +166,23 @@ class AVT(nnx.Module):
         """Lets the modalities exchange what they know, and classifies.
 
         Args:
-          video_bnd: [b, n, d] from `encode`.
-          audio_bmd: [b, m, d] from `encode`.
+          video_bnd: [b, n, d] from `encode`, or None: audio goes through its blocks alone.
+          audio_bmd: [b, m, d] from `encode`, or None: video goes through its blocks alone.
           train: use drop path.
           rngs: stream "dropout".
 
         Returns:
           {"logits": {label set: [b, y] float32}, "tokens": {modality: fused [b, n, d]},
-          "pooled": {modality: [b, d] float32}}.
+          "pooled": {modality: [b, d] float32}}, without the entries of a modality not given.
+
+        Raises:
+          ValueError: neither modality is given.
         """
+        if video_bnd is None and audio_bmd is None:
+            raise ValueError("fuse needs the tokens of at least one modality, got None and None")
         video_bnd, audio_bmd = self.fusion(video_bnd, audio_bmd, train=train, rngs=rngs)
         fused = {"video": video_bnd, "audio": audio_bmd}
-        tokens = {name: fused[name] for name in _MODALITIES[self.modalities]}
+        tokens = {name: value for name, value in fused.items() if value is not None}
         pooled = self.head.pool(tokens)
         return {"logits": self.head(pooled), "tokens": tokens, "pooled": pooled}
 

@@ -51,16 +51,22 @@ class ClassificationHead(nnx.Module):
     def pool(self, tokens: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """{modality: [b, n, d]} to {modality: [b, d]}: final norm, then mean, in float32."""
         return {
-            name: getattr(self, f"{name}_norm")(tokens[name].astype(jnp.float32)).mean(1)
-            for name in self.modalities
+            name: getattr(self, f"{name}_norm")(tokens_bnd.astype(jnp.float32)).mean(1)
+            for name, tokens_bnd in tokens.items()
         }
 
     def __call__(self, pooled: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """{modality: [b, d]} from `pool` to {label set: logits [b, y]}."""
+        """{modality: [b, d]} from `pool` to {label set: logits [b, y]}.
+
+        A modality that is not given counts as zeros in the concatenation ("concat"), and not at all
+        in the mean ("average").
+        """
         if self.kind == "concat":
-            pooled = {"joint": jnp.concatenate([pooled[name] for name in self.modalities], -1)}
+            nothing = jnp.zeros_like(next(iter(pooled.values())))
+            parts = [pooled.get(name, nothing) for name in self.modalities]
+            pooled = {"joint": jnp.concatenate(parts, -1)}
         logits = [
-            {name: layer(pooled[group]) for name, layer in layers.items()}
-            for group, layers in self.layers.items()
+            {name: layer(features_bd) for name, layer in self.layers[group].items()}
+            for group, features_bd in pooled.items()
         ]
         return jax.tree.map(lambda *parts: sum(parts) / len(parts), *logits)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from avt_jax.errors import UserError
+
 _TRUNCATED_NORMAL = nnx.initializers.truncated_normal(stddev=0.02)
 
 
@@ -226,3 +228,13 @@ class TransformerBlock(nnx.Module):
 def drop_path_rates(rate: float, depth: int) -> list[float]:
     """Rates that grow linearly from 0 to `rate` over `depth` blocks."""
     return [rate * i / max(depth - 1, 1) for i in range(depth)]
+
+
+def check_drop_path(where: str, rate: float) -> None:
+    """Refuses a rate at which nothing or less than nothing would be kept.
+
+    Raises:
+      UserError: `rate` is not in [0, 1); `where` names it.
+    """
+    if not 0 <= rate < 1:
+        raise UserError(f"{where} is {rate}; give a number from 0 to less than 1.")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from avt_jax.errors import UserError
 from avt_jax.models.depthwise_conv import depthwise_conv3d
 from avt_jax.models.layers import (
     Attention,
@@ -18,6 +19,7 @@ from avt_jax.models.layers import (
     LayerNorm,
     Mlp,
     TransformerBlock,
+    check_drop_path,
     drop_path,
     drop_path_rates,
     linear,
@@ -54,6 +56,21 @@ class UniFormerConfig:
     drop_path: float = 0.0
     freeze_bn: bool = False
     remat: bool = False
+
+    def __post_init__(self):
+        for name in ("depth", "dim"):
+            value = tuple(getattr(self, name))
+            if len(value) != 4 or min(value) < 1:
+                raise UserError(f"UniFormer's {name} is {value}; give four numbers of at least 1.")
+            # A config from JSON brings lists; a frozen config is to be hashable.
+            object.__setattr__(self, name, value)
+        for dim in self.dim[2:]:
+            if not 1 <= self.head_dim <= dim or dim % (dim // self.head_dim):
+                raise UserError(
+                    f"UniFormer's head_dim {self.head_dim} does not divide its width {dim}; "
+                    "give a divisor of the last two numbers of dim."
+                )
+        check_drop_path("UniFormer's drop_path", self.drop_path)
 
 
 VARIANTS = {
