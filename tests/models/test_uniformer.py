@@ -138,7 +138,7 @@ def test_training_updates_statistics_and_recomputing_activations_changes_nothing
 @pytest.mark.parametrize("freeze_bn", (False, True))
 def test_freezing_reaches_every_batch_norm(freeze_bn):
     model = nnx.eval_shape(lambda: make(freeze_bn=freeze_bn))
-    norms = [module for _, module in model.iter_modules() if isinstance(module, BatchNorm)]
+    norms = [module for _, module in nnx.iter_modules(model) if isinstance(module, BatchNorm)]
     assert [norm.frozen for norm in norms] == [freeze_bn] * 5
 
 
