@@ -108,7 +108,13 @@ def test_split_attention_keeps_the_residual_from_before_time_attention(rng):
 def training_pass(video, **options):
     """(gradients, statistics after, statistics before) of a training pass with drop path."""
     skeleton = tree.Skeleton(lambda: make(**options))
-    params, stats = tree.split(make(**options))
+    # Drawn here: initialisers compile for longer than this takes.
+    rng = np.random.default_rng(0)
+    params = {
+        path: jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32)
+        for path, leaf in skeleton.params.items()
+    }
+    stats = {path: jnp.ones(leaf.shape) for path, leaf in skeleton.stats.items()}
 
     @jax.jit
     @functools.partial(jax.grad, has_aux=True)
