@@ -140,10 +140,10 @@ def dot_product_attention(
       [b, n, h, d] in the type of `value_bmhd`.
 
     The softmax is in float32 at least. `jax.nn.dot_product_attention` is not used: it casts the
-    softmax to float32, which costs a float64 model nine digits, and on a CPU this form is faster,
-    3 times in the backward pass of 202 tokens (docs/performance.md). What makes the difference:
-    batch and head are one axis in front, and the weights are divided by their sum after the product
-    with the values, where there are d columns to divide and not m.
+    softmax to float32, which costs a float64 model nine digits, and on a CPU it is slower
+    (docs/performance.md). What makes the difference: batch and head are one axis in front, and the
+    weights are divided by their sum after the product with the values, where there are d columns to
+    divide and not m.
     """
     b, n, h, d = query_bnhd.shape
 

@@ -54,7 +54,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
-        metrics["grad_norm"] = (optax.global_norm(grads), jnp.float32(1))
+        metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))
         state = replace(
             state, step=state.step + 1, params=params, stats=stats, ema=ema, opt_state=opt_state
         )
