@@ -30,7 +30,7 @@ def test_a_raw_file_gives_what_its_shard_gives(predictor, sample_videos, tmp_pat
     extract.extract(
         manifest.read_manifest(tmp_path / "clips.csv"),
         tmp_path / "shards",
-        config=extract.ExtractConfig(frame_rate_hz=4.0, short_side_px=48),
+        config=extract.ExtractConfig(frame_rate_hz=4.0, short_side_px=48, jpeg_quality=80),
         num_workers=1,
     )
     source = records.open_split(tmp_path / "shards", "train")
