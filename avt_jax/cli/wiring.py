@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -99,6 +100,26 @@ def parse(config: ConfigDict) -> Parts:
     return Parts(**made)
 
 
+def plan(parts: Parts, num_clips: int) -> tuple[Schedule, optax.Schedule]:
+    """When the loop does what, and the learning rate by step.
+
+    Args:
+      parts: the config.
+      num_clips: of the training split.
+    """
+    steps_per_epoch = parts.train.steps_per_epoch(num_clips)
+    schedule = Schedule(
+        total_steps=parts.train.total_steps(num_clips),
+        log_every=parts.train.log_every_steps,
+        eval_every=parts.train.eval_every_steps or steps_per_epoch,
+        checkpoint_every=parts.train.checkpoint_every_steps,
+    )
+    learning_rate = learning_rate_schedule(
+        parts.optimizer, total_steps=schedule.total_steps, steps_per_epoch=steps_per_epoch
+    )
+    return schedule, learning_rate
+
+
 def train(config: ConfigDict, workdir: Path) -> None:
     """Trains, or continues, the run in `workdir` as the config says.
 
@@ -108,70 +129,55 @@ def train(config: ConfigDict, workdir: Path) -> None:
     parts = parse(config)
     splits = open_splits(parts.data)
     mesh = meshes.make_mesh(parts.mesh)
-    local_batch = meshes.check_batch_size(parts.train.batch_size, mesh)
-    classes = {name: len(names) for name, names in splits.info.label_sets.items()}
-    build = model_builder(config.model.to_dict(), parts.data, classes)
-    skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
-    objective = Objective(parts.losses, modalities=config.model.modalities)
-    steps_per_epoch = parts.train.steps_per_epoch(len(splits.train))
-    schedule = Schedule(
-        total_steps=parts.train.total_steps(len(splits.train)),
-        log_every=parts.train.log_every_steps,
-        eval_every=parts.train.eval_every_steps or steps_per_epoch,
-        checkpoint_every=parts.train.checkpoint_every_steps,
-    )
-    learning_rate = learning_rate_schedule(
-        parts.optimizer, total_steps=schedule.total_steps, steps_per_epoch=steps_per_epoch
-    )
-    optimizer = make_optimizer(parts.optimizer, learning_rate)
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    state, shardings = init_sharded(
-        build,
-        optimizer,
-        init_key,
-        with_ema=parts.optimizer.ema_decay > 0,
-        mesh=mesh,
-        rules=parts.mesh.rules,
-    )
-    run_folder.prepare(workdir, config.to_dict(), splits.info, mesh)
     batches = pipeline.make_train_iterator(
         splits.train,
         parts.data,
-        batch_size=local_batch,
+        batch_size=meshes.check_batch_size(parts.train.batch_size, mesh),
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    checkpointer = Checkpointer(
-        workdir, keep_last=parts.train.keep_last, keep_best=parts.train.keep_best
+    classes = {name: len(names) for name, names in splits.info.label_sets.items()}
+    build = model_builder(config.model.to_dict(), parts.data, classes)
+    skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
+    objective = Objective(parts.losses, modalities=config.model.modalities)
+    schedule, learning_rate = plan(parts, len(splits.train))
+    optimizer = make_optimizer(parts.optimizer, learning_rate)
+    ema_decay = parts.optimizer.ema_decay
+    step = make_train_step(
+        skeleton, objective, optimizer, normalisation(parts.data), ema_decay=ema_decay
     )
-    with contextlib.closing(checkpointer), contextlib.closing(batches):
+    evaluate = make_evaluate(skeleton, parts, splits, mesh)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    state, shardings = init_sharded(
+        build, optimizer, init_key, with_ema=ema_decay > 0, mesh=mesh, rules=parts.mesh.rules
+    )
+    # Nothing is written before everything that can be wrong in the config has been looked at.
+    run_folder.prepare(workdir, config.to_dict(), splits.info, mesh)
+    keep = dict(keep_last=parts.train.keep_last, keep_best=parts.train.keep_best)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(batches))
+        checkpointer = stack.enter_context(contextlib.closing(Checkpointer(workdir, **keep)))
         restored = checkpointer.restore(state, shardings)
         if restored:
             state, position = restored
             batches.set_state(position)
         _announce(workdir, splits, schedule, objective, state, mesh)
-        step = make_train_step(
-            skeleton,
-            objective,
-            optimizer,
-            normalisation(parts.data),
-            ema_decay=parts.optimizer.ema_decay,
+        fit(
+            state,
+            jit_train_step(step, shardings, mesh),
+            batches,
+            key=step_key,
+            mesh=mesh,
+            schedule=schedule,
+            batch_size=parts.train.batch_size,
+            checkpointer=checkpointer,
+            writer=stack.enter_context(
+                contextlib.closing(MetricWriter(workdir, step=int(state.step)))
+            ),
+            learning_rate=learning_rate,
+            evaluate=evaluate,
         )
-        with contextlib.closing(MetricWriter(workdir, step=int(state.step))) as writer:
-            fit(
-                state,
-                jit_train_step(step, shardings, mesh),
-                batches,
-                key=step_key,
-                mesh=mesh,
-                schedule=schedule,
-                batch_size=parts.train.batch_size,
-                checkpointer=checkpointer,
-                writer=writer,
-                learning_rate=learning_rate,
-                evaluate=make_evaluate(skeleton, parts, splits, mesh),
-            )
 
 
 def model_builder(
