@@ -33,6 +33,9 @@ _CONTAINERS = (
     "mp3,aac,flac,aiff,au,amr,ac3,eac3,dts,caf,gif,h264,hevc,m4v,h263,ivf,mxf,nut,rm,dv,av1,obu,vc1,wtv"
 )
 
+# A title that is not UTF-8 is no reason to refuse a file. From PyAV 19 on that needs no option.
+_TITLE_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
 # First box types of ISO media files (mp4, mov): one that starts so but cannot be opened is cut off.
 _ISO_BOX_TYPES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 
@@ -98,7 +101,7 @@ def open_media(path: str | os.PathLike) -> Iterator[av.container.InputContainer]
             "file:" + os.path.abspath(path),
             mode="r",
             options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
-            metadata_errors="replace",
+            **_TITLE_OPTIONS,
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise _explain_open_error(path, error) from error
