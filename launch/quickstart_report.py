@@ -54,8 +54,8 @@ def main() -> int:
     part = args.out / "results.part"
     part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     os.replace(part, args.out / "results.json")
-    print("\nAV-Events, test split. 16 classes = 4 motions x 4 sounds: who only sees, or only hears, is")
-    print("right one time in four.")
+    print("\nAV-Events, test split. 16 classes = 4 motions x 4 sounds: who only sees, or only")
+    print("hears, is right one time in four.")
     table = Table()
     table.add_column("model sees")
     table.add_column("top-1", justify="right")
