@@ -57,13 +57,9 @@ def load_config(spec: str, overrides: list[str]) -> ConfigDict:
     """
     name, colon, argument = spec.partition(":")
     path = _locate(name)
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    chosen = ["avt", f"--config={path}{colon}{argument}"]
     try:
-        values(["avt", f"--config={path}{colon}{argument}"])
-        valid = _fields(values.config)
-    except UserError:
-        raise
+        valid = _fields(_parse(chosen)[0])
     except Exception as error:  # whatever the user's Python file raises is the user's to read
         raise UserError(f"--config {spec}: {type(error).__name__}: {error}") from error
     for word in overrides:
@@ -73,16 +69,21 @@ def load_config(spec: str, overrides: list[str]) -> ConfigDict:
         if field not in valid:
             raise UserError(
                 f"--{field}: {spec} has no such field{nearest(field, valid)}; "
-                f"its blocks are {', '.join(sorted(values.config.keys()))}."
+                "configs/common.py shows all fields."
             )
-    # config_flags finds override flags by reading the arguments while it is being defined.
-    words = ["avt", f"--config={path}{colon}{argument}", *overrides]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
     try:
-        rest = values(words)
+        config, rest = _parse([*chosen, *overrides])
     except (flags.Error, ValueError, TypeError) as error:
         raise UserError(f"{' '.join(overrides)}: {error}") from error
-    if rest[1:]:
-        raise UserError(f"unexpected argument {rest[1]!r}; overrides look like --config.seed=1.")
-    return values.config
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; overrides look like --config.seed=1.")
+    return config
+
+
+def _parse(words: list[str]) -> tuple[ConfigDict, list[str]]:
+    """(config, positional arguments left over) of a command line."""
+    values = flags.FlagValues()
+    # config_flags looks for overrides in the arguments while the flag is being defined.
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
+    rest = values(words)
+    return values.config, rest[1:]
