@@ -168,7 +168,7 @@ def _draw_frames(axes: Axes, record: dict[str, Any]) -> None:
     axes.set_facecolor(_EMPTY)
     for cell in range(count):
         wanted = int((cell + 0.5) * cell_sec * record["frame_rate_hz"])
-        image_hwc = _crop(
+        image_hwc = crop_middle(
             _decode(record, min(wanted, len(record["frames"]) - 1)),
             (_COLUMN_IN / count) / _STRIP_IN,
         )
@@ -189,7 +189,7 @@ def _decode(record: dict[str, Any], index: int) -> np.ndarray:
         ) from error
 
 
-def _crop(image_hwc: np.ndarray, aspect: float) -> np.ndarray:
+def crop_middle(image_hwc: np.ndarray, aspect: float) -> np.ndarray:
     """Cuts the middle out of an image so that it has the given width / height."""
     height_px, width_px = image_hwc.shape[:2]
     new_width_px = min(width_px, max(1, round(height_px * aspect)))

@@ -8,11 +8,7 @@ number of threads, workers and processes changes who prepares an example, never 
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing import connection, parent_process
 from typing import Any, Protocol
 
 import grain
@@ -20,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from avt_jax import axes
-from avt_jax.data import sampling
+from avt_jax.data import sampling, worker_pool
 from avt_jax.data.config import DataConfig
 from avt_jax.errors import UserError
 
@@ -361,11 +357,4 @@ def _closing(batches: grain.MapDataset, config: DataConfig) -> Iterator[dict[str
 def _init_worker(worker_index: int, num_workers: int) -> None:
     """Lets a worker live exactly as long as the main process."""
     del worker_index, num_workers  # Grain passes them to every such function
-    # Ctrl-C reaches the whole group: the main process alone decides what follows.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    connection.wait([parent_process().sentinel])
-    os._exit(1)
+    worker_pool.guard_worker()

@@ -71,11 +71,12 @@ def ordered_map(
 
 def _new_pool(num_workers: int) -> concurrent.futures.ProcessPoolExecutor:
     return concurrent.futures.ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+        num_workers, multiprocessing.get_context("spawn"), initializer=guard_worker
     )
 
 
-def _start_worker() -> None:
+def guard_worker() -> None:
+    """Call first in a worker process: it then lives exactly as long as its parent."""
     # Ctrl-C reaches every process of the group: the parent alone says what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avt_jax.audio.melspec import LOG_FLOOR, hz_to_mel
+from avt_jax.data.contact_sheet import crop_middle
 from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -125,22 +126,13 @@ def _frames(axes: Axes, prediction: FilePrediction) -> None:
     axes.set_facecolor(_EMPTY)
     for slot, image_hwc in enumerate(frames):
         if image_hwc is not None:
-            image_hwc = _crop(image_hwc, _MIDDLE_IN / len(frames) / _STRIP_IN)
+            image_hwc = crop_middle(image_hwc, _MIDDLE_IN / len(frames) / _STRIP_IN)
             extent = (slot * slot_sec, (slot + 1) * slot_sec, 0, 1)
             axes.imshow(image_hwc, extent=extent, aspect="auto", interpolation="antialiased")
         if slot:
             axes.axvline(slot * slot_sec, color="white", linewidth=1.5)
     axes.set(xlim=(0, duration_sec), ylim=(0, 1), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-
-
-def _crop(image_hwc: np.ndarray, aspect: float) -> np.ndarray:
-    """The middle of an image, cut to the given width / height."""
-    height_px, width_px = image_hwc.shape[:2]
-    new_width_px = min(width_px, max(1, round(height_px * aspect)))
-    new_height_px = min(height_px, max(1, round(width_px / aspect)))
-    top, left = (height_px - new_height_px) // 2, (width_px - new_width_px) // 2
-    return image_hwc[top : top + new_height_px, left : left + new_width_px]
 
 
 def _spectrogram(axes: Axes, prediction: FilePrediction) -> None:
