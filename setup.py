@@ -27,6 +27,8 @@ setup(
         "ml_collections>=1.1,<2",
         "chex>=0.1.92,<0.2",
         "numpy>=2.1,<3",
+        "scipy>=1.13,<2",
+        "safetensors>=0.5,<1",
         "av>=18,<20",
         "simplejpeg>=1.9,<2",
         "opencv-python-headless>=4.10,<6",
@@ -37,6 +39,8 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8,<10", "ruff>=0.14,<0.18", "scikit-video==1.1.11"],
+        # Reads .pth files; the tests marked live_torch run with it.
+        "convert": ["torch>=2.6,<3", "transformers>=5,<6"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },

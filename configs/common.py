@@ -61,6 +61,7 @@ def get_config() -> ConfigDict:
             ),
             # avt_jax.training.optimizer.OptimizerConfig
             optimizer=dict(
+                name="adamw",
                 lr=1e-4,
                 warmup_epochs=10.0,
                 warmup_lr=1e-6,
@@ -68,6 +69,7 @@ def get_config() -> ConfigDict:
                 weight_decay=0.05,
                 b1=0.9,
                 b2=0.999,
+                momentum=0.9,  # sgd only
                 clip_norm=1.0,
                 ema_decay=0.0,
             ),

@@ -27,8 +27,10 @@ ALLOWED = {
     "evaluation": {"data", "tree"} | BASE,
     "training": {"models", "losses", "audio", "data", "tree"} | BASE,
     "inference": {"models", "audio", "data", "training.checkpoint", "tree"} | BASE,
-    "cli": {"inference", "training", "evaluation", "models", "losses", "data", "audio", "tree"}
-    | BASE,
+    "conversion": {"models", "tree"} | BASE,
+    "profiling": {"models", "tree"} | BASE,
+    "cli": {"conversion", "profiling", "inference", "training", "evaluation", "models", "losses",
+            "data", "audio", "tree"} | BASE,
 }
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 

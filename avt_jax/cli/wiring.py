@@ -26,7 +26,7 @@ from avt_jax.errors import UserError
 from avt_jax.evaluation import classification
 from avt_jax.inference.load import input_spec, normalisation
 from avt_jax.losses.objective import Objective, ObjectiveConfig
-from avt_jax.models.build import build_model
+from avt_jax.models.build import build_model, projects
 from avt_jax.models.forward import make_predict
 from avt_jax.training import mesh as meshes
 from avt_jax.training import run_folder
@@ -140,7 +140,9 @@ def train(config: ConfigDict, workdir: Path) -> None:
     classes = {name: len(names) for name, names in splits.info.label_sets.items()}
     build = model_builder(config.model.to_dict(), parts.data, classes)
     skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
-    objective = Objective(parts.losses, modalities=config.model.modalities)
+    objective = Objective(
+        parts.losses, modalities=config.model.modalities, projects=projects(config.model)
+    )
     schedule, learning_rate = plan(parts, len(splits.train))
     optimizer = make_optimizer(parts.optimizer, learning_rate)
     ema_decay = parts.optimizer.ema_decay

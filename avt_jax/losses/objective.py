@@ -6,7 +6,7 @@ called, so neither its computation nor what only it needs of the model is traced
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,6 +28,10 @@ class Forward(Protocol):
     @property
     def logits(self) -> dict[str, jax.Array]:
         """{label set: [b, y]} after fusion."""
+
+    @property
+    def modality_logits(self) -> Sequence[dict[str, jax.Array]]:
+        """Logits of each modality by itself; empty for a model that only has joint ones."""
 
     @property
     def embeddings(self) -> tuple[jax.Array, jax.Array]:
@@ -77,12 +81,21 @@ class ObjectiveConfig:
 
 
 def _classification(forward: Forward, batch: Batch, config: ObjectiveConfig) -> Metrics:
-    return classification_loss(
-        forward.logits,
-        batch[axes.LABELS],
-        batch[axes.VALID],
-        label_smoothing=config.label_smoothing,
-    )
+    def score(logits: dict[str, jax.Array]) -> Metrics:
+        return classification_loss(
+            logits,
+            batch[axes.LABELS],
+            batch[axes.VALID],
+            label_smoothing=config.label_smoothing,
+        )
+
+    metrics = score(forward.logits)
+    # A model that classifies each modality (MBT) is trained on the mean of their losses; what it
+    # predicts, and is counted by, is the mean of their logits.
+    apart = [score(logits)["classification"][0] for logits in forward.modality_logits]
+    if apart:
+        metrics["classification"] = (sum(apart) / len(apart), metrics["classification"][1])
+    return metrics
 
 
 def _contrastive(forward: Forward, batch: Batch, config: ObjectiveConfig) -> Metrics:
@@ -110,18 +123,26 @@ class Objective:
       config: weights and the terms' settings.
       modalities: "av", "audio" or "video"; terms that compare the two modalities are left out
         when one is missing (`skipped` names them).
+      projects: the model has the projections that the contrastive term compares.
 
     Raises:
-      UserError: no term is left to train on.
+      UserError: no term is left to train on, or one that the model has nothing for.
     """
 
-    def __init__(self, config: ObjectiveConfig, *, modalities: str = "av"):
+    def __init__(
+        self, config: ObjectiveConfig, *, modalities: str = "av", projects: bool = True
+    ):
         self.config = config
         wanted = {name: weight for name, weight in config.weights.items() if weight > 0}
         self.skipped = tuple(
             name for name in wanted if modalities != "av" and name in _NEEDS_BOTH_MODALITIES
         )
         self.weights = {n: float(w) for n, w in wanted.items() if n not in self.skipped}
+        if "contrastive" in self.weights and not projects:
+            raise UserError(
+                f"config.losses.weights.contrastive is {self.weights['contrastive']:g}, but this "
+                "model has no projections to compare; give 0."
+            )
         if not self.weights:
             raise UserError(
                 f"no loss is left for modalities={modalities!r} with config.losses.weights = "

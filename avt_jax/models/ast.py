@@ -15,6 +15,7 @@ from avt_jax.errors import UserError
 from avt_jax.models.layers import (
     LayerNorm,
     TransformerBlock,
+    block_runner,
     check_drop_path,
     drop_path_rates,
     linear,
@@ -33,7 +34,7 @@ class ASTConfig:
       depth: transformer blocks.
       num_heads: attention heads.
       mlp_ratio: hidden width of an MLP over its width.
-      stride: step of the 16 x 16 patches in frequency and time: 16, or 10 (overlapping).
+      stride: step of the 16 x 16 patches: 16, or 10 (overlapping); a pair is (frequency, time).
       drop_path: rate of the last block; grows linearly from 0.
       remat: recompute blocks in the backward pass instead of storing their activations.
     """
@@ -42,16 +43,27 @@ class ASTConfig:
     depth: int
     num_heads: int
     mlp_ratio: float = 4.0
-    stride: int = 16
+    stride: int | tuple[int, int] = 16
     drop_path: float = 0.0
     remat: bool = False
 
     def __post_init__(self):
         if self.num_heads < 1 or self.dim % self.num_heads:
             raise UserError(f"AST's num_heads {self.num_heads} does not divide its dim {self.dim}.")
-        if not 1 <= self.stride <= _PATCH:
-            raise UserError(f"AST's stride is {self.stride}; give 1 to {_PATCH}, such as 16 or 10.")
+        if not isinstance(self.stride, int):
+            # A config from JSON brings a list; a frozen config is to be hashable.
+            object.__setattr__(self, "stride", tuple(self.stride))
+        if len(self.strides) != 2 or not all(1 <= step <= _PATCH for step in self.strides):
+            raise UserError(
+                f"AST's stride is {self.stride}; give one number, or two for (frequency, time), "
+                f"of 1 to {_PATCH}, such as 16 or 10."
+            )
         check_drop_path("AST's drop_path", self.drop_path)
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """(frequency, time) step of the patches."""
+        return (self.stride, self.stride) if isinstance(self.stride, int) else self.stride
 
 
 VARIANTS = {
@@ -61,13 +73,10 @@ VARIANTS = {
 }
 
 
-def patch_grid(num_frames: int, mel_bins: int, stride: int) -> tuple[int, int]:
+def patch_grid(num_frames: int, mel_bins: int, config: ASTConfig) -> tuple[int, int]:
     """Number of patches along (frequency, time)."""
-    return (mel_bins - _PATCH) // stride + 1, (num_frames - _PATCH) // stride + 1
-
-
-def _run(block, x, train, rngs):
-    return block(x, train=train, rngs=rngs)
+    frequency, time = config.strides
+    return (mel_bins - _PATCH) // frequency + 1, (num_frames - _PATCH) // time + 1
 
 
 class AST(nnx.Module):
@@ -87,16 +96,15 @@ class AST(nnx.Module):
         num_classes: int | None = None, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
     ):
         self.config, self.dtype = config, dtype
-        self.grid = patch_grid(num_frames, mel_bins, config.stride)
+        rows, columns = patch_grid(num_frames, mel_bins, config)
         dim = config.dim
         self.patch_embed = nnx.Conv(
-            1, dim, kernel_size=(_PATCH, _PATCH), strides=config.stride, padding="VALID",
+            1, dim, kernel_size=(_PATCH, _PATCH), strides=config.strides, padding="VALID",
             dtype=dtype, rngs=rngs,
         )
         self.cls_token = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 1, dim)))
         self.dist_token = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 1, dim)))
-        length = 2 + self.grid[0] * self.grid[1]
-        self.pos_embed = nnx.Param(_TOKEN_INIT(rngs.params(), (1, length, dim)))
+        self.pos_embed = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 2 + rows * columns, dim)))
         self.blocks = nnx.List(
             [
                 TransformerBlock(
@@ -125,9 +133,19 @@ class AST(nnx.Module):
     def all_tokens(
         self, fbank_bsf: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        """[b, s, f] standardised log-mel to [b, 2 + m, d]: cls, dist, patches, after the norm."""
-        run = nnx.remat(_run, static_argnums=(2,)) if self.config.remat else _run
+        """[b, s, f] standardised log-mel to [b, 2 + m, d]: cls, dist, patches, after the norm.
+
+        Raises:
+          ValueError: the spectrogram has another size than the model was built for.
+        """
+        run = block_runner(self.config.remat)
         x = self.patches(fbank_bsf)
+        if x.shape[1] + 2 != self.pos_embed.shape[1]:
+            raise ValueError(
+                f"a spectrogram [b, s, f] of shape {fbank_bsf.shape} makes {x.shape[1]} patches, "
+                f"but the model has positions for {self.pos_embed.shape[1] - 2}; "
+                "models.posemb adapts positions to another size"
+            )
         first = [
             jnp.broadcast_to(token[...].astype(x.dtype), (x.shape[0], 1, self.width))
             for token in (self.cls_token, self.dist_token)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.errors import UserError, nearest
-from avt_jax.models import ast, uniformer
+from avt_jax.models import ast, uniformer, vit
 from avt_jax.models.avt import AVT, AVTConfig
+from avt_jax.models.mbt import MBT, MBTConfig
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,25 @@ def _ast(config, spec: InputSpec, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Modul
     )
 
 
+def _vit(config, spec: InputSpec, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
+    _check_patches("ViT", config, spec)
+    return vit.ViT(
+        config, num_frames=spec.num_frames, frame_size_px=spec.frame_size_px, dtype=dtype, rngs=rngs
+    )
+
+
+def _check_patches(model: str, config, spec: InputSpec) -> None:
+    least = {"num_frames": config.tubelet_frames, "frame_size_px": config.patch_px}
+    for name, size in least.items():
+        if getattr(spec, name) < size:
+            raise UserError(
+                f"config.data.{name} is {getattr(spec, name)}; {model} needs {size} or more for "
+                "one patch."
+            )
+
+
 # name -> (variants of its config, builder). A new encoder is one line here.
-VIDEO_ENCODERS = {"uniformer": (uniformer.VARIANTS, _uniformer)}
+VIDEO_ENCODERS = {"uniformer": (uniformer.VARIANTS, _uniformer), "vit": (vit.VARIANTS, _vit)}
 AUDIO_ENCODERS = {"ast": (ast.VARIANTS, _ast)}
 
 
@@ -102,8 +120,30 @@ def _avt(block: Mapping[str, Any], num_classes, spec: InputSpec, rngs: nnx.Rngs)
     return AVT(config, num_classes=num_classes, **encoders, rngs=rngs)
 
 
-# name -> builder. A new model is one line here.
-MODELS = {"avt": _avt}
+def _mbt(block: Mapping[str, Any], num_classes, spec: InputSpec, rngs: nnx.Rngs) -> MBT:
+    config = _fill("config.model", block, MBTConfig)
+    if config.modalities != "audio":
+        _check_patches("MBT", config, spec)
+    if config.modalities != "video" and min(spec.fbank_frames, spec.mel_bins) < config.patch_px:
+        raise UserError(
+            f"config.data.clip_sec gives {spec.fbank_frames} spectrogram frames of {spec.mel_bins} "
+            f"mel bins; MBT needs {config.patch_px} or more of both for one patch."
+        )
+    return MBT(config, num_classes=num_classes, rngs=rngs, **dataclasses.asdict(spec))
+
+
+# name -> (class, builder). A new model is one line here.
+MODELS = {"avt": (AVT, _avt), "mbt": (MBT, _mbt)}
+
+
+def projects(block: Mapping[str, Any]) -> bool:
+    """Whether the model of a config block has `project`, which the contrastive loss needs.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    model, _ = _pick("config.model.name", block.get("name"), MODELS)
+    return hasattr(model, "project")
 
 
 def build_model(
@@ -128,5 +168,5 @@ def build_model(
       UserError: an unknown name or field (the nearest valid one is named), or a bad value.
     """
     fields = dict(block)
-    build = _pick("config.model.name", fields.pop("name", None), MODELS)
+    _, build = _pick("config.model.name", fields.pop("name", None), MODELS)
     return build(fields, num_classes, input, rngs)

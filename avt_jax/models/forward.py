@@ -85,6 +85,11 @@ class Forward:
         """{label set: [b, y]}."""
         return self.outputs["logits"]
 
+    @property
+    def modality_logits(self) -> list[dict[str, jax.Array]]:
+        """Logits of each modality by itself; empty for a model that only has joint ones."""
+        return list(self.outputs.get("modality_logits", {}).values())
+
     @cached_property
     def embeddings(self) -> tuple[jax.Array, jax.Array]:
         """(video, audio) [b, d] L2-normalised projections of the tokens before fusion."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -112,18 +114,28 @@ class BatchNorm(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two dense layers with an exact (erf) GELU between them."""
+    """Two dense layers with a GELU between them.
+
+    Args:
+      dim: width.
+      hidden: width between the layers.
+      tanh_gelu: the tanh approximation (ViT, MBT) instead of the exact GELU (UniFormer, AST).
+      dtype: computation type.
+      rngs: for the initial weights.
+      kernel_init: of both layers.
+    """
 
     def __init__(
-        self, dim: int, hidden: int, *, dtype: jnp.dtype, rngs: nnx.Rngs,
+        self, dim: int, hidden: int, *, tanh_gelu: bool = False, dtype: jnp.dtype, rngs: nnx.Rngs,
         kernel_init=_TRUNCATED_NORMAL,
     ):
         shared = dict(dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.fc1 = linear(dim, hidden, **shared)
         self.fc2 = linear(hidden, dim, **shared)
+        self.tanh_gelu = tanh_gelu
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=self.tanh_gelu))
 
 
 def dot_product_attention(
@@ -196,6 +208,7 @@ class TransformerBlock(nnx.Module):
       mlp_ratio: hidden width of the MLP over `dim`.
       qkv_bias: bias for queries, keys and values.
       drop_path: probability of dropping each branch in training.
+      tanh_gelu: see `Mlp`.
       dtype: computation type.
       rngs: for the initial weights.
     """
@@ -208,13 +221,16 @@ class TransformerBlock(nnx.Module):
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         drop_path: float = 0.0,
+        tanh_gelu: bool = False,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         self.norm1 = LayerNorm(dim)
         self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, dtype=dtype, rngs=rngs)
         self.norm2 = LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), dtype=dtype, rngs=rngs)
+        self.mlp = Mlp(
+            dim, int(dim * mlp_ratio), tanh_gelu=tanh_gelu, dtype=dtype, rngs=rngs
+        )
         self.drop_path = drop_path
 
     def __call__(
@@ -223,6 +239,19 @@ class TransformerBlock(nnx.Module):
         drop = dict(rate=self.drop_path, train=train, rngs=rngs)
         x_bnd = x_bnd + drop_path(self.attn(self.norm1(x_bnd)), **drop)
         return x_bnd + drop_path(self.mlp(self.norm2(x_bnd)), **drop)
+
+
+def _call(block, x, train, rngs):
+    return block(x, train=train, rngs=rngs)
+
+
+def block_runner(remat: bool) -> Callable[..., jax.Array]:
+    """How a tower of blocks calls each of them: (block, x, train, rngs) -> x.
+
+    Args:
+      remat: recompute the block in the backward pass instead of storing its activations.
+    """
+    return nnx.remat(_call, static_argnums=(2,)) if remat else _call
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:

@@ -19,6 +19,7 @@ from avt_jax.models.layers import (
     LayerNorm,
     Mlp,
     TransformerBlock,
+    block_runner,
     check_drop_path,
     drop_path,
     drop_path_rates,
@@ -217,10 +218,6 @@ class SplitSABlock(SABlock):
         return out.reshape(x.shape)
 
 
-def _run(block, x, train, rngs):
-    return block(x, train=train, rngs=rngs)
-
-
 class UniFormer(nnx.Module):
     """UniFormer over a clip.
 
@@ -264,7 +261,7 @@ class UniFormer(nnx.Module):
         self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> list[jax.Array]:
         """Activations after each of the four stages, [b, t, h, w, dim], before the final norm."""
-        run = nnx.remat(_run, static_argnums=(2,)) if self.config.remat else _run
+        run = block_runner(self.config.remat)
         x, found = video_bthwc.astype(self.dtype), []
         for stage in range(1, 5):
             x = getattr(self, f"patch_embed{stage}")(x)

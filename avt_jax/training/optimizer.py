@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up, cosine decay and gradient clipping."""
+"""AdamW or SGD with linear warm-up, cosine decay and gradient clipping."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class OptimizerConfig:
     """The config block `optimizer`.
 
     Attributes:
+      name: "adamw" or "sgd".
       lr: peak learning rate.
       warmup_epochs: length of the linear warm-up from `warmup_lr` to `lr`.
       warmup_lr: learning rate of the first step.
@@ -23,10 +24,12 @@ class OptimizerConfig:
       weight_decay: decoupled; not applied to parameters of one dimension or none.
       b1: AdamW first-moment decay.
       b2: AdamW second-moment decay.
+      momentum: of SGD.
       clip_norm: gradients are scaled down to this global norm; 0 = never.
       ema_decay: decay of the averaged parameters used for evaluation; 0 = no average.
     """
 
+    name: str
     lr: float
     warmup_epochs: float
     warmup_lr: float
@@ -34,16 +37,19 @@ class OptimizerConfig:
     weight_decay: float
     b1: float
     b2: float
+    momentum: float
     clip_norm: float
     ema_decay: float
 
     def __post_init__(self):
+        if self.name not in ("adamw", "sgd"):
+            raise UserError(f"config.optimizer.name is {self.name!r}; give 'adamw' or 'sgd'.")
         for name in ("lr", "warmup_epochs", "warmup_lr", "min_lr", "weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise UserError(
                     f"config.optimizer.{name} is {getattr(self, name)}; give 0 or more."
                 )
-        for name in ("b1", "b2", "ema_decay"):
+        for name in ("b1", "b2", "momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(
                     f"config.optimizer.{name} is {getattr(self, name)}; give a number in [0, 1)."
@@ -83,10 +89,20 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Builds the optimiser over flat {path: array} parameters.
 
-    Source: UniFormer's published recipe (AdamW, decay 0.05, none on 1-d parameters).
+    Source: UniFormer's published recipe (AdamW, decay 0.05, none on 1-d parameters); MBT's (SGD
+    with momentum).
     """
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    if config.name == "sgd":
+        # Decoupled as AdamW's is: the decay does not go through the momentum.
+        return optax.chain(
+            clip,
+            optax.trace(config.momentum),
+            optax.add_decayed_weights(config.weight_decay, mask=decayed),
+            optax.scale_by_learning_rate(schedule),
+        )
     return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
+        clip,
         optax.adamw(
             schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay, mask=decayed
         ),

@@ -20,6 +20,8 @@ def config(**changes):
 class Answers:
     """A `Forward` that remembers what it was asked for."""
 
+    modality_logits = ()
+
     def __init__(self):
         self.asked = []
 
@@ -51,6 +53,24 @@ def test_weighted_sum():
     expected = np.log(4) + 0.5 * (np.log(np.exp(2) + 1) - 2)
     np.testing.assert_allclose(total, expected, rtol=1e-6)
     assert metrics["loss"][0] == total and metrics["contrastive"][1] == 2
+
+
+def test_a_model_that_classifies_each_modality_is_trained_on_the_mean_of_their_losses():
+    forward = Answers()
+    # One modality is certain and right about both clips, the other knows nothing.
+    right = 20.0 * jnp.eye(2, 4)
+    forward.modality_logits = [{"label": right}, {"label": jnp.zeros((2, 4))}]
+    weights = {"classification": 1.0}
+    total, metrics = Objective(config(weights=weights))(forward, BATCH)
+    np.testing.assert_allclose(total, np.log(4) / 2, rtol=1e-6)
+    # Accuracy is that of the joint logits: all equal, so the first class.
+    assert metrics["top1/label"] == (1, 2)
+
+
+def test_a_model_without_projections():
+    with pytest.raises(UserError, match="contrastive is 0.5, but this model has no projections"):
+        Objective(config(), projects=False)
+    Objective(config(weights={"classification": 1.0, "contrastive": 0.0}), projects=False)
 
 
 def test_a_term_that_is_off_asks_for_nothing():

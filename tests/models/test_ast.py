@@ -32,10 +32,17 @@ def test_parameter_counts_of_the_original(stride, num_frames, count):
 
 @pytest.mark.parametrize(
     ("num_frames", "stride", "grid"),
-    ((1024, 10, (12, 101)), (1024, 16, (8, 64)), (400, 16, (8, 25)), (16, 16, (8, 1))),
+    ((1024, 10, (12, 101)), (1024, 16, (8, 64)), (400, 16, (8, 25)), (16, 16, (8, 1)),
+     (100, (16, 10), (8, 9))),
 )
 def test_patch_grid(num_frames, stride, grid):
-    assert patch_grid(num_frames, 128, stride) == grid
+    assert patch_grid(num_frames, 128, dataclasses.replace(SMALL, stride=stride)) == grid
+
+
+def test_a_spectrogram_of_another_size_is_refused():
+    model = AST(SMALL, num_frames=48, mel_bins=32, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="makes 8 patches, but the model has positions for 6"):
+        model.tokens(jnp.zeros((1, 64, 32)))
 
 
 def test_patches_are_frequency_major(rng):
@@ -95,6 +102,7 @@ def test_bfloat16_is_finite_and_near_float32(rng):
         (dict(num_heads=3), "num_heads 3 does not divide its dim 8"),
         (dict(num_heads=0), "num_heads 0"),
         (dict(stride=0), "stride is 0"),
+        (dict(stride=(10, 17)), r"stride is \(10, 17\)"),
         (dict(drop_path=-0.1), "drop_path is -0.1"),
     ),
 )

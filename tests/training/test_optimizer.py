@@ -16,8 +16,8 @@ from avt_jax.training.optimizer import (
 
 def config(**changes):
     defaults = dict(
-        lr=1e-3, warmup_epochs=2.0, warmup_lr=1e-6, min_lr=1e-5, weight_decay=0.05,
-        b1=0.9, b2=0.999, clip_norm=1.0, ema_decay=0.0,
+        name="adamw", lr=1e-3, warmup_epochs=2.0, warmup_lr=1e-6, min_lr=1e-5, weight_decay=0.05,
+        b1=0.9, b2=0.999, momentum=0.9, clip_norm=1.0, ema_decay=0.0,
     )
     return OptimizerConfig(**(defaults | changes))
 
@@ -61,3 +61,21 @@ def test_clipping_bounds_the_gradient():
 def test_bad_values_are_named(field, value):
     with pytest.raises(UserError, match=f"optimizer.{field} is {value}"):
         config(**{field: value})
+
+
+def test_sgd_by_hand():
+    made = config(name="sgd", momentum=0.5, weight_decay=0.1, clip_norm=0.0)
+    optimizer = make_optimizer(made, optax.constant_schedule(0.2))
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    grads = {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full(2, 3.0)}
+    state = optimizer.init(params)
+    _, state = optimizer.update(grads, state, params)
+    updates, _ = optimizer.update(grads, state, params)
+    # The second momentum is 3 + 0.5 * 3; only the matrix decays.
+    np.testing.assert_allclose(updates["bias"], -0.2 * 4.5, rtol=1e-6)
+    np.testing.assert_allclose(updates["kernel"], -0.2 * (4.5 + 0.1), rtol=1e-6)
+
+
+def test_unknown_optimizer():
+    with pytest.raises(UserError, match="name is 'adam'; give 'adamw' or 'sgd'"):
+        config(name="adam")

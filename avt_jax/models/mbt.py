@@ -1,0 +1,293 @@
+"""Multimodal Bottleneck Transformer (MBT): the baseline that AVT is measured against.
+
+Source: Nagrani et al., arXiv:2107.00135, and the authors' model in Scenic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from avt_jax.errors import UserError
+from avt_jax.models.layers import LayerNorm, block_runner, linear
+from avt_jax.models.vit import PatchTokens, check_tower, tower_blocks
+
+# In the order of the original's sequences.
+_MODALITIES = {"av": ("audio", "video"), "video": ("video",), "audio": ("audio",)}
+_CHOICES = {
+    "modalities": tuple(_MODALITIES),
+    "fusion": ("bottleneck", "concat"),
+    "classifier": ("token", "gap"),
+    "precision": ("float32", "bfloat16"),
+}
+_BOTTLENECK_INIT = nnx.initializers.normal(stddev=0.02)
+
+Tokens = jax.Array | None
+
+
+@dataclass(frozen=True)
+class MBTConfig:
+    """The config block `model` of MBT, less its name. The defaults are MBT-Base.
+
+    Attributes:
+      modalities: "av", "audio" or "video".
+      dim: width.
+      depth: transformer blocks of each modality.
+      num_heads: attention heads.
+      mlp_ratio: hidden width of an MLP over its width.
+      patch_px: height and width of a patch, of frames and of the spectrogram.
+      tubelet_frames: frames of a video patch; 1 takes the patches of each frame by itself.
+      fusion: "bottleneck", or "concat": attention to all tokens of the other modality.
+      fusion_layer: first layer in which the modalities meet, 0 to depth.
+      num_bottleneck: B, bottleneck tokens; a "token" classifier adds one more, as in the original.
+      share_encoder: one set of blocks for both modalities.
+      classifier: "token": a class token per modality and the mean of their logits (in training the
+        mean of their losses); "gap": the mean of all tokens.
+      test_with_bottlenecks: False leaves the exchange through bottlenecks out in evaluation.
+      drop_path: rate of the last block; grows linearly from 0.
+      remat: recompute blocks in the backward pass instead of storing their activations.
+      precision: "float32" or "bfloat16" computation; parameters are float32.
+    """
+
+    modalities: str = "av"
+    dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    patch_px: int = 16
+    tubelet_frames: int = 2
+    fusion: str = "bottleneck"
+    fusion_layer: int = 8
+    num_bottleneck: int = 4
+    share_encoder: bool = False
+    classifier: str = "token"
+    test_with_bottlenecks: bool = True
+    drop_path: float = 0.0
+    remat: bool = False
+    precision: str = "float32"
+
+    def __post_init__(self):
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise UserError(
+                    f"config.model.{name} is {getattr(self, name)!r}; "
+                    f"give {' or '.join(map(repr, choices))}."
+                )
+        check_tower("MBT's", self)
+        if not 0 <= self.fusion_layer <= self.depth or self.num_bottleneck < 1:
+            raise UserError(
+                f"config.model.fusion_layer is {self.fusion_layer} and num_bottleneck "
+                f"{self.num_bottleneck}; give a layer of 0 to depth ({self.depth}) and at least 1 "
+                "token."
+            )
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """The computation type."""
+        return jnp.dtype(self.precision)
+
+
+class Tower(nnx.Module):
+    """One modality's tokens and, unless the encoder is shared, its blocks."""
+
+    def __init__(self, config: MBTConfig, size, patch, *, own_blocks: bool, dtype, rngs):
+        self.embed = PatchTokens(
+            size, patch, config.dim, class_token=config.classifier == "token", dtype=dtype,
+            rngs=rngs,
+        )
+        if own_blocks:
+            self.blocks = tower_blocks(config, dtype=dtype, rngs=rngs)
+
+
+class MBT(nnx.Module):
+    """MBT over clips of one fixed size.
+
+    Args:
+      config: sizes and options.
+      num_classes: {label set: number of classes}.
+      num_frames: video frames of the input.
+      frame_size_px: height and width of a frame.
+      fbank_frames: spectrogram frames of the input.
+      mel_bins: mel bins of the spectrogram.
+      dtype: computation type; None takes the config's. Parameters are float32.
+      rngs: for the initial weights.
+
+    Where the modalities meet, each block sees its own modality's tokens with the bottleneck tokens,
+    and the next bottleneck is the mean of the two copies; or, with concatenation, the other
+    modality's tokens in front. Both read the layer's input. With a shared encoder, concatenation
+    is one joint sequence.
+    """
+
+    def __init__(
+        self, config: MBTConfig, *, num_classes: Mapping[str, int], num_frames: int,
+        frame_size_px: int, fbank_frames: int, mel_bins: int, dtype: jnp.dtype | None = None,
+        rngs: nnx.Rngs,
+    ):
+        self.config = config
+        self.modalities = config.modalities
+        dtype = config.dtype if dtype is None else dtype
+        names = _MODALITIES[config.modalities]
+        sizes = {
+            "video": (num_frames, frame_size_px, frame_size_px),
+            "audio": (1, fbank_frames, mel_bins),
+        }
+        for name in names:
+            patch = (config.tubelet_frames if name == "video" else 1, *(config.patch_px,) * 2)
+            # A shared encoder lives in the video tower.
+            own_blocks = name == "video" or not (config.share_encoder and "video" in names)
+            tower = Tower(
+                config, sizes[name], patch, own_blocks=own_blocks, dtype=dtype, rngs=rngs
+            )
+            setattr(self, name, tower)
+        if config.fusion == "bottleneck" and len(names) == 2:
+            length = config.num_bottleneck + (config.classifier == "token")
+            shape = (1, length, config.dim)
+            self.bottleneck = nnx.Param(_BOTTLENECK_INIT(rngs.params(), shape))
+        self.norm = LayerNorm(config.dim)
+        # The heads are small and the softmax behind them is sensitive: float32 at least.
+        head = dict(dtype=jnp.promote_types(dtype, jnp.float32), rngs=rngs)
+        self.heads = nnx.Dict(
+            {name: linear(config.dim, classes, **head) for name, classes in num_classes.items()}
+        )
+
+    def encode(
+        self, video_bthwc: jax.Array | None, audio_bsf: jax.Array | None, *, train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Tokens, Tokens]:
+        """Each modality alone: its embedding and the layers before the fusion.
+
+        Args:
+          video_bthwc: [b, t, h, w, 3] normalised, or None; not read by an audio model.
+          audio_bsf: [b, s, f] standardised log-mel, or [b, s, f, 3] as the original has it, or
+            None; not read by a video model.
+          train: use drop path.
+          rngs: stream "dropout".
+
+        Returns:
+          (video [b, n, d], audio [b, m, d]) with the class tokens first; None for a modality that
+          the model does not have or that is not given.
+        """
+        if audio_bsf is not None:
+            if audio_bsf.ndim == 3:
+                audio_bsf = jnp.broadcast_to(audio_bsf[..., None], (*audio_bsf.shape, 3))
+            audio_bsf = audio_bsf[:, None]
+        x = {}
+        for name, value in (("audio", audio_bsf), ("video", video_bthwc)):
+            if name in _MODALITIES[self.modalities] and value is not None:
+                x[name] = getattr(self, name).embed(value)
+        for layer in range(self.config.fusion_layer):
+            x = {name: self._run(name, layer, tokens, train, rngs) for name, tokens in x.items()}
+        return x.get("video"), x.get("audio")
+
+    def fusion(
+        self, video_bnd: Tokens, audio_bmd: Tokens, *, train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Tokens, Tokens]:
+        """The layers from the fusion on; arguments and result as those of `encode`'s tokens."""
+        given = (("audio", audio_bmd), ("video", video_bnd))
+        x = {name: tokens for name, tokens in given if tokens is not None}
+        layers = range(self.config.fusion_layer, self.config.depth)
+        if self.config.fusion == "bottleneck":
+            x = self._through_bottleneck(x, layers, train, rngs)
+        elif self.config.share_encoder:
+            x = self._joint(x, layers, train, rngs)
+        else:
+            x = self._to_the_other(x, layers, train, rngs)
+        return x.get("video"), x.get("audio")
+
+    def fuse(
+        self, video_bnd: Tokens, audio_bmd: Tokens, *, train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> dict[str, Any]:
+        """Lets the modalities exchange what they know, and classifies.
+
+        Args:
+          video_bnd: [b, n, d] from `encode`, or None: audio goes on alone.
+          audio_bmd: [b, m, d] from `encode`, or None: video goes on alone.
+          train: use drop path.
+          rngs: stream "dropout".
+
+        Returns:
+          {"logits": {label set: [b, y]}, "tokens": {modality: [b, n, d]}, "pooled": {modality:
+          [b, d]}}, without the entries of a modality not given; tokens are those after the final
+          norm. A "token" classifier adds {"modality_logits": {modality: {label set: [b, y]}}},
+          whose mean the logits are.
+
+        Raises:
+          ValueError: neither modality is given.
+        """
+        if video_bnd is None and audio_bmd is None:
+            raise ValueError("fuse needs the tokens of at least one modality, got None and None")
+        video_bnd, audio_bmd = self.fusion(video_bnd, audio_bmd, train=train, rngs=rngs)
+        fused = (("audio", audio_bmd), ("video", video_bnd))
+        tokens = {name: self.norm(x) for name, x in fused if x is not None}
+        if self.config.classifier == "gap":
+            pooled = {name: x.mean(1) for name, x in tokens.items()}
+            every = jnp.concatenate(list(tokens.values()), 1).mean(1)
+            return {"logits": self._classify(every), "tokens": tokens, "pooled": pooled}
+        pooled = {name: x[:, 0] for name, x in tokens.items()}
+        per_modality = {name: self._classify(x) for name, x in pooled.items()}
+        return {
+            "logits": jax.tree.map(lambda *all: sum(all) / len(all), *per_modality.values()),
+            "modality_logits": per_modality,
+            "tokens": tokens,
+            "pooled": pooled,
+        }
+
+    def __call__(self, video_bthwc: jax.Array | None, audio_bsf: jax.Array | None) -> jax.Array:
+        """Evaluation: input as `encode` takes it to logits [b, y] of a model with one label set."""
+        logits = self.fuse(*self.encode(video_bthwc, audio_bsf))["logits"]
+        (only,) = logits.values()
+        return only
+
+    def _classify(self, features_bd: jax.Array) -> dict[str, jax.Array]:
+        return {name: head(features_bd) for name, head in self.heads.items()}
+
+    def _run(self, name: str, layer: int, x_bnd, train: bool, rngs) -> jax.Array:
+        tower = getattr(self, name)
+        if not hasattr(tower, "blocks"):
+            tower = self.video
+        return block_runner(self.config.remat)(tower.blocks[layer], x_bnd, train, rngs)
+
+    def _through_bottleneck(self, x: dict, layers: range, train: bool, rngs) -> dict:
+        exchange = train or self.config.test_with_bottlenecks
+        if not exchange or not hasattr(self, "bottleneck"):
+            for layer in layers:
+                x = {name: self._run(name, layer, t, train, rngs) for name, t in x.items()}
+            return x
+        some = next(iter(x.values()))
+        shape = (some.shape[0], *self.bottleneck.shape[1:])
+        bottleneck = jnp.broadcast_to(self.bottleneck[...].astype(some.dtype), shape)
+        for layer in layers:
+            copies = []
+            for name, tokens in x.items():
+                joint = jnp.concatenate([tokens, bottleneck], 1)
+                joint = self._run(name, layer, joint, train, rngs)
+                x[name] = joint[:, : tokens.shape[1]]
+                copies.append(joint[:, tokens.shape[1] :])
+            bottleneck = sum(copies) / len(copies)
+        return x
+
+    def _joint(self, x: dict, layers: range, train: bool, rngs) -> dict:
+        joint = jnp.concatenate(list(x.values()), 1)
+        for layer in layers:
+            joint = self._run(next(iter(x)), layer, joint, train, rngs)
+        ends = [tokens.shape[1] for tokens in x.values()][:-1]
+        return dict(zip(x, jnp.split(joint, ends, axis=1), strict=True))
+
+    def _to_the_other(self, x: dict, layers: range, train: bool, rngs) -> dict:
+        for layer in layers:
+            after = {}
+            for name, own in x.items():
+                others = [tokens for other, tokens in x.items() if other != name]
+                joint = self._run(
+                    name, layer, jnp.concatenate([*others, own], 1), train, rngs
+                )
+                after[name] = joint[:, joint.shape[1] - own.shape[1] :]
+            x = after
+        return x

@@ -1,0 +1,207 @@
+"""Vision Transformer (ViT) over video tubelets or over the patches of each frame.
+
+Source: Dosovitskiy et al., arXiv:2010.11929; tubelets: Arnab et al., arXiv:2103.15691. It is the
+tower that MBT has for each modality.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from avt_jax.errors import UserError
+from avt_jax.models.layers import (
+    LayerNorm,
+    TransformerBlock,
+    block_runner,
+    check_drop_path,
+    drop_path_rates,
+    linear,
+)
+
+_POSITION_INIT = nnx.initializers.normal(stddev=0.02)
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """The config block of a ViT encoder.
+
+    Attributes:
+      dim: width.
+      depth: transformer blocks.
+      num_heads: attention heads.
+      mlp_ratio: hidden width of an MLP over its width.
+      patch_px: height and width of a patch.
+      tubelet_frames: frames of a patch; 1 takes the patches of each frame by itself.
+      drop_path: rate of the last block; grows linearly from 0.
+      remat: recompute blocks in the backward pass instead of storing their activations.
+    """
+
+    dim: int
+    depth: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    patch_px: int = 16
+    tubelet_frames: int = 2
+    drop_path: float = 0.0
+    remat: bool = False
+
+    def __post_init__(self):
+        check_tower("ViT's", self)
+
+
+def check_tower(whose: str, config) -> None:
+    """Refuses sizes of a tower of transformer blocks that cannot be built.
+
+    Args:
+      whose: such as "ViT's", for the message.
+      config: has num_heads, dim, patch_px, tubelet_frames and drop_path.
+
+    Raises:
+      UserError: names the value and what to give.
+    """
+    if config.num_heads < 1 or config.dim % config.num_heads:
+        raise UserError(
+            f"{whose} num_heads {config.num_heads} does not divide its dim {config.dim}."
+        )
+    for name in ("patch_px", "tubelet_frames"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{whose} {name} is {getattr(config, name)}; give 1 or more.")
+    check_drop_path(f"{whose} drop_path", config.drop_path)
+
+
+VARIANTS = {
+    "base": ViTConfig(dim=768, depth=12, num_heads=12),
+    # Trains from scratch on a CPU in minutes; not from a paper.
+    "tiny": ViTConfig(dim=64, depth=2, num_heads=4, mlp_ratio=3.0, patch_px=8),
+}
+
+
+class PatchTokens(nnx.Module):
+    """Cuts an input into patches, projects them and adds learned positions, with a class token.
+
+    Args:
+      size: (frames, height, width) of the input.
+      patch: (frames, height, width) of a patch; what does not fill a patch is left out.
+      dim: width of a token.
+      class_token: put a class token, with a position of its own, in front.
+      dtype: computation type.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, size: tuple[int, int, int], patch: tuple[int, int, int], dim: int, *,
+        class_token: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs,
+    ):
+        self.patch = patch
+        frames, rows, columns = (n // p for n, p in zip(size, patch, strict=True))
+        self.proj = linear(patch[0] * patch[1] * patch[2] * 3, dim, dtype=dtype, rngs=rngs)
+        if class_token:
+            self.cls_token = nnx.Param(jnp.zeros((1, 1, dim)))
+        length = class_token + frames * rows * columns
+        self.pos_embed = nnx.Param(_POSITION_INIT(rngs.params(), (1, length, dim)))
+
+    def __call__(self, x_bthwc: jax.Array) -> jax.Array:
+        """[b, t, h, w, 3] to [b, n, dim], row-major in (t, h, w), the class token first.
+
+        Raises:
+          ValueError: the input has another size than the model was built for.
+        """
+        b, t, h, w, c = x_bthwc.shape
+        pt, ph, pw = self.patch
+        nt, nh, nw = t // pt, h // ph, w // pw
+        x = x_bthwc[:, : nt * pt, : nh * ph, : nw * pw].astype(self.proj.dtype)
+        x = x.reshape(b, nt, pt, nh, ph, nw, pw, c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+        x = self.proj(x.reshape(b, nt * nh * nw, pt * ph * pw * c))
+        if hasattr(self, "cls_token"):
+            cls = jnp.broadcast_to(self.cls_token[...].astype(x.dtype), (b, 1, x.shape[-1]))
+            x = jnp.concatenate([cls, x], 1)
+        if x.shape[1] != self.pos_embed.shape[1]:
+            raise ValueError(
+                f"an input of shape {x_bthwc.shape} makes {x.shape[1]} tokens, but the model has "
+                f"positions for {self.pos_embed.shape[1]}; models.posemb adapts positions"
+            )
+        return x + self.pos_embed[...].astype(x.dtype)
+
+
+def tower_blocks(config, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.List:
+    """The transformer blocks of a ViT tower: tanh GELU, growing drop path.
+
+    Args:
+      config: has dim, depth, num_heads, mlp_ratio and drop_path.
+      dtype: computation type.
+      rngs: for the initial weights.
+    """
+    return nnx.List(
+        [
+            TransformerBlock(
+                config.dim, config.num_heads, mlp_ratio=config.mlp_ratio, drop_path=rate,
+                tanh_gelu=True, dtype=dtype, rngs=rngs,
+            )
+            for rate in drop_path_rates(config.drop_path, config.depth)
+        ]
+    )
+
+
+class ViT(nnx.Module):
+    """ViT over clips of one fixed size.
+
+    Args:
+      config: sizes and options.
+      num_frames: frames of the input.
+      frame_size_px: height and width of the input.
+      num_classes: classes of the head; None leaves the head out (an encoder).
+      dtype: computation type; parameters are float32.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self, config: ViTConfig, *, num_frames: int, frame_size_px: int,
+        num_classes: int | None = None, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+    ):
+        self.config = config
+        self.embed = PatchTokens(
+            (num_frames, frame_size_px, frame_size_px),
+            (config.tubelet_frames, config.patch_px, config.patch_px),
+            config.dim, dtype=dtype, rngs=rngs,
+        )
+        self.blocks = tower_blocks(config, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(config.dim)
+        if num_classes is not None:
+            self.head = linear(config.dim, num_classes, dtype=dtype, rngs=rngs)
+
+    @property
+    def width(self) -> int:
+        """Width of the features."""
+        return self.config.dim
+
+    def all_tokens(
+        self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[b, t, h, w, 3] normalised video to [b, 1 + n, d]: cls, patches, after the norm."""
+        run = block_runner(self.config.remat)
+        x = self.embed(video_bthwc)
+        for block in self.blocks:
+            x = run(block, x, train, rngs)
+        return self.norm(x)
+
+    def tokens(
+        self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """The patches' tokens [b, n, d]; cls took part in attention and ends here."""
+        return self.all_tokens(video_bthwc, train=train, rngs=rngs)[:, 1:]
+
+    def features(
+        self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[b, d]: the class token, what the head reads."""
+        return self.all_tokens(video_bthwc, train=train, rngs=rngs)[:, 0]
+
+    def __call__(
+        self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
+        """[b, t, h, w, 3] normalised video to logits [b, y]; needs `num_classes`."""
+        return self.head(self.features(video_bthwc, train=train, rngs=rngs))
