@@ -1,0 +1,81 @@
+"""Released weights of UniFormer, AST, ViT and MBT in our models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from avt_jax import tree
+from avt_jax.conversion import ast, mapping, mbt, uniformer, vit
+from avt_jax.errors import UserError, nearest
+
+# name -> module with `build` and `rules`. A new kind of weights is one line here.
+KINDS = {"uniformer": uniformer, "ast": ast, "vit": vit, "mbt": mbt}
+
+
+def convert(
+    name: str, state_dict: Mapping[str, np.ndarray], config: Any, *, dtype: Any = None
+) -> tuple[tree.Skeleton, dict[str, np.ndarray], list[str]]:
+    """Official weights to flat variables of ours.
+
+    Args:
+      name: "uniformer", "ast", "vit" or "mbt".
+      state_dict: {official name: array}.
+      config: the model's config dataclass; it has to describe the weights.
+      dtype: of parameters and computation; None is float64 where `jax_enable_x64` is on, else
+        float32.
+
+    Returns:
+      (skeleton, variables, left_out): the model's structure; {path: array}, parameters and
+      statistics together; the official names that have no use here.
+
+    Raises:
+      UserError: an unknown name, or weights that do not fit: what is missing, left over or of
+        another shape is listed.
+    """
+    if name not in KINDS:
+        raise UserError(f"{name!r} is no kind of weights{nearest(name, KINDS)}; give one of "
+                        f"{', '.join(KINDS)}.")
+    kind = KINDS[name]
+    if dtype is None:
+        dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
+    skeleton = tree.Skeleton(lambda: kind.build(config, state_dict, dtype))
+    shapes = {path: leaf.shape for path, leaf in (skeleton.params | skeleton.stats).items()}
+    variables, left_out = mapping.convert(kind.rules(config, state_dict), state_dict, shapes)
+    return skeleton, {path: value.astype(dtype) for path, value in variables.items()}, left_out
+
+
+def from_state_dict(
+    name: str, state_dict: Mapping[str, np.ndarray], config: Any, *, dtype: Any = None
+) -> nnx.Module:
+    """A model with official weights, in evaluation mode.
+
+    Number of classes and positions are those of the weights. Intermediate results come from the
+    model's own methods: `UniFormer.stages` and `features`, `AST.all_tokens` and `features`,
+    `ViT.all_tokens`, `MBT.encode` and `fuse`.
+
+    Args:
+      name: "uniformer", "ast", "vit" or "mbt".
+      state_dict: {official name: array}; for mbt, names are `/`-joined Flax paths.
+      config: `UniFormerConfig`, `ASTConfig`, `ViTConfig` or `MBTConfig`, describing the weights.
+      dtype: of parameters and computation; None is float64 where `jax_enable_x64` is on, else
+        float32.
+
+    Returns:
+      The module: `uniformer(video_bthwc)`, `ast(fbank_bsf)`, `vit(video_bthwc)` and
+      `mbt(video_bthwc, spectrogram)` give logits [b, y].
+
+    Raises:
+      UserError: weights that do not fit the config; what is missing, left over or of another shape
+        is listed.
+    """
+    skeleton, variables, _ = convert(name, state_dict, config, dtype=dtype)
+    variables = jax.device_put(variables)
+    return skeleton.merge(
+        {path: variables[path] for path in skeleton.params},
+        {path: variables[path] for path in skeleton.stats},
+    )

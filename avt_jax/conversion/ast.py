@@ -1,0 +1,96 @@
+"""AST's weights: the authors' files, DeiT's for ImageNet, and Hugging Face's names for both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from avt_jax.conversion.mapping import Rule, dense_rules, first_axis, norm_rules, token_count
+from avt_jax.models.ast import AST, ASTConfig
+
+_PATCH = 16
+_POSITIONS = (
+    "v.pos_embed", "pos_embed", "embeddings.position_embeddings",
+    "audio_spectrogram_transformer.embeddings.position_embeddings",
+)
+
+
+def build(config: ASTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> AST:
+    """The model that the weights are of; without a head where they have none."""
+    # Only the number of positions matters to the model: one row of as many patches.
+    columns = max((token_count(state_dict, *_POSITIONS) or 0) - 2, 1)
+    return AST(
+        config,
+        mel_bins=_PATCH,
+        num_frames=_PATCH + (columns - 1) * config.strides[1],
+        num_classes=first_axis(state_dict, "mlp_head.1.weight", "classifier.dense.weight"),
+        dtype=jnp.dtype(dtype),
+        rngs=nnx.Rngs(0),
+    )
+
+
+def rules(config: ASTConfig, state_dict: Mapping[str, np.ndarray]) -> list[Rule]:
+    """Official name to path, in the dialect of the names."""
+    del config
+    if any("embeddings.cls_token" in name for name in state_dict):
+        return _hugging_face()
+    return _official()
+
+
+def _official() -> list[Rule]:
+    v = r"(?:v\.)?"  # DeiT's own files have no prefix
+    block = rf"{v}(blocks\.\d+)"
+    return [
+        Rule(rf"{v}(cls_token|dist_token|pos_embed)", r"\1"),
+        Rule(rf"{v}patch_embed\.proj\.weight", "patch_embed.kernel", patch_kernel),
+        Rule(rf"{v}patch_embed\.proj\.bias", "patch_embed.bias"),
+        *norm_rules(rf"{block}\.(norm[12])", r"\1.\2"),
+        *dense_rules(rf"{block}\.attn\.(qkv|proj)", r"\1.attn.\2"),
+        *dense_rules(rf"{block}\.mlp\.(fc[12])", r"\1.mlp.\2"),
+        *norm_rules(rf"{v}norm", "norm"),
+        # DeiT's two ImageNet heads, which AST carries along and never calls.
+        Rule(rf"{v}(head|head_dist)\.(weight|bias)", None),
+        *norm_rules(r"mlp_head\.0", "head_norm"),
+        *dense_rules(r"mlp_head\.1", "head"),
+    ]
+
+
+def _hugging_face() -> list[Rule]:
+    # Files say encoder.layer.N.attention.attention.query; transformers 5 in memory says
+    # layers.N.attention.q_proj. The model without a head has no prefix.
+    v = r"(?:audio_spectrogram_transformer\.)?"
+    block = rf"{v}(?:encoder\.layer|layers)\.(\d+)"
+    one_of_three = [
+        rule
+        for i, (old, new) in enumerate((("query", "q"), ("key", "k"), ("value", "v")))
+        for rule in dense_rules(
+            rf"{block}\.attention\.(?:attention\.{old}|{new}_proj)", r"blocks.\1.attn.qkv", (i, 3)
+        )
+    ]
+    return [
+        Rule(rf"{v}embeddings\.cls_token", "cls_token"),
+        Rule(rf"{v}embeddings\.distillation_token", "dist_token"),
+        Rule(rf"{v}embeddings\.position_embeddings", "pos_embed"),
+        Rule(rf"{v}embeddings\.patch_embeddings\.projection\.weight", "patch_embed.kernel",
+             patch_kernel),
+        Rule(rf"{v}embeddings\.patch_embeddings\.projection\.bias", "patch_embed.bias"),
+        *one_of_three,
+        *dense_rules(rf"{block}\.attention\.(?:output\.dense|o_proj)", r"blocks.\1.attn.proj"),
+        *dense_rules(rf"{block}\.(?:intermediate\.dense|mlp\.fc1)", r"blocks.\1.mlp.fc1"),
+        *dense_rules(rf"{block}\.(?:output\.dense|mlp\.fc2)", r"blocks.\1.mlp.fc2"),
+        *norm_rules(rf"{block}\.layernorm_before", r"blocks.\1.norm1"),
+        *norm_rules(rf"{block}\.layernorm_after", r"blocks.\1.norm2"),
+        *norm_rules(rf"{v}layernorm", "norm"),
+        *norm_rules(r"classifier\.layernorm", "head_norm"),
+        *dense_rules(r"classifier\.dense", "head"),
+    ]
+
+
+def patch_kernel(array: np.ndarray) -> np.ndarray:
+    """[d, 1 or 3, h, w] to [h, w, 1, d]; RGB is summed, as AST does with DeiT's kernel."""
+    if array.ndim != 4:
+        raise ValueError(f"expected [d, channels, h, w], got {array.shape}")
+    return array.sum(1, keepdims=True).transpose(2, 3, 1, 0)

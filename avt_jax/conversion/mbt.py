@@ -1,0 +1,61 @@
+"""MBT's weights as Scenic's Flax model names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from avt_jax.conversion.mapping import Rule, first_axis, token_count, vector
+from avt_jax.conversion.vit import block_rules, embedding_rules, norm_rules
+from avt_jax.models.mbt import MBT, MBTConfig
+
+# A converted model has one label set, of this name.
+LABEL_SET = "label"
+_POSITIONS = "Transformer/posembed_input{}/pos_embedding"
+
+
+def build(config: MBTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> MBT:
+    """The model that the weights are of."""
+    classes = first_axis(state_dict, "output_projection/bias")
+    class_token = config.classifier == "token"
+    # Only the number of positions matters to the model: that many frames, or rows, of one patch.
+    video, audio = (
+        max((token_count(state_dict, _POSITIONS.format(suffix)) or 0) - class_token, 1)
+        for suffix in ("", "_spectrogram")
+    )
+    return MBT(
+        config,
+        num_classes={} if classes is None else {LABEL_SET: classes},
+        num_frames=config.tubelet_frames * video,
+        frame_size_px=config.patch_px,
+        fbank_frames=config.patch_px * audio,
+        mel_bins=config.patch_px,
+        dtype=jnp.dtype(dtype),
+        rngs=nnx.Rngs(0),
+    )
+
+
+def rules(config: MBTConfig, state_dict: Mapping[str, np.ndarray]) -> list[Rule]:
+    """Flax name to path; the original calls video rgb and gives it no suffix."""
+    del state_dict
+    table = [
+        Rule(r"bottleneck", "bottleneck"),
+        *norm_rules("Transformer/encoder_norm", "norm"),
+        Rule(r"output_projection/kernel", f"heads.{LABEL_SET}.kernel"),
+        Rule(r"output_projection/bias", f"heads.{LABEL_SET}.bias", vector),
+    ]
+    square = (config.patch_px, config.patch_px)
+    for name, suffix, patch in (
+        ("video", "", (config.tubelet_frames, *square)),
+        ("audio", "_spectrogram", (1, *square)),
+    ):
+        table += [
+            Rule(f"cls{suffix.removeprefix('_')}", f"{name}.embed.cls_token"),
+            Rule(_POSITIONS.format(suffix), f"{name}.embed.pos_embed"),
+            *embedding_rules(f"embedding{suffix}", f"{name}.embed", patch),
+            *block_rules(rf"Transformer/encoderblock_(\d+){suffix}", rf"{name}.blocks.\1"),
+        ]
+    return table

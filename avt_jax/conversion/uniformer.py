@@ -1,0 +1,74 @@
+"""UniFormer's official weights: 3-D (Kinetics) as they are, 2-D (ImageNet) inflated in time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from avt_jax.conversion.mapping import Rule, dense_rules, first_axis, norm_rules, vector
+from avt_jax.models.uniformer import UniFormer, UniFormerConfig
+
+
+def build(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray], dtype) -> UniFormer:
+    """The model that the weights are of; without a head where they have none."""
+    return UniFormer(
+        config, num_classes=first_axis(state_dict, "head.weight"), dtype=jnp.dtype(dtype),
+        rngs=nnx.Rngs(0),
+    )
+
+
+def rules(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray]) -> list[Rule]:
+    """Official name to path; ours are the official module names with slashes."""
+    later = partial(patches, kernel=(3 if config.std else 1, 2, 2))
+    local, whole = r"(blocks[12]\.\d+)", r"(blocks[34]\.\d+)"
+    batch_norms = r"(blocks[12]\.\d+\.norm[12]|norm)"
+    return [
+        Rule(r"patch_embed1\.proj\.weight", "patch_embed1.proj.kernel",
+             partial(patches, kernel=(3, 4, 4))),
+        Rule(r"(patch_embed[234])\.proj\.weight", r"\1.proj.kernel", later),
+        Rule(r"(patch_embed\d)\.proj\.bias", r"\1.proj.bias", vector),
+        *norm_rules(r"(patch_embed\d\.norm)", r"\1"),
+        Rule(r"(blocks\d\.\d+)\.pos_embed\.weight", r"\1.pos_embed.kernel",
+             partial(depthwise, size=3)),
+        Rule(r"(blocks\d\.\d+)\.pos_embed\.bias", r"\1.pos_embed.bias", vector),
+        Rule(rf"{local}\.attn\.weight", r"\1.attn.kernel", partial(depthwise, size=5)),
+        Rule(rf"{local}\.attn\.bias", r"\1.attn.bias", vector),
+        *dense_rules(rf"{local}\.(conv[12])", r"\1.\2"),
+        *norm_rules(batch_norms, r"\1"),
+        Rule(rf"{batch_norms}\.running_(mean|var)", r"\1.\2", vector),
+        # How many batches the statistics have seen: the momentum does not depend on it.
+        Rule(rf"{batch_norms}\.num_batches_tracked", None),
+        *norm_rules(rf"{whole}\.(norm1|norm2|t_norm)", r"\1.\2"),
+        *dense_rules(rf"{whole}\.(t_attn|attn)\.(qkv|proj)", r"\1.\2.\3"),
+        *dense_rules(r"(blocks\d\.\d+)\.mlp\.(fc[12])", r"\1.mlp.\2"),
+        *dense_rules(r"head", "head"),
+    ]
+
+
+def inflate(array: np.ndarray, frames: int) -> np.ndarray:
+    """[out, in, h, w] to [out, in, frames, h, w] with the same sum over time; 5-D stays."""
+    if array.ndim == 5:
+        return array
+    if array.ndim != 4:
+        raise ValueError(f"expected a 2-D or 3-D convolution, got {array.shape}")
+    return np.repeat(array[:, :, None], frames, axis=2) / np.asarray(frames, array.dtype)
+
+
+def patches(array: np.ndarray, *, kernel: tuple[int, int, int]) -> np.ndarray:
+    """[out, in, t, h, w] to [t h w in, out]."""
+    array = inflate(array, kernel[0])
+    if array.shape[2:] != kernel:
+        raise ValueError(f"expected a kernel of {kernel}, got {array.shape[2:]}")
+    return array.transpose(2, 3, 4, 1, 0).reshape(-1, array.shape[0])
+
+
+def depthwise(array: np.ndarray, *, size: int) -> np.ndarray:
+    """[c, 1, t, h, w] to [t, h, w, c]."""
+    array = inflate(array, size)
+    if array.shape[1:] != (1, size, size, size):
+        raise ValueError(f"expected a depthwise kernel of {size}^3, got {array.shape}")
+    return array[:, 0].transpose(1, 2, 3, 0)

@@ -1,0 +1,131 @@
+"""ViT's augreg weights, and the Flax names that MBT shares with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from avt_jax.conversion.mapping import Rule, first_axis, token_count, vector
+from avt_jax.models.vit import ViT, ViTConfig
+
+_POSITIONS = "Transformer/posembed_input/pos_embedding"
+
+
+def build(config: ViTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> ViT:
+    """The model that the weights are of; without a head where they have none."""
+    # Only the number of positions matters to the model: that many frames of one patch each.
+    patches = max((token_count(state_dict, _POSITIONS) or 0) - 1, 1)
+    return ViT(
+        config,
+        num_frames=config.tubelet_frames * patches,
+        frame_size_px=config.patch_px,
+        num_classes=None if _has_pre_logits(state_dict) else first_axis(state_dict, "head/bias"),
+        dtype=jnp.dtype(dtype),
+        rngs=nnx.Rngs(0),
+    )
+
+
+def rules(config: ViTConfig, state_dict: Mapping[str, np.ndarray]) -> list[Rule]:
+    """Flax name to path."""
+    patch = (config.tubelet_frames, config.patch_px, config.patch_px)
+    head = [Rule(r"head/kernel", "head.kernel"), Rule(r"head/bias", "head.bias", vector)]
+    if _has_pre_logits(state_dict):
+        # A hidden layer before the head, which only ImageNet-21k's classes have any use for.
+        head = [Rule(r"(pre_logits|head)/(kernel|bias)", None)]
+    return [
+        Rule(r"cls", "embed.cls_token"),
+        Rule(_POSITIONS, "embed.pos_embed"),
+        *embedding_rules("embedding", "embed", patch),
+        *block_rules(r"Transformer/encoderblock_(\d+)", r"blocks.\1"),
+        *norm_rules("Transformer/encoder_norm", "norm"),
+        *head,
+    ]
+
+
+def _has_pre_logits(state_dict: Mapping[str, np.ndarray]) -> bool:
+    return any(name.startswith("pre_logits/") for name in state_dict)
+
+
+def norm_rules(source: str, target: str) -> list[Rule]:
+    """LayerNorm of Flax: scale and bias."""
+    return [Rule(f"{source}/{leaf}", f"{target}.{leaf}", vector) for leaf in ("scale", "bias")]
+
+
+def embedding_rules(source: str, target: str, patch: tuple[int, int, int]) -> list[Rule]:
+    """A convolution whose stride is its kernel, to a product with flattened patches.
+
+    Args:
+      source: regular expression of the module's name.
+      target: path template of `PatchTokens`.
+      patch: (frames, height, width) that the target's patches have.
+    """
+    return [
+        Rule(f"{source}/kernel", f"{target}.proj.kernel", partial(patch_kernel, patch=patch)),
+        Rule(f"{source}/bias", f"{target}.proj.bias", vector),
+    ]
+
+
+def block_rules(source: str, target: str) -> list[Rule]:
+    """A pre-norm transformer block of ViT in Flax.
+
+    Sub-modules are numbered by kind in MBT (LayerNorm_0, LayerNorm_1) and by position in ViT
+    (LayerNorm_0, LayerNorm_2); the names below take both.
+    """
+    attention = rf"{source}/MultiHeadDotProductAttention_\d"
+    qkv = [
+        rule
+        for i, name in enumerate(("query", "key", "value"))
+        for rule in (
+            Rule(f"{attention}/{name}/kernel", f"{target}.attn.qkv.kernel", heads_out, (i, 3)),
+            Rule(f"{attention}/{name}/bias", f"{target}.attn.qkv.bias", np.ravel, (i, 3)),
+        )
+    ]
+    mlp = [
+        rule
+        for number, ours in (("0", "fc1"), ("1", "fc2"))
+        for rule in (
+            Rule(rf"{source}/MlpBlock_\d/Dense_{number}/kernel", f"{target}.mlp.{ours}.kernel"),
+            Rule(rf"{source}/MlpBlock_\d/Dense_{number}/bias", f"{target}.mlp.{ours}.bias"),
+        )
+    ]
+    return [
+        *norm_rules(f"{source}/LayerNorm_0", f"{target}.norm1"),
+        *norm_rules(f"{source}/LayerNorm_[12]", f"{target}.norm2"),
+        *qkv,
+        Rule(f"{attention}/out/kernel", f"{target}.attn.proj.kernel", heads_in),
+        Rule(f"{attention}/out/bias", f"{target}.attn.proj.bias", vector),
+        *mlp,
+    ]
+
+
+def heads_out(array: np.ndarray) -> np.ndarray:
+    """[d, heads, head width] to [d, d]."""
+    if array.ndim != 3:
+        raise ValueError(f"expected [d, heads, head width], got {array.shape}")
+    return array.reshape(array.shape[0], -1)
+
+
+def heads_in(array: np.ndarray) -> np.ndarray:
+    """[heads, head width, d] to [d, d]."""
+    if array.ndim != 3:
+        raise ValueError(f"expected [heads, head width, d], got {array.shape}")
+    return array.reshape(-1, array.shape[-1])
+
+
+def patch_kernel(array: np.ndarray, *, patch: tuple[int, int, int]) -> np.ndarray:
+    """[(t,) h, w, 3, d] to [t h w 3, d]; a 2-D kernel looks at the central frame of a tubelet.
+
+    Source: ViViT's central-frame initialisation (arXiv:2103.15691, sec. 3.4), as in MBT.
+    """
+    if array.ndim == 4:
+        frames = np.zeros((patch[0], *array.shape), array.dtype)
+        frames[patch[0] // 2] = array
+        array = frames
+    if array.ndim != 5 or array.shape[:4] != (*patch, 3):
+        raise ValueError(f"expected a kernel of {patch} over RGB, got {array.shape}")
+    return array.reshape(math.prod(array.shape[:4]), array.shape[4])
