@@ -52,6 +52,9 @@ def get_config() -> ConfigDict:
                 video_encoder=dict(name="uniformer", variant="S", drop_path=0.1, remat=False),
                 audio_encoder=dict(name="ast", variant="base", stride=16, drop_path=0.1),
             ),
+            # avt_jax.conversion.initial.InitConfig: where training starts from, "" for random
+            # weights; folders that `avt convert` wrote, for `model` also a run folder.
+            init=dict(video="", audio="", model=""),
             # avt_jax.losses.objective.ObjectiveConfig
             losses=dict(
                 weights=dict(classification=1.0, contrastive=0.5),
@@ -91,18 +94,59 @@ def get_config() -> ConfigDict:
     )
 
 
+def mbt(config: ConfigDict) -> ConfigDict:
+    """Replaces the model by MBT-Base and the training by its published recipe (arXiv:2107.00135).
+
+    8 frames and 8 s of sound; bottleneck from layer 8. The recipe's mixup is not here.
+    """
+    # avt_jax.models.mbt.MBTConfig
+    config.model = ConfigDict(
+        dict(
+            name="mbt",
+            modalities="av",
+            dim=768,
+            depth=12,
+            num_heads=12,
+            mlp_ratio=4.0,
+            patch_px=16,
+            tubelet_frames=1,
+            fusion="bottleneck",
+            fusion_layer=8,
+            num_bottleneck=4,
+            share_encoder=False,
+            classifier="token",
+            test_with_bottlenecks=True,
+            drop_path=0.3,
+            remat=False,
+            precision="bfloat16",
+        )
+    )
+    config.data.update(
+        num_frames=8, clip_sec=8.0, video_mean=(0.5, 0.5, 0.5), video_std=(0.5, 0.5, 0.5)
+    )
+    config.losses.update(
+        weights=ConfigDict(dict(classification=1.0, contrastive=0.0)), label_smoothing=0.3
+    )
+    config.optimizer.update(
+        name="sgd", lr=0.5, warmup_epochs=2.5, warmup_lr=0.0, min_lr=0.0, weight_decay=0.0
+    )
+    config.train.update(batch_size=64, eval_batch_size=64, epochs=50.0)
+    return config
+
+
 def tiny(config: ConfigDict) -> ConfigDict:
     """Shrinks the model to one that a CPU trains from scratch in minutes."""
-    config.model.update(
-        dim=64, num_heads=4, mlp_ratio=3.0, num_blocks=2, projection_dim=64, precision="float32"
-    )
+    shared = dict(dim=64, num_heads=4, mlp_ratio=3.0, drop_path=0.0, precision="float32")
+    if config.model.name == "mbt":
+        config.model.update(depth=4, fusion_layer=2, **shared)
+        return config
+    config.model.update(num_blocks=2, projection_dim=64, **shared)
     config.model.video_encoder = ConfigDict(
         dict(name="uniformer", variant="tiny", drop_path=0.0, remat=False)
     )
     config.model.audio_encoder = ConfigDict(
         dict(name="ast", variant="tiny", stride=16, drop_path=0.0)
     )
-    config.model.drop_path = 0.0
     return config
 
 

@@ -2,12 +2,15 @@
 
 Reproduces: arXiv:2401.04154, Kinetics-Sounds (K = L = 4, batch 32 to 40, lr 1e-4, loss weight 0.5
   for the contrastive term). The paper trains 50 to 300 epochs by data set; 100 here is our choice.
-Expects: the paper claims 8 points over MBT's 85.0 top-1, from pre-trained encoders. From
-  scratch, as this recipe runs now, less is to be expected; not yet measured here.
+Expects: the paper claims 8 points over MBT's 85.0 top-1, from pre-trained encoders; not
+  yet measured here.
 Needs: an accelerator with bfloat16; hours not yet measured. 32 classes of Kinetics-400.
 Run:
+  avt convert uniformer --source uniformer_base_k400_16x4.pth --out weights/uniformer
+  avt convert ast --source audioset_10_10_0.4593.pth --out weights/ast
   avt extract --manifest clips.csv --out shards
-  avt train --config kinetics_sounds --workdir runs/ks --config.data.path=shards
+  avt train --config kinetics_sounds --workdir runs/ks --config.data.path=shards \
+      --config.init.video=weights/uniformer --config.init.audio=weights/ast
 """
 
 from configs import common

@@ -14,9 +14,11 @@ COMMANDS = {
     "manifest": "turn a folder of class folders into a manifest (clips.csv)",
     "extract": "decode the clips of a manifest into shards",
     "inspect": "counts, durations and a contact sheet of a shard folder",
+    "convert": "turn released weights into a folder that a training can start from",
     "train": "train a model from a config",
     "evaluate": "accuracy, confusion matrix and curves of a trained model",
     "predict": "classify video files with a trained model",
+    "profile": "parameters, FLOPs and memory of a config's model, part by part",
 }
 
 

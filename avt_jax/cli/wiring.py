@@ -19,6 +19,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avt_jax import axes, tree
+from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
+from avt_jax.conversion.store import is_converted, read_converted
 from avt_jax.data import pipeline, records
 from avt_jax.data.config import DataConfig
 from avt_jax.data.generated import is_generated, open_generated
@@ -26,19 +28,20 @@ from avt_jax.errors import UserError
 from avt_jax.evaluation import classification
 from avt_jax.inference.load import input_spec, normalisation
 from avt_jax.losses.objective import Objective, ObjectiveConfig
-from avt_jax.models.build import build_model, projects
+from avt_jax.models.build import InputSpec, build_model, projects
 from avt_jax.models.forward import make_predict
 from avt_jax.training import mesh as meshes
 from avt_jax.training import run_folder
-from avt_jax.training.checkpoint import Checkpointer
+from avt_jax.training.checkpoint import Checkpointer, has_checkpoint, load_run
 from avt_jax.training.loop import Schedule, TrainConfig, fit
 from avt_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
-from avt_jax.training.state import TrainState, init_sharded
+from avt_jax.training.state import TrainState, init_sharded, with_variables
 from avt_jax.training.step import jit_train_step, make_train_step
 from avt_jax.training.writer import MetricWriter
 
 BLOCKS = {
     "data": DataConfig,
+    "init": InitConfig,
     "losses": ObjectiveConfig,
     "optimizer": OptimizerConfig,
     "train": TrainConfig,
@@ -51,6 +54,7 @@ class Parts:
     """The config's blocks as checked dataclasses, and what they describe."""
 
     data: DataConfig
+    init: InitConfig
     losses: ObjectiveConfig
     optimizer: OptimizerConfig
     train: TrainConfig
@@ -150,10 +154,14 @@ def train(config: ConfigDict, workdir: Path) -> None:
         skeleton, objective, optimizer, normalisation(parts.data), ema_decay=ema_decay
     )
     evaluate = make_evaluate(skeleton, parts, splits, mesh)
+    starting, said = {}, []
+    if not has_checkpoint(workdir):
+        starting, said = starting_variables(parts.init, skeleton, input_spec(parts.data))
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state, shardings = init_sharded(
         build, optimizer, init_key, with_ema=ema_decay > 0, mesh=mesh, rules=parts.mesh.rules
     )
+    state = with_variables(state, shardings, starting)
     # Nothing is written before everything that can be wrong in the config has been looked at.
     run_folder.prepare(workdir, config.to_dict(), splits.info, mesh)
     keep = dict(keep_last=parts.train.keep_last, keep_best=parts.train.keep_best)
@@ -164,6 +172,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
         if restored:
             state, position = restored
             batches.set_state(position)
+        print(*said, sep="\n", end="\n" if said else "")
         _announce(workdir, splits, schedule, objective, state, mesh)
         fit(
             state,
@@ -188,6 +197,47 @@ def model_builder(
     """PRNG key -> model, for the shapes that the data config gives."""
     spec = input_spec(data)
     return lambda key: build_model(block, num_classes=classes, input=spec, rngs=nnx.Rngs(key))
+
+
+def starting_variables(
+    init: InitConfig, skeleton: tree.Skeleton, spec: InputSpec
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Reads the weights that a training starts from.
+
+    Args:
+      init: which folders.
+      skeleton: of the model to train.
+      spec: the shape of what it reads.
+
+    Returns:
+      ({path: array}, one line for each folder: what was done with it).
+
+    Raises:
+      UserError: a folder that cannot be read, or weights that do not fit; names the field.
+    """
+    model = skeleton.merge(skeleton.params, skeleton.stats)
+    variables, said = {}, []
+    for name in ("model", "audio", "video"):
+        folder = getattr(init, name)
+        if not folder:
+            continue
+        try:
+            if name == "model":
+                found, what = model_variables(_whole_model(folder), model)
+            else:
+                found, what = encoder_variables(read_converted(folder), model, name, spec)
+        except UserError as error:
+            raise UserError(f"config.init.{name}={folder}: {error}") from error
+        variables |= found
+        said.append(f"starting from {folder}: {what}")
+    return variables, said
+
+
+def _whole_model(folder: str) -> dict[str, np.ndarray]:
+    if is_converted(folder):
+        return read_converted(folder).variables
+    run = load_run(folder)
+    return {**run.params, **run.stats}
 
 
 def make_evaluate(

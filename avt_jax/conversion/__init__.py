@@ -13,8 +13,20 @@ from avt_jax import tree
 from avt_jax.conversion import ast, mapping, mbt, uniformer, vit
 from avt_jax.errors import UserError, nearest
 
-# name -> module with `build` and `rules`. A new kind of weights is one line here.
+# name -> module with `infer`, `grid`, `build` and `rules`. A new kind of weights is one line here.
 KINDS = {"uniformer": uniformer, "ast": ast, "vit": vit, "mbt": mbt}
+
+
+def check_kind(name: str) -> None:
+    """Refuses an unknown kind of weights.
+
+    Raises:
+      UserError: names the nearest known one.
+    """
+    if name not in KINDS:
+        raise UserError(
+            f"{name!r} is no kind of weights{nearest(name, KINDS)}; give one of {', '.join(KINDS)}."
+        )
 
 
 def convert(
@@ -37,9 +49,7 @@ def convert(
       UserError: an unknown name, or weights that do not fit: what is missing, left over or of
         another shape is listed.
     """
-    if name not in KINDS:
-        raise UserError(f"{name!r} is no kind of weights{nearest(name, KINDS)}; give one of "
-                        f"{', '.join(KINDS)}.")
+    check_kind(name)
     kind = KINDS[name]
     if dtype is None:
         dtype = np.float64 if jax.config.jax_enable_x64 else np.float32

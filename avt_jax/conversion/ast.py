@@ -2,20 +2,84 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from avt_jax.conversion.mapping import Rule, dense_rules, first_axis, norm_rules, token_count
-from avt_jax.models.ast import AST, ASTConfig
+from avt_jax.conversion.mapping import (
+    Rule,
+    block_count,
+    dense_rules,
+    first_axis,
+    norm_rules,
+    ratio,
+    token_count,
+)
+from avt_jax.errors import UserError
+from avt_jax.models.ast import AST, ASTConfig, patch_grid
 
 _PATCH = 16
+_MEL_BINS = 128
 _POSITIONS = (
     "v.pos_embed", "pos_embed", "embeddings.position_embeddings",
     "audio_spectrogram_transformer.embeddings.position_embeddings",
 )
+
+
+def infer(state_dict: Mapping[str, np.ndarray]) -> ASTConfig:
+    """The config that official weights are of; heads are taken to be 64 wide, as all released are.
+
+    The stride is 10, as in all released weights, unless the positions only fill rows of stride 16.
+
+    Raises:
+      KeyError: a name that all ASTs have is missing.
+    """
+    dim = np.shape(_one(state_dict, ".cls_token"))[-1]
+    hidden = len(_one(state_dict, ".0.mlp.fc1.weight", ".0.intermediate.dense.weight"))
+    config = ASTConfig(
+        dim=dim,
+        depth=block_count(state_dict, r".*(?:blocks|layers?)\.(\d+)\."),
+        num_heads=max(dim // 64, 1),
+        mlp_ratio=ratio(hidden, dim),
+        stride=10,
+    )
+    patches = (token_count(state_dict, *_POSITIONS) or 0) - 2
+    if patches % patch_grid(_PATCH, _MEL_BINS, config)[0]:
+        config = dataclasses.replace(config, stride=16)
+    return config
+
+
+def _one(state_dict: Mapping[str, np.ndarray], *endings: str) -> np.ndarray:
+    for name, array in state_dict.items():
+        if f".{name}".endswith(endings):
+            return array
+    raise KeyError(endings[0].lstrip("."))
+
+
+def grid(
+    config: ASTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int
+) -> tuple[int, int]:
+    """Patches along (frequency, time) that the positions are for.
+
+    Raises:
+      UserError: the number of positions does not fit the mel bins and strides.
+    """
+    patches = (token_count(state_dict, *_POSITIONS) or 0) - 2
+    if "cls_token" in state_dict and "mlp_head.1.weight" not in state_dict:
+        side = math.isqrt(max(patches, 0))  # DeiT's own: a square picture
+        if side and side * side == patches:
+            return side, side
+    rows = patch_grid(_PATCH, mel_bins, config)[0]
+    if patches < rows or patches % rows:
+        raise UserError(
+            f"{patches} positions do not fill rows of {rows} patches, which {mel_bins} mel bins "
+            f"make with stride {config.stride}; give --mel-bins or --set stride=... of the weights."
+        )
+    return rows, patches // rows
 
 
 def build(config: ASTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> AST:

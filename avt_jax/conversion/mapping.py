@@ -59,7 +59,7 @@ def convert(
     found: dict[str, list[np.ndarray | None]] = {}
     left_out, unknown, misfits = [], [], []
     for name, array in state_dict.items():
-        rule, path = _place(rules, name)
+        rule, path = place(rules, name)
         if rule is None or (path is not None and path not in shapes):
             unknown.append(name)
             continue
@@ -95,7 +95,8 @@ def _transformed(rule: Rule, array: np.ndarray) -> np.ndarray:
         return np.empty(0)  # of no shape that a leaf has: reported as a misfit
 
 
-def _place(rules: Sequence[Rule], name: str) -> tuple[Rule | None, str | None]:
+def place(rules: Sequence[Rule], name: str) -> tuple[Rule | None, str | None]:
+    """(rule, path) of an official name; no rule: unknown; no path: left out on purpose."""
     for rule in rules:
         match = re.fullmatch(rule.source, name)
         if match:
@@ -180,3 +181,17 @@ def dense(array: np.ndarray) -> np.ndarray:
     if array.ndim < 2 or any(size != 1 for size in array.shape[2:]):
         raise ValueError(f"expected [out, in], got {array.shape}")
     return array.reshape(array.shape[:2]).T
+
+
+def block_count(state_dict: Mapping[str, np.ndarray], pattern: str) -> int:
+    """How many blocks there are: one more than the highest number that `pattern`'s group finds."""
+    found = (re.match(pattern, name) for name in state_dict)
+    # A name may claim any number; there are not more blocks than arrays.
+    count = 1 + max((int(match[1]) for match in found if match), default=-1)
+    return min(count, len(state_dict))
+
+
+def ratio(hidden: int, dim: int) -> float:
+    """The `mlp_ratio` for which `int(dim * mlp_ratio)` is `hidden`."""
+    exact = hidden / dim
+    return exact if int(dim * exact) == hidden else float(np.nextafter(exact, np.inf))

@@ -9,12 +9,44 @@ import numpy as np
 from flax import nnx
 
 from avt_jax.conversion.mapping import Rule, first_axis, token_count, vector
-from avt_jax.conversion.vit import block_rules, embedding_rules, norm_rules
+from avt_jax.conversion.vit import (
+    block_rules,
+    embedding_rules,
+    norm_rules,
+    tower_fields,
+)
 from avt_jax.models.mbt import MBT, MBTConfig
 
 # A converted model has one label set, of this name.
 LABEL_SET = "label"
 _POSITIONS = "Transformer/posembed_input{}/pos_embedding"
+
+
+def infer(state_dict: Mapping[str, np.ndarray]) -> MBTConfig:
+    """The config that official weights are of; the layer of the fusion is taken to be 8, or half.
+
+    Raises:
+      KeyError: a name that all MBTs have is missing.
+    """
+    fields = tower_fields(state_dict)
+    class_token = "cls" in state_dict
+    bottleneck = token_count(state_dict, "bottleneck")
+    both = "embedding_spectrogram/kernel" in state_dict
+    return MBTConfig(
+        **fields,
+        modalities="av" if both else "video",
+        fusion="bottleneck" if bottleneck or not both else "concat",
+        num_bottleneck=max(bottleneck - class_token, 1) if bottleneck else 4,
+        fusion_layer=8 if fields["depth"] >= 12 else fields["depth"] // 2,
+        share_encoder=both and not any("encoderblock_0_spectrogram" in n for n in state_dict),
+        classifier="token" if class_token else "gap",
+    )
+
+
+def grid(config: MBTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int) -> tuple:
+    """A converted MBT is used as it is, for inputs of the size it was trained with: ()."""
+    del config, state_dict, mel_bins
+    return ()
 
 
 def build(config: MBTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> MBT:

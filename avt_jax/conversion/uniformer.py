@@ -9,8 +9,42 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from avt_jax.conversion.mapping import Rule, dense_rules, first_axis, norm_rules, vector
+from avt_jax.conversion.mapping import (
+    Rule,
+    block_count,
+    dense_rules,
+    first_axis,
+    norm_rules,
+    ratio,
+    vector,
+)
 from avt_jax.models.uniformer import UniFormer, UniFormerConfig
+
+
+def infer(state_dict: Mapping[str, np.ndarray]) -> UniFormerConfig:
+    """The config that official weights are of; heads are taken to be 64 wide, as all released are.
+
+    Raises:
+      KeyError: a name that all UniFormers have is missing.
+    """
+    dim = tuple(len(state_dict[f"patch_embed{stage}.proj.weight"]) for stage in range(1, 5))
+    second = np.shape(state_dict["patch_embed2.proj.weight"])
+    return UniFormerConfig(
+        depth=tuple(
+            block_count(state_dict, rf"blocks{stage}\.(\d+)\.") for stage in range(1, 5)
+        ),
+        dim=dim,
+        mlp_ratio=ratio(len(state_dict["blocks1.0.mlp.fc1.weight"]), dim[0]),
+        qkv_bias="blocks3.0.attn.qkv.bias" in state_dict,
+        split="blocks3.0.t_attn.qkv.weight" in state_dict,
+        std=len(second) == 5 and second[2] == 3,
+    )
+
+
+def grid(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int) -> tuple:
+    """UniFormer learns no positions: ()."""
+    del config, state_dict, mel_bins
+    return ()
 
 
 def build(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray], dtype) -> UniFormer:

@@ -5,15 +5,71 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from avt_jax.conversion.mapping import Rule, first_axis, token_count, vector
+from avt_jax.conversion.mapping import (
+    Rule,
+    block_count,
+    first_axis,
+    ratio,
+    token_count,
+    vector,
+)
+from avt_jax.errors import UserError
 from avt_jax.models.vit import ViT, ViTConfig
 
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
+
+
+def infer(state_dict: Mapping[str, np.ndarray]) -> ViTConfig:
+    """The config that official weights are of.
+
+    Raises:
+      KeyError: a name that all ViTs have is missing.
+    """
+    return ViTConfig(**tower_fields(state_dict))
+
+
+def tower_fields(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Sizes of a ViT tower under Flax names, as keyword arguments of its config."""
+    kernel = np.shape(state_dict["embedding/kernel"])
+    block = "Transformer/encoderblock_0/"
+    found = {name.removeprefix(block): array for name, array in state_dict.items()
+             if name.startswith(block)}
+    query = next((v for k, v in found.items() if k.endswith("/query/kernel")), None)
+    hidden = next((v for k, v in found.items() if k.endswith("/Dense_0/bias")), None)
+    if query is None or hidden is None or np.ndim(query) != 3:
+        raise KeyError(f"{block}.../query/kernel")
+    return dict(
+        dim=len(query),
+        depth=block_count(state_dict, r"Transformer/encoderblock_(\d+)/"),
+        num_heads=np.shape(query)[1],
+        mlp_ratio=ratio(len(hidden), len(query)),
+        patch_px=kernel[-4],
+        tubelet_frames=kernel[0] if len(kernel) == 5 else 1,
+    )
+
+
+def grid(
+    config: ViTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int
+) -> tuple[int, ...]:
+    """Patches along (time, rows, columns) that the positions are for; () where it is not known.
+
+    Raises:
+      UserError: the positions of an image model are not those of a square.
+    """
+    del config, mel_bins
+    if np.ndim(state_dict["embedding/kernel"]) == 5:
+        return ()
+    patches = (token_count(state_dict, _POSITIONS) or 0) - 1
+    side = math.isqrt(max(patches, 0))
+    if not side or side * side != patches:
+        raise UserError(f"{patches} positions are not those of a square image, as ViT's are.")
+    return 1, side, side
 
 
 def build(config: ViTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> ViT:

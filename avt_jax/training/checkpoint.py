@@ -228,6 +228,12 @@ def _check_shapes(stored: Mapping[str, Any], targets: Any, folder: Path) -> None
             )
 
 
+def has_checkpoint(run_dir: str | Path) -> bool:
+    """Whether a run folder holds a finished checkpoint, intact or not."""
+    folder = Path(run_dir) / CHECKPOINTS
+    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
+
+
 @dataclass(frozen=True)
 class Run:
     """A trained model as read from its run folder.

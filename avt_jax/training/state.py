@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -84,3 +85,30 @@ def init_sharded(
     create = partial(create_state, build, optimizer, with_ema=with_ema)
     shardings = meshes.variable_shardings(mesh, jax.eval_shape(create, key), rules)
     return jax.jit(create, out_shardings=shardings)(key), shardings
+
+
+def with_variables(
+    state: TrainState, shardings: TrainState, variables: Mapping[str, Any]
+) -> TrainState:
+    """Replaces parameters and statistics by given ones; an average of parameters starts there too.
+
+    Args:
+      state: a fresh state on the mesh.
+      shardings: its shardings.
+      variables: {path: array} on the host; what is not among them stays.
+    """
+
+    def replaced(group: str) -> dict[str, Any]:
+        places = getattr(shardings, group)
+        # Never the host's own memory: the step donates the state, and parameters and their average
+        # would be one buffer.
+        given = {
+            path: jax.device_put(
+                np.asarray(variables[path], old.dtype), places[path], may_alias=False
+            )
+            for path, old in getattr(state, group).items()
+            if path in variables
+        }
+        return getattr(state, group) | given
+
+    return replace(state, **{group: replaced(group) for group in ("params", "stats", "ema")})

@@ -1,25 +1,17 @@
-"""Loads the state dicts of the golden files into our modules, by name, for parity tests."""
+"""Golden files of the original implementations, and their weights in our modules."""
 
 from __future__ import annotations
 
 import pathlib
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from flax import nnx
 
-from avt_jax import tree
+from avt_jax import conversion, tree
+from avt_jax.conversion.mapping import place
 
 _GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-_LEAF = {"running_mean": "mean", "running_var": "var", "bias": "bias"}
-# Official prefix to ours; UniFormer's module names are ours already.
-_PREFIXES = (
-    (r"^v\.patch_embed\.proj\.", "patch_embed."),
-    (r"^v\.", ""),
-    (r"^mlp_head\.0\.", "head_norm."),
-    (r"^mlp_head\.1\.", "head."),
-)
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
@@ -37,36 +29,15 @@ def under(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray
     }
 
 
-def path_of(name: str, ndim: int) -> str:
-    """Our path of an official parameter: "blocks1.0.norm1.weight" to "blocks1/0/norm1/scale"."""
-    for pattern, ours in _PREFIXES:
-        name = re.sub(pattern, ours, name)
-    module, _, leaf = name.rpartition(".")
-    if leaf == "weight":
-        leaf = "scale" if ndim == 1 else "kernel"
-    else:
-        leaf = _LEAF.get(leaf, leaf)
-    return "/".join([*module.split("."), leaf] if module else [leaf])
-
-
-def value_of(weight: np.ndarray, shape: tuple[int, ...], leaf: str) -> np.ndarray:
-    """An official array in our layout: output channels last, input channels before them."""
-    if leaf == "kernel":
-        # [out, in, *kernel] to [*kernel, in, out]; kernels of size 1 and groups of 1 then vanish.
-        weight = weight.transpose(*range(2, weight.ndim), 1, 0)
-    return weight.reshape(shape)
-
-
 def load(
-    build: Callable[[], nnx.Module], state_dict: Mapping[str, np.ndarray], dtype=np.float32
+    kind: str, config: Any, state_dict: Mapping[str, np.ndarray], dtype=np.float32
 ) -> tuple[tree.Skeleton, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(skeleton, parameters, statistics) of a model with official weights; `merge` is strict."""
-    skeleton = tree.Skeleton(build)
-    found = {}
-    for name, weight in state_dict.items():
-        path = path_of(name, weight.ndim)
-        want = skeleton.params.get(path, skeleton.stats.get(path))
-        found[path] = value_of(weight.astype(dtype), want.shape, path.rsplit("/", 1)[-1])
-    tree.strict_match([*skeleton.params, *skeleton.stats], found, what="official weights")
+    """(skeleton, parameters, statistics) of a model with official weights."""
+    skeleton, found, _ = conversion.convert(kind, state_dict, config, dtype=dtype)
     params = {path: found[path] for path in skeleton.params}
     return skeleton, params, {path: found[path] for path in skeleton.stats}
+
+
+def path_of(kind: str, config: Any, name: str) -> str | None:
+    """Our path of an official name; None for one that is left out on purpose."""
+    return place(conversion.KINDS[kind].rules(config, {name: None}), name)[1]
