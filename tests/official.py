@@ -11,7 +11,7 @@ import numpy as np
 from avt_jax import conversion, tree
 from avt_jax.conversion.mapping import place
 
-_GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+_GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
