@@ -6,6 +6,14 @@ dataclasses named beside them, which document the fields and refuse unknown ones
 
 from ml_collections import ConfigDict
 
+# Mean and standard deviation of a data set's log-mels, for config.data.audio_mean and audio_std.
+# AudioSet and ESC-50: AST's authors; VGGSound: CAV-MAE's authors.
+AUDIO_STATISTICS = {
+    "audioset": (-4.2677393, 4.5689974),
+    "esc50": (-6.6268077, 5.358466),
+    "vggsound": (-5.081, 4.4849),
+}
+
 
 def get_config() -> ConfigDict:
     """The defaults: AVT with UniFormer-S and AST-Base, K = L = 4."""
@@ -22,8 +30,8 @@ def get_config() -> ConfigDict:
                 frame_size_px=224,
                 video_mean=(0.45, 0.45, 0.45),
                 video_std=(0.225, 0.225, 0.225),
-                audio_mean=-4.2677393,
-                audio_std=4.5689974,
+                audio_mean=AUDIO_STATISTICS["audioset"][0],
+                audio_std=AUDIO_STATISTICS["audioset"][1],
                 crop_scale=(0.08, 1.0),
                 crop_aspect=(0.75, 1.3333),
                 flip=True,

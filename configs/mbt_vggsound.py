@@ -17,12 +17,6 @@ from configs import common
 def get_config(arg=""):
     """`arg`: "" or "smoke"."""
     config = common.mbt(common.get_config())
-    # Mean and standard deviation that CAV-MAE measured over VGGSound's log-mels.
-    config.data.update(
-        clip_sec=8.0,
-        audio_mean=-5.081,
-        audio_std=4.4849,
-        freq_mask_bins=48,
-        time_mask_frames=150,
-    )
+    mean, std = common.AUDIO_STATISTICS["vggsound"]
+    config.data.update(audio_mean=mean, audio_std=std, freq_mask_bins=48, time_mask_frames=150)
     return common.finish(config, arg, {"label": 309})

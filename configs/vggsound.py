@@ -21,12 +21,6 @@ def get_config(arg=""):
     config = common.get_config()
     config.model.video_encoder.update(variant="B", drop_path=0.3)
     config.train.update(batch_size=32, epochs=50.0)
-    # Mean and standard deviation that CAV-MAE measured over VGGSound's log-mels.
-    config.data.update(
-        clip_sec=8.0,
-        audio_mean=-5.081,
-        audio_std=4.4849,
-        freq_mask_bins=48,
-        time_mask_frames=150,
-    )
+    mean, std = common.AUDIO_STATISTICS["vggsound"]
+    config.data.update(audio_mean=mean, audio_std=std, freq_mask_bins=48, time_mask_frames=150)
     return common.finish(config, arg, {"label": 309})

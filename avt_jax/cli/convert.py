@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def build_parser():
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
-    from avt_jax.conversion import KINDS, check_kind, convert
+    from avt_jax.conversion import KINDS, check_kind, convert, infer_config
     from avt_jax.conversion.sources import file_sha256, read_state_dict
     from avt_jax.conversion.store import Converted, check_free, write_converted
     from avt_jax.tree import parameter_count
@@ -59,11 +58,10 @@ def main(argv: list[str] | None = None) -> int:
     check_free(args.out)
     changes = dict(map(_field, args.set))
     state_dict = read_state_dict(args.kind, args.source)
-    kind = KINDS[args.kind]
     try:
-        config = _replaced(_inferred(args.kind, state_dict), changes)
+        config = _replaced(infer_config(args.kind, state_dict), changes)
         skeleton, variables, left_out = convert(args.kind, state_dict, config, dtype="float32")
-        grid = kind.grid(config, state_dict, args.mel_bins)
+        grid = KINDS[args.kind].grid(config, state_dict, args.mel_bins)
     except UserError as error:
         raise UserError(f"{args.source}: {error}") from error
     source = {"file": args.source.name, "sha256": file_sha256(args.source)}
@@ -77,19 +75,6 @@ def main(argv: list[str] | None = None) -> int:
     if left_out:
         print(f"left out, having no use here: {', '.join(sorted(left_out))}")
     return 0
-
-
-def _inferred(name: str, state_dict: Mapping[str, Any]) -> Any:
-    from avt_jax.conversion import KINDS
-
-    try:
-        return KINDS[name].infer(state_dict)
-    except KeyError as error:
-        raise UserError(
-            f"these are no {name} weights: {error.args[0]} is missing; check the kind."
-        ) from error
-    except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"these are no {name} weights: an array has too few axes.") from error
 
 
 def _field(word: str) -> tuple[str, Any]:

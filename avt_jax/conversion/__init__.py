@@ -29,6 +29,33 @@ def check_kind(name: str) -> None:
         )
 
 
+def infer_config(name: str, state_dict: Mapping[str, np.ndarray]) -> Any:
+    """The config that official weights are of.
+
+    What weights do not tell is taken as published: heads 64 wide (UniFormer, AST), AST's stride 10
+    unless only 16 fits the positions, MBT's fusion from layer 8.
+
+    Args:
+      name: "uniformer", "ast", "vit" or "mbt".
+      state_dict: {official name: array}.
+
+    Returns:
+      The model's config dataclass.
+
+    Raises:
+      UserError: an unknown name, or weights of something else.
+    """
+    check_kind(name)
+    try:
+        return KINDS[name].infer(state_dict)
+    except KeyError as error:
+        raise UserError(
+            f"these are no {name} weights: {error.args[0]} is missing; check the kind."
+        ) from error
+    except (IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"these are no {name} weights: an array has too few axes.") from error
+
+
 def convert(
     name: str, state_dict: Mapping[str, np.ndarray], config: Any, *, dtype: Any = None
 ) -> tuple[tree.Skeleton, dict[str, np.ndarray], list[str]]:
@@ -60,7 +87,7 @@ def convert(
 
 
 def from_state_dict(
-    name: str, state_dict: Mapping[str, np.ndarray], config: Any, *, dtype: Any = None
+    name: str, state_dict: Mapping[str, np.ndarray], config: Any = None, *, dtype: Any = None
 ) -> nnx.Module:
     """A model with official weights, in evaluation mode.
 
@@ -71,7 +98,8 @@ def from_state_dict(
     Args:
       name: "uniformer", "ast", "vit" or "mbt".
       state_dict: {official name: array}; for mbt, names are `/`-joined Flax paths.
-      config: `UniFormerConfig`, `ASTConfig`, `ViTConfig` or `MBTConfig`, describing the weights.
+      config: `UniFormerConfig`, `ASTConfig`, `ViTConfig` or `MBTConfig`, describing the weights;
+        None reads the sizes off them and takes the rest as published, see `infer_config`.
       dtype: of parameters and computation; None is float64 where `jax_enable_x64` is on, else
         float32.
 
@@ -83,6 +111,8 @@ def from_state_dict(
       UserError: weights that do not fit the config; what is missing, left over or of another shape
         is listed.
     """
+    if config is None:
+        config = infer_config(name, state_dict)
     skeleton, variables, _ = convert(name, state_dict, config, dtype=dtype)
     variables = jax.device_put(variables)
     return skeleton.merge(

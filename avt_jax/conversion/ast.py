@@ -24,6 +24,7 @@ from avt_jax.models.ast import AST, ASTConfig, patch_grid
 
 _PATCH = 16
 _MEL_BINS = 128
+_QUERY_BIASES = (".attn.qkv.bias", ".attention.query.bias", ".q_proj.bias")
 _POSITIONS = (
     "v.pos_embed", "pos_embed", "embeddings.position_embeddings",
     "audio_spectrogram_transformer.embeddings.position_embeddings",
@@ -45,6 +46,7 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> ASTConfig:
         depth=block_count(state_dict, r".*(?:blocks|layers?)\.(\d+)\."),
         num_heads=max(dim // 64, 1),
         mlp_ratio=ratio(hidden, dim),
+        qkv_bias=any(name.endswith(_QUERY_BIASES) for name in state_dict),
         stride=10,
     )
     patches = (token_count(state_dict, *_POSITIONS) or 0) - 2

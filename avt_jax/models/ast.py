@@ -35,6 +35,8 @@ class ASTConfig:
       num_heads: attention heads.
       mlp_ratio: hidden width of an MLP over its width.
       stride: step of the 16 x 16 patches: 16, or 10 (overlapping); a pair is (frequency, time).
+      qkv_bias: bias for queries, keys and values.
+      norm_eps: added to the variance in the norms of the encoder; Hugging Face's default is 1e-12.
       drop_path: rate of the last block; grows linearly from 0.
       remat: recompute blocks in the backward pass instead of storing their activations.
     """
@@ -44,6 +46,8 @@ class ASTConfig:
     num_heads: int
     mlp_ratio: float = 4.0
     stride: int | tuple[int, int] = 16
+    qkv_bias: bool = True
+    norm_eps: float = 1e-6
     drop_path: float = 0.0
     remat: bool = False
 
@@ -108,13 +112,14 @@ class AST(nnx.Module):
         self.blocks = nnx.List(
             [
                 TransformerBlock(
-                    dim, config.num_heads, mlp_ratio=config.mlp_ratio, drop_path=rate,
+                    dim, config.num_heads, mlp_ratio=config.mlp_ratio,
+                    qkv_bias=config.qkv_bias, norm_eps=config.norm_eps, drop_path=rate,
                     dtype=dtype, rngs=rngs,
                 )
                 for rate in drop_path_rates(config.drop_path, config.depth)
             ]
         )
-        self.norm = LayerNorm(dim)
+        self.norm = LayerNorm(dim, eps=config.norm_eps)
         if num_classes is not None:
             self.head_norm = LayerNorm(dim, eps=1e-5)
             self.head = linear(dim, num_classes, dtype=dtype, rngs=rngs)

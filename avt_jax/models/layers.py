@@ -209,6 +209,7 @@ class TransformerBlock(nnx.Module):
       qkv_bias: bias for queries, keys and values.
       drop_path: probability of dropping each branch in training.
       tanh_gelu: see `Mlp`.
+      norm_eps: added to the variance in both norms.
       dtype: computation type.
       rngs: for the initial weights.
     """
@@ -222,12 +223,13 @@ class TransformerBlock(nnx.Module):
         qkv_bias: bool = True,
         drop_path: float = 0.0,
         tanh_gelu: bool = False,
+        norm_eps: float = 1e-6,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        self.norm1 = LayerNorm(dim)
+        self.norm1 = LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, dtype=dtype, rngs=rngs)
-        self.norm2 = LayerNorm(dim)
+        self.norm2 = LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(
             dim, int(dim * mlp_ratio), tanh_gelu=tanh_gelu, dtype=dtype, rngs=rngs
         )
