@@ -41,3 +41,17 @@ def load(
 def path_of(kind: str, config: Any, name: str) -> str | None:
     """Our path of an official name; None for one that is left out on purpose."""
     return place(conversion.KINDS[kind].rules(config, {name: None}), name)[1]
+
+
+def augreg(mbt: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """MBT's video tower as an image ViT: other numbers in the names, a 2-D kernel, 4 positions."""
+    found = {}
+    for name, value in mbt.items():
+        if "spectrogram" in name or name.startswith(("bottleneck", "output")):
+            continue
+        name = name.replace("LayerNorm_1", "LayerNorm_2").replace("MlpBlock_0", "MlpBlock_3")
+        found[name.replace("Attention_0", "Attention_1")] = value
+    found["embedding/kernel"] = found["embedding/kernel"][0]
+    positions = "Transformer/posembed_input/pos_embedding"
+    found[positions] = found[positions][:, :5]
+    return found | {"head/kernel": np.ones((32, 6), np.float32), "head/bias": np.ones(6, "f4")}

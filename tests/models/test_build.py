@@ -45,6 +45,18 @@ def test_every_field_can_be_replaced(name, config_class):
     assert getattr(make(encoder(name, **fields)), name).config == config
 
 
+def test_vit_as_the_video_encoder():
+    fields = {"name": "vit", "variant": "tiny", "patch_px": 16}
+    model = make(block(video_encoder=fields))
+    assert model.video_encoder.width == 64 and model.video_proj.kernel.shape == (64, 8)
+    # Two tubelets of 2 x 2 patches, and the class token.
+    assert model.video_encoder.embed.pos_embed.shape == (1, 9, 64)
+    with pytest.raises(UserError, match="frame_size_px is 32; ViT needs 64 or more"):
+        make(block(video_encoder=fields | {"patch_px": 64}))
+    with pytest.raises(UserError, match="ViT's tubelet_frames is 0; give 1 or more"):
+        make(block(video_encoder=fields | {"tubelet_frames": 0}))
+
+
 def test_the_size_of_the_input_decides_the_positions():
     longer = dataclasses.replace(SPEC, fbank_frames=80)
     counts = [make(block(), spec).audio_encoder.pos_embed.shape[1] for spec in (SPEC, longer)]
