@@ -127,12 +127,13 @@ def _format_of(path: Path) -> str:
         head = stream.read(64)
     if head.startswith(b"PK\x03\x04"):
         return _zip_format(path)
-    if head[:1] == b"\x80" and head[1:2] in {b"\x01", b"\x02", b"\x03", b"\x04", b"\x05"}:
+    if re.match(rb"\x80[\x01-\x05]", head):
         return "torch"  # before version 1.6: pickles, one after the other
     if int.from_bytes(head[:8], "little") <= _MOST_HEADER_BYTES and head[8:9] == b"{":
         return "safetensors"
-    if 0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF):
-        return "msgpack"  # a map that is not empty
+    # A map that is not empty, small, of 16 or of 32 bits, whose first key is a string.
+    if re.match(rb"([\x81-\x8f]|\xde..|\xdf....)[\xa0-\xbf\xd9-\xdb]", head, re.DOTALL):
+        return "msgpack"
     hint = "give the published file"
     if head.lstrip().startswith((b"version https://git-lfs", b"<")):
         hint = "it is a text that stands for the file, or a web page: download the file itself"
@@ -228,12 +229,11 @@ def _check_torch_zip(path: Path) -> None:
 def _complain_of_code(path: Path, error: Exception) -> None:
     if type(error).__name__ != "UnpicklingError":
         return
-    # The first sentence after PyTorch's own advice, which is to load the file all the same.
-    reason = str(error).split("WeightsUnpickler error: ")[-1].splitlines()[0].split(". ")[0]
-    code = re.search(r"GLOBAL ([\w.]+)", reason)
+    # PyTorch's own message goes on to advise loading the file all the same: not repeated here.
+    code = re.findall(r"GLOBAL ([\w.]+)", str(error)) or ["a plain pickle"]
     raise UserError(
-        f"{path} holds code or objects beside its arrays ({code[1] if code else reason}), which "
-        "are never loaded; where you trust the file, save its weights alone: "
+        f"{path} holds code or objects beside its arrays ({code[-1]}), which are "
+        "never loaded; where you trust the file, save its weights alone: "
         "torch.save(model.state_dict(), ...)."
     ) from error
 
