@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -113,6 +115,29 @@ class BatchNorm(nnx.Module):
         return mean, var
 
 
+def _normal_cdf(x: jax.Array) -> jax.Array:
+    return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+@jax.custom_vjp
+def exact_gelu(x: jax.Array) -> jax.Array:
+    """GELU by the error function, in float32 at least; the backward pass keeps nothing but `x`.
+
+    `jax.nn.gelu` takes 1 - erf as a function of its own, which costs three times as much.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (wide * _normal_cdf(wide)).astype(x.dtype)
+
+
+def _gelu_backward(x, grad):
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    density = jnp.exp(-0.5 * jnp.square(wide)) / math.sqrt(2 * math.pi)
+    return ((grad * (_normal_cdf(wide) + wide * density)).astype(x.dtype),)
+
+
+exact_gelu.defvjp(lambda x: (exact_gelu(x), x), _gelu_backward)
+
+
 class Mlp(nnx.Module):
     """Two dense layers with a GELU between them.
 
@@ -135,7 +160,12 @@ class Mlp(nnx.Module):
         self.tanh_gelu = tanh_gelu
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=self.tanh_gelu))
+        x = self.fc1(x)
+        return self.fc2(jax.nn.gelu(x, approximate=True) if self.tanh_gelu else exact_gelu(x))
+
+
+# Softmax weights of more bytes than this are made one head at a time on a CPU.
+_ALL_HEADS_BYTES = 8 * 2**20
 
 
 def dot_product_attention(
@@ -153,25 +183,85 @@ def dot_product_attention(
 
     The softmax is in float32 at least. `jax.nn.dot_product_attention` is not used: it casts the
     softmax to float32, which costs a float64 model nine digits, and on a CPU it is slower
-    (docs/performance.md). What makes the difference: batch and head are one axis in front, and the
-    weights are divided by their sum after the product with the values, where there are d columns to
-    divide and not m.
+    (docs/performance.md). On a CPU, where the weights of all heads are too large for the caches,
+    the heads go one after another through the same memory, forward and backward.
     """
+    b, n, h, d = query_bnhd.shape
+    wide = jnp.promote_types(query_bnhd.dtype, jnp.float32)
+    arrays = (query_bnhd * d**-0.5, key_bmhd, value_bmhd)
+    if b * h * n * key_bmhd.shape[1] * wide.itemsize <= _ALL_HEADS_BYTES:
+        return _all_heads(*arrays)
+    return jax.lax.platform_dependent(*arrays, cpu=_head_by_head, default=_all_heads)
+
+
+def _all_heads(query_bnhd: jax.Array, key_bmhd: jax.Array, value_bmhd: jax.Array) -> jax.Array:
+    """Attention without the scale; batch and head are one axis in front."""
     b, n, h, d = query_bnhd.shape
 
     def rows(x):
         return x.swapaxes(1, 2).reshape(b * h, x.shape[1], d)
 
-    query, key, value = map(rows, (query_bnhd, key_bmhd, value_bmhd))
+    out, _ = _one_head(*map(rows, (query_bnhd, key_bmhd, value_bmhd)))
+    return out.reshape(b, h, n, d).swapaxes(1, 2)
+
+
+def _head_by_head(query_bnhd: jax.Array, key_bmhd: jax.Array, value_bmhd: jax.Array) -> jax.Array:
+    """The same, a loop over the heads."""
+    heads_first = (jnp.moveaxis(x, 2, 0) for x in (query_bnhd, key_bmhd, value_bmhd))
+    return jnp.moveaxis(_loop_over_heads(*heads_first), 0, 2)
+
+
+def _logits(query: jax.Array, key: jax.Array) -> jax.Array:
     wide = jnp.promote_types(query.dtype, jnp.float32)
-    logits = jnp.einsum("gnd,gmd->gnm", query * d**-0.5, key, preferred_element_type=wide)
+    return jnp.einsum("gnd,gmd->gnm", query, key, preferred_element_type=wide)
+
+
+def _one_head(
+    query: jax.Array, key: jax.Array, value: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """([g, n, d] output, [g, n, 1] logarithm of the softmax's denominators)."""
+    logits = _logits(query, key)
     # Shifting by any constant changes nothing, so the maximum needs no gradient.
-    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    most = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+    weights = jnp.exp(logits - most)
     total = weights.sum(-1, keepdims=True)
     out = jnp.einsum(
-        "gnm,gmd->gnd", weights.astype(value.dtype), value, preferred_element_type=wide
+        "gnm,gmd->gnd", weights.astype(value.dtype), value, preferred_element_type=logits.dtype
     )
-    return (out / total).astype(value.dtype).reshape(b, h, n, d).swapaxes(1, 2)
+    # Divided after the product: there are d columns to divide and not m.
+    return (out / total).astype(value.dtype), most + jnp.log(total)
+
+
+@jax.custom_vjp
+def _loop_over_heads(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+    return _heads_forward(query, key, value)[0]
+
+
+def _heads_forward(query, key, value):
+    out, log_total = jax.lax.map(lambda head: _one_head(*head), (query, key, value))
+    return out, (query, key, value, out, log_total)
+
+
+def _heads_backward(saved, grad):
+    # The weights are computed again: cheaper than to write them to fresh memory and read them.
+    def one(head):
+        query, key, value, out, log_total, grad = head
+        logits = _logits(query, key)
+        weights = jnp.exp(logits - log_total)
+        product = functools.partial(jnp.einsum, preferred_element_type=logits.dtype)
+        inner = (grad.astype(logits.dtype) * out).sum(-1, keepdims=True)
+        change = weights * (product("gnd,gmd->gnm", grad, value) - inner)
+        change, weights = change.astype(key.dtype), weights.astype(grad.dtype)
+        return (
+            product("gnm,gmd->gnd", change, key).astype(query.dtype),
+            product("gnm,gnd->gmd", change, query).astype(key.dtype),
+            product("gnm,gnd->gmd", weights, grad).astype(value.dtype),
+        )
+
+    return jax.lax.map(one, (*saved, grad))
+
+
+_loop_over_heads.defvjp(_heads_forward, _heads_backward)
 
 
 class Attention(nnx.Module):
