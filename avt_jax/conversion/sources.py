@@ -138,7 +138,7 @@ def _format_of(path: Path) -> str:
     if head.lstrip().startswith((b"version https://git-lfs", b"<")):
         hint = "it is a text that stands for the file, or a web page: download the file itself"
     raise UserError(
-        f"{path} is neither {', '.join(_TITLES.values())} (it starts with {head[:12]!r}); {hint}."
+        f"{path} starts with {head[:12]!r} and is none of {', '.join(_TITLES.values())}; {hint}."
     )
 
 
