@@ -53,6 +53,20 @@ def test_depthwise_convolution_forward_and_backward(size):
     assert 2.85 * once <= xla.flops(gradients, x, kernel) <= 3 * once * 1.2
 
 
+def test_the_count_is_an_accelerators_on_any_machine():
+    def one_by_one(x):
+        return lax.fori_loop(0, 10, lambda i, c: c @ c, x)
+
+    chosen = xla.flops(
+        lambda x: lax.platform_dependent(x, cpu=one_by_one, default=lambda x: x @ x), SQUARE
+    )
+    assert PRODUCT <= chosen <= PRODUCT * SLACK
+    looped = xla.flops(
+        lambda x: lax.platform_dependent(x, cpu=lambda x: x @ x, default=one_by_one), SQUARE
+    )
+    assert 10 * PRODUCT <= looped <= 10 * PRODUCT * SLACK
+
+
 def test_nothing_to_count():
     assert xla.flops(lambda x: x.T, SQUARE) == 0
 
