@@ -15,6 +15,18 @@ from avt_jax.errors import UserError
 _TRUNCATED_NORMAL = nnx.initializers.truncated_normal(stddev=0.02)
 
 
+class _Linear(nnx.Linear):
+    """A dense layer over rows: on a CPU, the gradient of the weights is up to twice as fast.
+
+    With one axis to sum over, XLA makes that gradient where it belongs; with more it first makes
+    a transposed copy of what comes from above, and computes again what that is made of.
+    """
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rows = super().__call__(x.reshape(-1, x.shape[-1]))
+        return rows.reshape(*x.shape[:-1], rows.shape[-1])
+
+
 def linear(
     in_features: int,
     out_features: int,
@@ -25,7 +37,7 @@ def linear(
     kernel_init=_TRUNCATED_NORMAL,
 ) -> nnx.Linear:
     """A dense layer with float32 parameters that computes in `dtype`; weights start N(0, 0.02)."""
-    return nnx.Linear(
+    return _Linear(
         in_features, out_features, use_bias=use_bias, dtype=dtype, kernel_init=kernel_init,
         rngs=rngs,
     )

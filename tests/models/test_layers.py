@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from avt_jax.models import layers
 from avt_jax.models.layers import (
     Attention,
     BatchNorm,
@@ -18,6 +19,7 @@ from avt_jax.models.layers import (
     dot_product_attention,
     drop_path,
     drop_path_rates,
+    exact_gelu,
 )
 
 
@@ -126,6 +128,41 @@ def test_gradient_of_attention_equals_that_of_jax(rng):
     chex.assert_trees_all_close(
         gradient(dot_product_attention), gradient(jax.nn.dot_product_attention), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("limit_bytes", (0, 2**30))
+def test_heads_one_by_one_and_all_at_once_agree(rng, monkeypatch, limit_bytes):
+    monkeypatch.setattr(layers, "_ALL_HEADS_BYTES", limit_bytes)
+    arrays = rng.normal(size=(3, 2, 5, 3, 4))
+
+    def total(query, key, value):
+        return jnp.sin(dot_product_attention(query, key, value)).sum()
+
+    def by_definition(query, key, value):
+        weights = jax.nn.softmax(jnp.einsum("bnhd,bmhd->bhnm", query, key) / 2.0)
+        return jnp.sin(jnp.einsum("bhnm,bmhd->bnhd", weights, value)).sum()
+
+    with jax.enable_x64(True):
+        inputs = tuple(map(jnp.asarray, arrays))
+        loops = str(jax.make_jaxpr(total)(*inputs)).count("scan[")
+        got = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(*inputs)
+        want = jax.jit(jax.value_and_grad(by_definition, (0, 1, 2)))(*inputs)
+        chex.assert_trees_all_close(got, want, atol=1e-12)
+    assert loops == (1 if limit_bytes == 0 else 0)
+
+
+def test_exact_gelu_and_its_gradient_are_those_of_jax():
+    with jax.enable_x64(True):
+        x = jnp.linspace(-6.0, 6.0, 101)
+        got = exact_gelu(x), jax.grad(lambda x: jnp.sin(exact_gelu(x)).sum())(x)
+        want = (
+            jax.nn.gelu(x, approximate=False),
+            jax.grad(lambda x: jnp.sin(jax.nn.gelu(x, approximate=False)).sum())(x),
+        )
+        chex.assert_trees_all_close(got, want, atol=1e-14)
+    half = exact_gelu(jnp.asarray([-3.0], jnp.bfloat16))
+    # In bfloat16 throughout, 1 + erf(-2.12) would be 0.0039 or 0.
+    np.testing.assert_allclose(half.astype(np.float32), -0.00405, rtol=1e-2)
 
 
 def test_attention_in_bfloat16_is_near_float32(rng):
