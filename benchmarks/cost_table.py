@@ -65,8 +65,8 @@ modalities. The training step is the recipe's: AdamW and the contrastive loss fo
 {systems}
 
 **AVT-B needs {ratio:.2f} x fewer FLOPs than MBT-B** by XLA's count, {ratio_analytic:.2f} x by
-formula and {ratio_step:.2f} x in a training step. Element-wise work is {elementwise:.1%} of XLA's count of
-AVT-B's video encoder and {elementwise_mbt:.1%} of MBT-B's.
+formula and {ratio_step:.2f} x in a training step. Element-wise work is {elementwise:.1%} of
+XLA's count of AVT-B's video encoder and {elementwise_mbt:.1%} of MBT-B's.
 
 By part: forward GFLOP by XLA (by formula), millions of parameters. The encoders reach to the first
 layer in which the modalities meet; with one modality, "fusion" is the layers from 8 on.
@@ -104,10 +104,11 @@ What this saves and what not: attention is cut by at most half, where N = M. Eve
 block is linear in the tokens and is not cut. At AVT-B's {n} and {m} tokens attention is
 {attention:.1f} of the fusion's {fusion:.1f} GFLOP, and {attention_merged:.1f} of
 {fusion_merged:.1f} merged, so the bottleneck saves {saved:.1%} of the fusion and
-{saved_model:.1%} of the model, more for longer clips. With fewer than {even} tokens of each modality it costs more than merging, because
-both modalities' blocks carry the bottleneck tokens; and with L above {crossing}, AVT-B's attention
-would cost more than merged. Merged attention has half the fusion's parameters: one set of blocks,
-not one for each modality. AVT-B's lead over MBT-B comes from the video encoder and from fewer
+{saved_model:.1%} of the model, more for longer clips. With fewer than {even} tokens of each
+modality it costs more than merging, because both modalities' blocks carry the bottleneck tokens;
+and with L above {crossing}, AVT-B's attention would cost more than merged. Merged attention
+has half the fusion's parameters: one set of blocks, not one for each modality. AVT-B's lead over
+MBT-B comes from the video encoder and from fewer
 tokens after it, not from the bottleneck, which both have.
 """
 
