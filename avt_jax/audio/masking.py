@@ -151,7 +151,10 @@ def _choose_units(
     """
     # A column goes with the earliest of its units, so that the columns in order of their ranks are
     # hidden from the front; the first that does not fit tells which unit to stop at.
-    rank_of_id = jax.random.permutation(key, num_ids + 1)
+    # Random ranks need no sorting; the id in the low bits keeps any two apart.
+    low_bits = int(num_ids).bit_length()
+    random_bits = jax.random.bits(key, (num_ids + 1,)) >> (low_bits + 2) << low_bits
+    rank_of_id = random_bits.astype(jnp.int32) | jnp.arange(num_ids + 1)
     rank_c = jnp.where(ids_cw > 0, rank_of_id[ids_cw], _NEVER).min(-1)
     rank_c = jnp.where(allowed_c, rank_c, _NEVER)
     ordered_c = jnp.append(jnp.sort(rank_c), _NEVER)
