@@ -42,6 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--size-px", type=int, default=128, help="width and height (default %(default)s)"
     )
     parser.add_argument(
+        "--snr-db",
+        type=float,
+        metavar="DB",
+        help="power of the sounds over the background's (default: drawn for each clip, 18 to 36)",
+    )
+    parser.add_argument(
         "--num-workers", type=int, default=2, help="processes, 0 for none (default %(default)s)"
     )
     return parser
@@ -70,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         clip_sec=args.clip_sec,
         frame_rate_hz=args.frame_rate_hz,
         size_px=args.size_px,
+        snr_db=args.snr_db,
         num_workers=args.num_workers,
     )
     num_clips = args.num_train + args.num_val + args.num_test

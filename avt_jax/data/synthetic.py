@@ -38,6 +38,8 @@ SAMPLE_RATE_HZ = 16000
 
 _MIN_CLIP_SEC = 1.0
 _MAX_CLIP_SEC = 60.0
+_MIN_SNR_DB = -20.0
+_MAX_SNR_DB = 60.0
 _CLIPS_PER_TASK = 8
 
 
@@ -54,6 +56,7 @@ class ClipSpec:
       clip_sec: length in seconds.
       frame_rate_hz: frames per second.
       size_px: width and height, even.
+      snr_db: loudness of the sounds over the background's, or None to draw the background's.
     """
 
     path: str
@@ -64,6 +67,7 @@ class ClipSpec:
     clip_sec: float
     frame_rate_hz: int
     size_px: int
+    snr_db: float | None = None
 
     @property
     def label(self) -> str:
@@ -80,6 +84,7 @@ def plan_clips(
     clip_sec: float = 4.0,
     frame_rate_hz: int = 25,
     size_px: int = 128,
+    snr_db: float | None = None,
 ) -> list[ClipSpec]:
     """Decides class, name and seed of every clip without rendering any.
 
@@ -94,6 +99,8 @@ def plan_clips(
       clip_sec: 1 to 60 seconds.
       frame_rate_hz: 1 to 60 frames per second.
       size_px: even, 32 to 512 pixels.
+      snr_db: -20 to 60 dB, the same for all clips; None draws each clip's background. See
+        `synthetic_audio.synthesize_audio`.
 
     Returns:
       One ClipSpec per clip; in every split the number of clips per class differs by one at most.
@@ -105,6 +112,10 @@ def plan_clips(
     _check_arguments(
         counts, seed=seed, clip_sec=clip_sec, frame_rate_hz=frame_rate_hz, size_px=size_px
     )
+    if snr_db is not None and not _MIN_SNR_DB <= snr_db <= _MAX_SNR_DB:
+        raise UserError(
+            f"snr_db must be between {_MIN_SNR_DB:g} and {_MAX_SNR_DB:g} dB, got {snr_db}"
+        )
     specs = []
     for split_number, (split, count) in enumerate(counts.items()):
         rng = np.random.default_rng([seed, split_number])
@@ -125,6 +136,7 @@ def plan_clips(
                     clip_sec=clip_sec,
                     frame_rate_hz=frame_rate_hz,
                     size_px=size_px,
+                    snr_db=snr_db,
                 )
             )
     return specs
@@ -172,7 +184,11 @@ def render_clip(spec: ClipSpec) -> tuple[np.ndarray, np.ndarray, list[tuple[floa
         size_px=spec.size_px,
     )
     waveform, events = synthesize_audio(
-        spec.kind, audio_rng, clip_sec=spec.clip_sec, sample_rate_hz=SAMPLE_RATE_HZ
+        spec.kind,
+        audio_rng,
+        clip_sec=spec.clip_sec,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        snr_db=spec.snr_db,
     )
     return frames_thwc, waveform, events
 
@@ -254,6 +270,7 @@ def render_dataset(
     clip_sec: float = 4.0,
     frame_rate_hz: int = 25,
     size_px: int = 128,
+    snr_db: float | None = None,
     num_workers: int = 0,
     progress: bool = True,
 ) -> pathlib.Path:
@@ -264,7 +281,8 @@ def render_dataset(
 
     Args:
       out_dir: must not exist, or be empty.
-      num_train, num_val, num_test, seed, clip_sec, frame_rate_hz, size_px: as in plan_clips.
+      num_train, num_val, num_test, seed, clip_sec, frame_rate_hz, size_px, snr_db: as in
+        plan_clips.
       num_workers: processes; 0 renders in this one. The data set does not depend on it.
       progress: whether to draw a progress bar on stderr.
 
@@ -283,6 +301,7 @@ def render_dataset(
         clip_sec=clip_sec,
         frame_rate_hz=frame_rate_hz,
         size_px=size_px,
+        snr_db=snr_db,
     )
     if num_workers < 0:
         raise UserError(f"num_workers must be 0 or more, got {num_workers}")

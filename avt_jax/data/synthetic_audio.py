@@ -81,7 +81,12 @@ def make_sound(
 
 
 def synthesize_audio(
-    kind: str, rng: np.random.Generator, *, clip_sec: float, sample_rate_hz: int
+    kind: str,
+    rng: np.random.Generator,
+    *,
+    clip_sec: float,
+    sample_rate_hz: int,
+    snr_db: float | None = None,
 ) -> tuple[np.ndarray, list[tuple[float, float]]]:
     """Renders the sound of one clip.
 
@@ -90,6 +95,9 @@ def synthesize_audio(
       rng: source of all nuisances.
       clip_sec: length, at least 1 s.
       sample_rate_hz: > 0.
+      snr_db: mean power of the clip's sounds, while they last, over the background's; None draws
+        the background's level. It changes nothing else, but that a mix which would clip is made
+        softer as a whole.
 
     Returns:
       (waveform, events): float32 [samples] in [-1, 1]; the true (onset_sec, offset_sec) per sound.
@@ -107,7 +115,9 @@ def synthesize_audio(
     sound_rng = np.random.default_rng(rng.integers(2**63))
 
     num_samples = round(clip_sec * sample_rate_hz)
-    waveform = 10 ** (background_db / 20) * _colored_noise(rng, num_samples, tilt=background_tilt)
+    background = _colored_noise(rng, num_samples, tilt=background_tilt)
+    waveform = np.zeros(num_samples)
+    sounding = np.zeros(num_samples, bool)
     exact_events = []
     for onset_sec, offset_sec in events:
         sound = make_sound(
@@ -122,7 +132,13 @@ def synthesize_audio(
         # Clicks have high peaks for their energy: lower them rather than let them clip.
         gain = min(gain, 0.9 / float(np.abs(sound).max()))
         waveform[start : start + len(sound)] += gain * sound
+        sounding[start : start + len(sound)] = True
         exact_events.append((start / sample_rate_hz, (start + len(sound)) / sample_rate_hz))
+    if snr_db is not None:
+        background_db = 10 * np.log10(np.mean(waveform[sounding] ** 2)) - snr_db
+    waveform += 10 ** (background_db / 20) * background
+    if snr_db is not None:
+        waveform *= min(1.0, 0.9 / float(np.abs(waveform).max()))
     return np.clip(waveform, -0.99, 0.99).astype(np.float32), exact_events
 
 

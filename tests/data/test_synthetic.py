@@ -147,6 +147,28 @@ def test_sound_is_where_the_events_say(kind, seed):
     assert waveform[inside].std() > 5 * background_std
 
 
+@pytest.mark.parametrize("kind", synthetic.KINDS)
+@pytest.mark.parametrize("snr_db", [5.0, -10.0])
+def test_the_background_is_as_loud_as_asked(kind, snr_db):
+    """What remains when the sounds, known from a clip with a faint background, are taken out."""
+    waves = []
+    for level_db in (60.0, snr_db):
+        waveform, events = synthetic_audio.synthesize_audio(
+            kind, np.random.default_rng(1), clip_sec=4.0, sample_rate_hz=16000, snr_db=level_db
+        )
+        waves.append(waveform.astype(float))
+    inside = np.zeros(64000, bool)
+    for onset_sec, offset_sec in events:
+        inside[round(onset_sec * 16000) : round(offset_sec * 16000)] = True
+    assert np.abs(waves[1]).max() < 0.95
+    sounds = waves[0][inside]
+    # The mix may have been made softer as a whole.
+    gain = (sounds @ waves[1][inside]) / (sounds @ sounds)
+    sound_power = gain**2 * np.mean(sounds**2)
+    background_power = np.mean(waves[1][~inside] ** 2)
+    assert abs(10 * np.log10(sound_power / background_power) - snr_db) < 1.0
+
+
 def test_kinds_differ_in_their_spectrograms():
     """A chirp's peak rises nearly always, a tone's stays, noise has no peak, clicks leave gaps."""
     features = {}
@@ -222,6 +244,8 @@ def test_another_seed_gives_other_data():
         ({"clip_sec": float("nan")}, "clip_sec"),
         ({"frame_rate_hz": 0}, "frame_rate_hz"),
         ({"size_px": 65}, "size_px"),
+        ({"snr_db": 61.0}, "snr_db"),
+        ({"snr_db": float("nan")}, "snr_db"),
         ({"num_workers": -1}, "num_workers"),
     ],
 )
