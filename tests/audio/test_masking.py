@@ -216,8 +216,8 @@ def test_the_ratio_is_measured_on_the_clip_without_its_padding():
     # All of this clip is active, though not all of the spectrogram.
     hidden_bc, fallback_b = hide_ids(frames((0, 70)), clip_bs=clip_bs)
     assert fallback_b[0] and hidden_bc[0].sum() == 2
-    # Ids in the padding are none.
-    hidden_bc, _ = hide_ids(frames((16, 30), (100, 130)), clip_bs=clip_bs)
+    # Ids in the padding are none, also in the column that the clip ends in.
+    hidden_bc, _ = hide_ids(frames((16, 30), (72, 79), (100, 130)), clip_bs=clip_bs)
     assert columns(hidden_bc[0]) == [1]
 
 
@@ -269,14 +269,16 @@ def test_counts_do_not_suffer_from_rounding(ratio):
 
 @pytest.mark.parametrize("chunk_columns", [1, 3])
 def test_time_hides_whole_chunks(chunk_columns):
-    seen = np.zeros(10, bool)
+    seen, starts = np.zeros(10, bool), set()
     for key in keys(10):
         masked_brc = hide(spectrogram(), "time", key, chunk_sec=0.16 * chunk_columns)
         assert (masked_brc == masked_brc[:, :1]).all()
         count_b = masked_brc[:, 0].sum(-1)
         assert (count_b <= 5).all() and (count_b > 5 - chunk_columns).all()
         seen |= masked_brc[:, 0].any(0)
+        starts |= {columns(hidden_c)[0] for hidden_c in masked_brc[:, 0]}
     assert seen.all()
+    assert {start % chunk_columns for start in starts} == set(range(chunk_columns))
 
 
 def test_a_chunk_longer_than_the_ratio_is_hidden_alone():
