@@ -55,7 +55,12 @@ def get_config() -> ConfigDict:
                 head="concat",
                 projection_dim=256,
                 temperature=0.07,
+                contrastive_bias=-10.0,  # of the sigmoid form only
                 drop_path=0.1,
+                decoders=("audio",),  # modalities that can be reconstructed
+                decoder_dim=256,
+                decoder_depth=2,
+                decoder_heads=4,
                 precision="bfloat16",
                 video_encoder=dict(name="uniformer", variant="S", drop_path=0.1, remat=False),
                 audio_encoder=dict(name="ast", variant="base", stride=16, drop_path=0.1),
@@ -65,11 +70,31 @@ def get_config() -> ConfigDict:
             init=dict(video="", audio="", model=""),
             # avt_jax.losses.objective.ObjectiveConfig
             losses=dict(
-                weights=dict(classification=1.0, contrastive=0.5),
+                weights=dict(
+                    classification=1.0,
+                    contrastive=0.5,
+                    matching=0.1,
+                    masked_audio=0.01,
+                    masked_video=0.0,
+                ),
                 label_smoothing=0.1,
                 temperature_min=0.01,
                 temperature_max=0.5,
+                contrastive_form="softmax",
+                matching_same_label=False,
+                warmup_steps=0,
             ),
+            # avt_jax.audio.masking.MaskingConfig: what the reconstruction terms hide
+            masking=dict(
+                strategy="activity",
+                ratio=0.5,
+                chunk_sec=0.32,
+                band_bins=16,
+                video_ratio=0.75,
+                shared_pass=False,
+            ),
+            # avt_jax.audio.activity.ActivityConfig: what counts as an activity
+            activity=dict(),
             # avt_jax.training.optimizer.OptimizerConfig
             optimizer=dict(
                 name="adamw",
@@ -133,7 +158,8 @@ def mbt(config: ConfigDict) -> ConfigDict:
         num_frames=8, clip_sec=8.0, video_mean=(0.5, 0.5, 0.5), video_std=(0.5, 0.5, 0.5)
     )
     config.losses.update(
-        weights=ConfigDict(dict(classification=1.0, contrastive=0.0)), label_smoothing=0.3
+        weights=dict(config.losses.weights, contrastive=0.0, matching=0.0, masked_audio=0.0),
+        label_smoothing=0.3,
     )
     config.optimizer.update(
         name="sgd", lr=0.5, warmup_epochs=2.5, warmup_lr=0.0, min_lr=0.0, weight_decay=0.0
@@ -148,7 +174,9 @@ def tiny(config: ConfigDict) -> ConfigDict:
     if config.model.name == "mbt":
         config.model.update(depth=4, fusion_layer=2, **shared)
         return config
-    config.model.update(num_blocks=2, projection_dim=64, **shared)
+    config.model.update(
+        num_blocks=2, projection_dim=64, decoder_dim=32, decoder_depth=1, decoder_heads=2, **shared
+    )
     config.model.video_encoder = ConfigDict(
         dict(name="uniformer", variant="tiny", drop_path=0.0, remat=False)
     )
@@ -156,6 +184,16 @@ def tiny(config: ConfigDict) -> ConfigDict:
         dict(name="ast", variant="tiny", stride=16, drop_path=0.0)
     )
     return config
+
+
+def _shallow(config: ConfigDict) -> None:
+    """One block of each kind: it compiles several times faster."""
+    if config.model.name == "mbt":
+        config.model.update(depth=2, fusion_layer=1)
+        return
+    config.model.num_blocks = 1
+    config.model.video_encoder.depth = (1, 1, 1, 1)
+    config.model.audio_encoder.depth = 1
 
 
 def finish(config: ConfigDict, arg: str, label_sets: dict[str, int]) -> ConfigDict:
@@ -172,6 +210,7 @@ def finish(config: ConfigDict, arg: str, label_sets: dict[str, int]) -> ConfigDi
     if arg == "smoke":
         sets = ",".join(f"{name}={number}" for name, number in label_sets.items())
         tiny(config)
+        _shallow(config)
         config.data.update(
             path=f"generated:10:{sets}", num_frames=4, clip_sec=1.0, frame_size_px=32
         )

@@ -12,7 +12,8 @@ def block(**changes):
         "name": "avt", "modalities": "av", "dim": 8, "num_heads": 2, "mlp_ratio": 2.0,
         "fusion": "bottleneck", "num_blocks": 2, "num_bottleneck": 4, "exchange": "average",
         "head": "concat", "projection_dim": 6, "temperature": 0.07, "drop_path": 0.0,
-        "precision": "float32",
+        "precision": "float32", "contrastive_bias": -10.0, "decoders": (), "decoder_dim": 8,
+        "decoder_depth": 1, "decoder_heads": 2,
         "video_encoder": {
             "name": "uniformer", "variant": "tiny", "depth": (1, 1, 1, 1), "dim": (4, 4, 8, 8),
             "head_dim": 4,

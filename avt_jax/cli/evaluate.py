@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 EPILOG = """\
 Prints top-1, top-5 and the accuracy of every class, and for a model that sees and hears the same
 with either of the two silenced. Writes results.json, confusion_<label set>.csv and .png, and
-training_curves.png to RUN_DIR/evaluation-<split>.
+training_curves.png to RUN_DIR/evaluation-<split>; for a model with decoders also
+reconstruction_<modality>.png, what was hidden and what the model makes of it.
 
   avt evaluate --checkpoint runs/quickstart/av
   avt evaluate --checkpoint runs/mine --data other/shards --split val --out report
@@ -76,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--out {out_dir}: {error.strerror}; give another folder.") from error
     evaluation = _evaluate(args, trained, predict, source, data, batch_size)
     _write(evaluation, out_dir, args.checkpoint)
+    _reconstruct(trained, source, data, out_dir)
     return 0
 
 
@@ -154,6 +156,18 @@ def _evaluate(
         "seconds": round(seconds, 3),
     }
     return Evaluation(about, found.pop(""), found)
+
+
+def _reconstruct(trained: Run, source: Any, data: DataConfig, out_dir: Path) -> None:
+    """Draws hidden and reconstructed patches of the first clips, if the model has decoders."""
+    if not trained.config["model"].get("decoders"):
+        return
+    from avt_jax.cli.reconstructions import write_reconstructions
+    from avt_jax.data import pipeline
+
+    with contextlib.closing(pipeline.eval_batches(source, data, batch_size=4)) as batches:
+        for path in write_reconstructions(trained, data, next(batches), out_dir):
+            print(f"wrote {path}")
 
 
 def _write(evaluation: Evaluation, out_dir: Path, run_dir: Path) -> None:

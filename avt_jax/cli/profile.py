@@ -110,22 +110,15 @@ def _step(config, parts, skeleton, classes: dict[str, int], spec, batch_size: in
     import jax.numpy as jnp
 
     from avt_jax import axes
-    from avt_jax.inference.load import normalisation
-    from avt_jax.losses.objective import Objective
-    from avt_jax.models.build import projects
+    from avt_jax.cli import wiring
     from avt_jax.training.optimizer import make_optimizer
     from avt_jax.training.state import TrainState
-    from avt_jax.training.step import make_train_step
 
-    objective = Objective(
-        parts.losses, modalities=config.model.modalities, projects=projects(config.model)
-    )
     # The learning rate's schedule is one scalar; what it says does not change the cost.
     optimizer = make_optimizer(parts.optimizer, lambda step: parts.optimizer.lr)
     ema_decay = parts.optimizer.ema_decay
-    function = make_train_step(
-        skeleton, objective, optimizer, normalisation(parts.data), ema_decay=ema_decay
-    )
+    objective = wiring.make_objective(config, parts)
+    function = wiring.make_step(parts, skeleton, objective, optimizer)
     state = TrainState(
         step=jax.ShapeDtypeStruct((), jnp.int32),
         params=skeleton.params,

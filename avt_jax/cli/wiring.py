@@ -19,6 +19,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from avt_jax import axes, tree
+from avt_jax.audio.activity import ActivityConfig
+from avt_jax.audio.masking import MaskingConfig
 from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
 from avt_jax.conversion.store import is_converted, read_converted
 from avt_jax.data import pipeline, records
@@ -28,21 +30,24 @@ from avt_jax.errors import UserError
 from avt_jax.evaluation import classification
 from avt_jax.inference.load import input_spec, normalisation
 from avt_jax.losses.objective import Objective, ObjectiveConfig
-from avt_jax.models.build import InputSpec, build_model, projects
+from avt_jax.models.build import InputSpec, abilities, build_model
 from avt_jax.models.forward import make_predict
 from avt_jax.training import mesh as meshes
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer, has_checkpoint, load_run
+from avt_jax.training.hiding import make_hide
 from avt_jax.training.loop import Schedule, TrainConfig, fit
 from avt_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from avt_jax.training.state import TrainState, init_sharded, with_variables
-from avt_jax.training.step import jit_train_step, make_train_step
+from avt_jax.training.step import TrainStep, jit_train_step, make_train_step
 from avt_jax.training.writer import MetricWriter
 
 BLOCKS = {
     "data": DataConfig,
     "init": InitConfig,
     "losses": ObjectiveConfig,
+    "masking": MaskingConfig,
+    "activity": ActivityConfig,
     "optimizer": OptimizerConfig,
     "train": TrainConfig,
     "mesh": meshes.MeshConfig,
@@ -56,6 +61,8 @@ class Parts:
     data: DataConfig
     init: InitConfig
     losses: ObjectiveConfig
+    masking: MaskingConfig
+    activity: ActivityConfig
     optimizer: OptimizerConfig
     train: TrainConfig
     mesh: meshes.MeshConfig
@@ -144,22 +151,18 @@ def train(config: ConfigDict, workdir: Path) -> None:
     classes = {name: len(names) for name, names in splits.info.label_sets.items()}
     build = model_builder(config.model.to_dict(), parts.data, classes)
     skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
-    objective = Objective(
-        parts.losses, modalities=config.model.modalities, projects=projects(config.model)
-    )
+    objective = make_objective(config, parts)
     schedule, learning_rate = plan(parts, len(splits.train))
     optimizer = make_optimizer(parts.optimizer, learning_rate)
-    ema_decay = parts.optimizer.ema_decay
-    step = make_train_step(
-        skeleton, objective, optimizer, normalisation(parts.data), ema_decay=ema_decay
-    )
+    step = make_step(parts, skeleton, objective, optimizer)
     evaluate = make_evaluate(skeleton, parts, splits, mesh)
     starting, said = {}, []
     if not has_checkpoint(workdir):
         starting, said = starting_variables(parts.init, skeleton, input_spec(parts.data))
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state, shardings = init_sharded(
-        build, optimizer, init_key, with_ema=ema_decay > 0, mesh=mesh, rules=parts.mesh.rules
+        build, optimizer, init_key, with_ema=parts.optimizer.ema_decay > 0, mesh=mesh,
+        rules=parts.mesh.rules,
     )
     state = with_variables(state, shardings, starting)
     # Nothing is written before everything that can be wrong in the config has been looked at.
@@ -189,6 +192,32 @@ def train(config: ConfigDict, workdir: Path) -> None:
             learning_rate=learning_rate,
             evaluate=evaluate,
         )
+
+
+def make_objective(config: ConfigDict, parts: Parts) -> Objective:
+    """The config's losses, for its model.
+
+    Raises:
+      UserError: the model has nothing for one of them.
+    """
+    model = config.model
+    return Objective(parts.losses, modalities=model.modalities, abilities=abilities(model))
+
+
+def make_step(
+    parts: Parts, skeleton: tree.Skeleton, objective: Objective,
+    optimizer: optax.GradientTransformation,
+) -> TrainStep:
+    """The training step, not yet jitted."""
+    hide = {}
+    if objective.hides:
+        model = skeleton.merge(skeleton.params, skeleton.stats)
+        spec = input_spec(parts.data)
+        hide = make_hide(model, objective.hides, parts.masking, parts.activity, spec)
+    return make_train_step(
+        skeleton, objective, optimizer, normalisation(parts.data),
+        ema_decay=parts.optimizer.ema_decay, hide=hide, shared_pass=parts.masking.shared_pass,
+    )
 
 
 def model_builder(

@@ -26,7 +26,8 @@ _MAX_TICKS = 60
 _MAX_NAME = 28  # characters of a class name on an axis
 
 
-def _figure(width_in: float, height_in: float) -> Figure:
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """A white figure with a renderer of its own."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -35,7 +36,8 @@ def _figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path, dpi: int) -> None:
+def save_png(figure: Figure, path: Path, dpi: int) -> None:
+    """Writes a figure; the file appears when it is complete."""
     with replacing(path, "wb") as file:
         figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.15)
 
@@ -66,7 +68,7 @@ def draw_confusion(
     cell_in = float(np.clip(16 / number, 0.36, 0.62)) if number <= _MAX_CELL_TEXT else 0.0
     side_in = max(3.2, number * cell_in) if cell_in else 11.0
     margin_in = 0.1 * min(_MAX_NAME, max(map(len, class_names))) + 0.9
-    figure = _figure(side_in + margin_in + 1.1, side_in + 0.8 * margin_in + 0.7)
+    figure = new_figure(side_in + margin_in + 1.1, side_in + 0.8 * margin_in + 0.7)
     axes = figure.subplots()
     count_y1 = confusion_yy.sum(axis=1, keepdims=True)
     share_yy = confusion_yy / np.maximum(count_y1, 1)
@@ -87,7 +89,7 @@ def draw_confusion(
     bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
     bar.set_label("share of the true class", color=_MUTED)
     bar.outline.set_visible(False)
-    _save(figure, path, dpi=130)
+    save_png(figure, path, dpi=130)
 
 
 def _cells(axes: Axes, confusion_yy: np.ndarray, share_yy: np.ndarray, size: float) -> None:
@@ -134,7 +136,7 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
     panels = [(t, n) for t, n in panels if any((s, m) in series for s in _SPLITS for m in n)]
     if not panels:
         return False
-    figure = _figure(4.8 * len(panels) + 0.6, 3.9)
+    figure = new_figure(4.8 * len(panels) + 0.6, 3.9)
     figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", color=_INK, fontsize=12)
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (label, names) in zip(row, panels, strict=True):
@@ -143,7 +145,7 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
         axes.set_xlabel("step", color=_MUTED)
         if label == "accuracy":
             axes.set_ylim(0, 1.02)
-    _save(figure, path, dpi=130)
+    save_png(figure, path, dpi=130)
     return True
 
 

@@ -40,7 +40,7 @@ def load_predict(run_dir: str | Path, step: str = "best") -> tuple[Run, PredictF
     """
     run = load_run(run_dir, step)
     data = data_config(run)
-    skeleton = _skeleton(run, data, run_dir)
+    skeleton = load_skeleton(run, data, run_dir)
     jitted = jax.jit(make_predict(skeleton, normalisation(data)))
     params, stats = jax.device_put((run.params, run.stats))
 
@@ -79,7 +79,12 @@ def input_spec(data: DataConfig) -> InputSpec:
     return InputSpec(data.num_frames, data.frame_size_px, data.fbank_frames, MEL_BINS)
 
 
-def _skeleton(run: Run, data: DataConfig, run_dir: str | Path) -> tree.Skeleton:
+def load_skeleton(run: Run, data: DataConfig, run_dir: str | Path) -> tree.Skeleton:
+    """The structure of a run's model, checked against its variables.
+
+    Raises:
+      UserError: the checkpoint does not fit its config and classes; `run_dir` is for the message.
+    """
     classes = {name: len(names) for name, names in run.label_sets.items()}
     skeleton = tree.Skeleton(
         lambda: build_model(

@@ -21,7 +21,7 @@ def classification_loss(
     """Cross-entropy summed over the label sets, and the top-1 hits of each.
 
     Args:
-      logits: {label set: [b, y] float}; computed in float32 whatever the model's precision.
+      logits: {label set: [b, y] float}; computed in float32 at least.
       labels: {label set: [b] int32}.
       valid_b: [b] bool; padding (False) counts nowhere.
       label_smoothing: in [0, 1): this much of the target is spread evenly over all classes.
@@ -34,11 +34,11 @@ def classification_loss(
     """
     weight_b = valid_b.astype(jnp.float32)
     count = weight_b.sum()
-    loss_b = jnp.zeros(valid_b.shape, jnp.float32)
+    loss_b = jnp.zeros(valid_b.shape)
     right_b = valid_b
     metrics: Metrics = {}
     for name, logits_by in logits.items():
-        logits_by = logits_by.astype(jnp.float32)
+        logits_by = logits_by.astype(jnp.promote_types(logits_by.dtype, jnp.float32))
         target_by = optax.smooth_labels(
             jax.nn.one_hot(labels[name], logits_by.shape[-1]), label_smoothing
         )

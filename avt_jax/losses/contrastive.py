@@ -7,8 +7,18 @@ import jax.numpy as jnp
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
+FORMS = ("softmax", "sigmoid")
+
 # Stands for "not a candidate". Finite, because a row without any candidate must not give NaN.
 _EXCLUDED = -1e9
+
+
+def bounded_temperature(
+    log_temperature: jax.Array, temperature_min: float, temperature_max: float
+) -> jax.Array:
+    """exp of a learned logarithm, kept within two bounds; outside them its gradient is 0."""
+    wide = log_temperature.astype(jnp.promote_types(log_temperature.dtype, jnp.float32))
+    return jnp.clip(jnp.exp(wide), temperature_min, temperature_max)
 
 
 def contrastive_loss(
@@ -18,10 +28,12 @@ def contrastive_loss(
     group_b: jax.Array,
     valid_b: jax.Array,
     *,
+    form: str = "softmax",
+    bias: jax.Array | float = 0.0,
     temperature_min: float = 0.01,
     temperature_max: float = 0.5,
 ) -> Metrics:
-    """Symmetric InfoNCE between the clips' video and audio embeddings.
+    """Contrast between the clips' video and audio embeddings.
 
     The arrays are global: under `jit` on a mesh, `z_video @ z_audio.T` already compares every
     clip with every other on all devices, so one device and many give the same number.
@@ -32,30 +44,41 @@ def contrastive_loss(
       log_temperature: scalar; exp of it is kept within the two bounds.
       group_b: [b] int32 source video; two clips of one source are not each other's negatives.
       valid_b: [b] bool; False (padding, or no audio to compare) is neither anchor nor candidate.
+      form: "softmax": symmetric InfoNCE, the mean of both directions' cross-entropy; "sigmoid":
+        every pair by itself, the sum over a clip's pairs, as in SigLIP.
+      bias: scalar added to the logits; of the sigmoid form only.
       temperature_min: lower bound of the temperature, no unit.
       temperature_max: upper bound.
 
     Returns:
       {"contrastive": (sum, count), "contrastive_top1": (hits, count), "temperature": (value, 1)};
-      the sum is over valid clips of the mean of video-to-audio and audio-to-video cross-entropy.
+      the sum and the count are over valid clips; one without any negative adds 0 to the sum.
 
-    Source: arXiv:2401.04154, L_AVC. Deviation: clips of one source are excluded as negatives.
+    Source: arXiv:2401.04154, L_AVC; sigmoid: arXiv:2303.15343, sec. 3.2. Deviation: clips of one
+    source are excluded as negatives.
     """
-    temperature = jnp.clip(
-        jnp.exp(log_temperature.astype(jnp.float32)), temperature_min, temperature_max
+    temperature = bounded_temperature(log_temperature, temperature_min, temperature_max)
+    wide = jnp.promote_types(z_video_bd.dtype, jnp.float32)
+    # What is not valid may hold anything: it is replaced before it can meet a gradient.
+    z_video_bd, z_audio_bd = (
+        jnp.where(valid_b[:, None], z.astype(wide), 0) for z in (z_video_bd, z_audio_bd)
     )
-    logits_bb = (z_video_bd.astype(jnp.float32) @ z_audio_bd.astype(jnp.float32).T) / temperature
+    logits_bb = z_video_bd @ z_audio_bd.T / temperature
     same_clip_bb = jnp.eye(len(group_b), dtype=bool)
-    candidate_bb = (group_b[:, None] != group_b[None, :]) & valid_b[:, None] & valid_b[None, :]
-    logits_bb = jnp.where(candidate_bb | same_clip_bb, logits_bb, _EXCLUDED)
-    positive_b = jnp.diagonal(logits_bb)
-    loss_b = 0.5 * (
-        jax.nn.logsumexp(logits_bb, axis=1) + jax.nn.logsumexp(logits_bb, axis=0)
-    ) - positive_b
+    negative_bb = (group_b[:, None] != group_b) & valid_b[:, None] & valid_b
+    used_b = negative_bb.any(1)
+    softmax_bb = jnp.where(negative_bb | same_clip_bb, logits_bb, _EXCLUDED)
+    if form == "sigmoid":
+        sign_bb = jnp.where(same_clip_bb, 1, -1)
+        loss_bb = -jax.nn.log_sigmoid(sign_bb * (logits_bb + bias))
+        loss_b = jnp.where(negative_bb | same_clip_bb, loss_bb, 0).sum(1)
+    else:
+        both = jax.nn.logsumexp(softmax_bb, axis=1) + jax.nn.logsumexp(softmax_bb, axis=0)
+        loss_b = 0.5 * both - jnp.diagonal(softmax_bb)
     count = valid_b.sum().astype(jnp.float32)
-    hits = ((logits_bb.argmax(1) == jnp.arange(len(group_b))) & valid_b).sum()
+    hits = ((softmax_bb.argmax(1) == jnp.arange(len(group_b))) & valid_b).sum()
     return {
-        "contrastive": (jnp.where(valid_b, loss_b, 0.0).sum(), count),
+        "contrastive": (jnp.where(used_b, loss_b, 0.0).sum(), count),
         "contrastive_top1": (hits.astype(jnp.float32), count),
         "temperature": (jax.lax.stop_gradient(temperature), jnp.float32(1)),
     }

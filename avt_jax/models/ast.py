@@ -21,7 +21,7 @@ from avt_jax.models.layers import (
     linear,
 )
 
-_PATCH = 16
+PATCH = 16
 _TOKEN_INIT = nnx.initializers.truncated_normal(stddev=0.02)
 
 
@@ -57,10 +57,10 @@ class ASTConfig:
         if not isinstance(self.stride, int):
             # A config from JSON brings a list; a frozen config is to be hashable.
             object.__setattr__(self, "stride", tuple(self.stride))
-        if len(self.strides) != 2 or not all(1 <= step <= _PATCH for step in self.strides):
+        if len(self.strides) != 2 or not all(1 <= step <= PATCH for step in self.strides):
             raise UserError(
                 f"AST's stride is {self.stride}; give one number, or two for (frequency, time), "
-                f"of 1 to {_PATCH}, such as 16 or 10."
+                f"of 1 to {PATCH}, such as 16 or 10."
             )
         check_drop_path("AST's drop_path", self.drop_path)
 
@@ -80,7 +80,7 @@ VARIANTS = {
 def patch_grid(num_frames: int, mel_bins: int, config: ASTConfig) -> tuple[int, int]:
     """Number of patches along (frequency, time)."""
     frequency, time = config.strides
-    return (mel_bins - _PATCH) // frequency + 1, (num_frames - _PATCH) // time + 1
+    return (mel_bins - PATCH) // frequency + 1, (num_frames - PATCH) // time + 1
 
 
 class AST(nnx.Module):
@@ -103,7 +103,7 @@ class AST(nnx.Module):
         rows, columns = patch_grid(num_frames, mel_bins, config)
         dim = config.dim
         self.patch_embed = nnx.Conv(
-            1, dim, kernel_size=(_PATCH, _PATCH), strides=config.strides, padding="VALID",
+            1, dim, kernel_size=(PATCH, PATCH), strides=config.strides, padding="VALID",
             dtype=dtype, rngs=rngs,
         )
         self.cls_token = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 1, dim)))
@@ -129,6 +129,10 @@ class AST(nnx.Module):
         """Width of the features."""
         return self.config.dim
 
+    def token_grid(self, fbank_shape: tuple[int, ...]) -> tuple[int, int]:
+        """Patches along (frequency, time) of a spectrogram [b, s, f] of this shape."""
+        return patch_grid(fbank_shape[1], fbank_shape[2], self.config)
+
     def patches(self, fbank_bsf: jax.Array) -> jax.Array:
         """[b, s, f] to embedded patches [b, m, d], frequency-major, without positions."""
         image_bfs = fbank_bsf.swapaxes(1, 2)[..., None].astype(self.dtype)
@@ -136,9 +140,20 @@ class AST(nnx.Module):
         return patches.reshape(patches.shape[0], -1, self.width)
 
     def all_tokens(
-        self, fbank_bsf: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, fbank_bsf: jax.Array, *, hidden: tuple[jax.Array, jax.Array] | None = None,
+        train: bool = False, rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
-        """[b, s, f] standardised log-mel to [b, 2 + m, d]: cls, dist, patches, after the norm.
+        """Cls, dist and patch tokens, after the norm.
+
+        Args:
+          fbank_bsf: [b, s, f] standardised log-mel.
+          hidden: (masked_bm, token_d): patches that are True give way to the token before positions
+            are added; frequency-major. None hides nothing.
+          train: use drop path.
+          rngs: stream "dropout".
+
+        Returns:
+          [b, 2 + m, d].
 
         Raises:
           ValueError: the spectrogram has another size than the model was built for.
@@ -151,6 +166,9 @@ class AST(nnx.Module):
                 f"but the model has positions for {self.pos_embed.shape[1] - 2}; "
                 "models.posemb adapts positions to another size"
             )
+        if hidden is not None:
+            masked_bm, token_d = hidden
+            x = jnp.where(masked_bm[..., None], token_d.astype(x.dtype), x)
         first = [
             jnp.broadcast_to(token[...].astype(x.dtype), (x.shape[0], 1, self.width))
             for token in (self.cls_token, self.dist_token)
@@ -161,10 +179,11 @@ class AST(nnx.Module):
         return self.norm(x)
 
     def tokens(
-        self, fbank_bsf: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, fbank_bsf: jax.Array, *, hidden: tuple[jax.Array, jax.Array] | None = None,
+        train: bool = False, rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
         """The patches' tokens [b, m, d]; cls and dist took part in attention and end here."""
-        return self.all_tokens(fbank_bsf, train=train, rngs=rngs)[:, 2:]
+        return self.all_tokens(fbank_bsf, hidden=hidden, train=train, rngs=rngs)[:, 2:]
 
     def features(
         self, fbank_bsf: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None

@@ -15,8 +15,10 @@ from flax import nnx
 
 from avt_jax.errors import UserError
 from avt_jax.models.av_bottleneck import AVBottleneck, MergedAttention
+from avt_jax.models.decoder import Decoder
 from avt_jax.models.heads import ClassificationHead
 from avt_jax.models.layers import check_drop_path, linear
+from avt_jax.models.patches import hide_pixels, spectrogram_patches, video_patches
 
 _MODALITIES = {"av": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
 _CHOICES = {
@@ -44,7 +46,12 @@ class AVTConfig:
       head: "concat" or "average", see `ClassificationHead`.
       projection_dim: width of the contrastive embeddings.
       temperature: the contrastive temperature at the start.
+      contrastive_bias: of the sigmoid form of the contrastive loss at the start; learned.
       drop_path: of the fusion blocks; grows linearly from 0.
+      decoders: modalities whose hidden patches can be reconstructed, of "audio" and "video".
+      decoder_dim: width of a decoder.
+      decoder_depth: blocks of a decoder.
+      decoder_heads: attention heads of a decoder.
       precision: "float32" or "bfloat16" computation; parameters are float32.
     """
 
@@ -59,7 +66,12 @@ class AVTConfig:
     head: str
     projection_dim: int
     temperature: float
+    contrastive_bias: float
     drop_path: float
+    decoders: tuple[str, ...]
+    decoder_dim: int
+    decoder_depth: int
+    decoder_heads: int
     precision: str
 
     def __post_init__(self):
@@ -78,6 +90,21 @@ class AVTConfig:
                 f"config.model.num_bottleneck is {self.num_bottleneck} and num_blocks "
                 f"{self.num_blocks}; give at least 1 token and 0 blocks."
             )
+        # A config from JSON brings a list; a frozen config is to be hashable.
+        object.__setattr__(self, "decoders", tuple(self.decoders))
+        for name in self.decoders:
+            if name not in _MODALITIES[self.modalities]:
+                raise UserError(
+                    f"config.model.decoders is {self.decoders}, but with modalities="
+                    f"{self.modalities!r} there is no {name!r} to reconstruct; leave it out."
+                )
+        heads = self.decoder_heads
+        if self.decoder_depth < 0 or heads < 1 or self.decoder_dim % heads:
+            raise UserError(
+                f"config.model.decoder_depth is {self.decoder_depth}, decoder_heads {heads} and "
+                f"decoder_dim {self.decoder_dim}; give 0 blocks or more, and heads that divide the "
+                "width."
+            )
         check_drop_path("config.model.drop_path", self.drop_path)
 
     @property
@@ -95,14 +122,18 @@ class AVT(nnx.Module):
     Args:
       config: sizes and options.
       num_classes: {label set: number of classes}.
-      video_encoder: a module with `tokens(video) -> [b, n, width]`; None without video.
-      audio_encoder: a module with `tokens(fbank) -> [b, m, width]`; None without audio.
+      video_encoder: a module with `tokens(video) -> [b, n, width]` and `token_grid`; None without
+        video.
+      audio_encoder: a module with `tokens(fbank, hidden=...) -> [b, m, width]` and `token_grid`;
+        None without audio.
+      patch_values: {modality: numbers in the patch of one token}, for the decoders.
       rngs: for the initial weights.
     """
 
     def __init__(
         self, config: AVTConfig, *, num_classes: Mapping[str, int],
-        video_encoder: nnx.Module | None, audio_encoder: nnx.Module | None, rngs: nnx.Rngs,
+        video_encoder: nnx.Module | None, audio_encoder: nnx.Module | None,
+        patch_values: Mapping[str, int], rngs: nnx.Rngs,
     ):
         self.modalities = config.modalities
         names = _MODALITIES[config.modalities]
@@ -132,9 +163,23 @@ class AVT(nnx.Module):
             self.video_embed = linear(config.dim, config.projection_dim, **bare)
             self.audio_embed = linear(config.dim, config.projection_dim, **bare)
             self.contrastive_log_tau = nnx.Param(jnp.log(jnp.float32(config.temperature)))
+            self.contrastive_bias = nnx.Param(jnp.float32(config.contrastive_bias))
+            self.match_head = linear(2 * config.dim, 1, dtype=jnp.float32, rngs=rngs)
+        for name in config.decoders:
+            decoder = Decoder(
+                config.dim, patch_values[name], dim=config.decoder_dim, depth=config.decoder_depth,
+                num_heads=config.decoder_heads, **shared,
+            )
+            setattr(self, f"{name}_decoder", decoder)
+        if "audio" in config.decoders:
+            init = nnx.initializers.normal(stddev=0.02)
+            self.audio_mask_token = nnx.Param(init(rngs.params(), (audio_encoder.width,)))
+        if "video" in config.decoders:
+            self.video_mask_colour = nnx.Param(jnp.zeros(3))  # the mean of normalised pixels
 
     def encode(
-        self, video_bthwc: jax.Array | None, audio_bsf: jax.Array | None, *, train: bool = False,
+        self, video_bthwc: jax.Array | None, audio_bsf: jax.Array | None, *,
+        masked: Mapping[str, jax.Array] | None = None, train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array | None, jax.Array | None]:
         """Each modality alone.
@@ -142,6 +187,9 @@ class AVT(nnx.Module):
         Args:
           video_bthwc: [b, t, h, w, 3] normalised, or None; not read by an audio model.
           audio_bsf: [b, s, f] standardised log-mel, or None; not read by a video model.
+          masked: {modality: [b, tokens] bool, True = hidden}, in the order of the tokens. What is
+            hidden is replaced before the encoder: a spectrogram's patches by a learned token, a
+            video's tubelets by a learned colour. Needs the modality's decoder.
           train: use drop path and batch statistics.
           rngs: stream "dropout".
 
@@ -149,12 +197,19 @@ class AVT(nnx.Module):
           (video [b, n, d], audio [b, m, d]), None for a modality that the model does not have or
           that is not given.
         """
+        masked = {} if masked is None else masked
         found = []
         for name, value in (("video", video_bthwc), ("audio", audio_bsf)):
             if name not in _MODALITIES[self.modalities] or value is None:
                 found.append(None)
                 continue
-            tokens = getattr(self, f"{name}_encoder").tokens(value, train=train, rngs=rngs)
+            encoder, options = getattr(self, f"{name}_encoder"), dict(train=train, rngs=rngs)
+            if name in masked and name == "audio":
+                options["hidden"] = (masked[name], self.audio_mask_token[...])
+            elif name in masked:
+                grid = encoder.token_grid(value.shape)
+                value = hide_pixels(value, masked[name], grid, self.video_mask_colour[...])
+            tokens = encoder.tokens(value, **options)
             projection = getattr(self, f"{name}_proj", None)
             found.append(tokens if projection is None else projection(tokens))
         return tuple(found)
@@ -203,3 +258,48 @@ class AVT(nnx.Module):
             return z * jax.lax.rsqrt(jnp.maximum(jnp.square(z).sum(-1, keepdims=True), 1e-12))
 
         return embed(self.video_embed, video_bnd), embed(self.audio_embed, audio_bmd)
+
+    def match(self, pooled: Mapping[str, jax.Array]) -> jax.Array:
+        """Whether sound and picture belong together.
+
+        Args:
+          pooled: {"video": [b, d], "audio": [b, d]} from `fuse`.
+
+        Returns:
+          [b] float32 logits; positive = they do.
+        """
+        return self.match_head(jnp.concatenate([pooled["video"], pooled["audio"]], -1))[:, 0]
+
+    def reconstruct(
+        self, name: str, tokens: Mapping[str, jax.Array], *, train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        """Predicts the content of all patches of a modality.
+
+        Args:
+          name: "audio" or "video"; the model has its decoder.
+          tokens: {modality: [b, n, d]} from `fuse`.
+          train: use drop path.
+          rngs: stream "dropout".
+
+        Returns:
+          [b, n, numbers in a patch] float32, normalised within each patch.
+        """
+        decoder = getattr(self, f"{name}_decoder")
+        return decoder(tokens[name], train=train, rngs=rngs).astype(jnp.float32)
+
+    def patches(self, name: str, value: jax.Array) -> jax.Array:
+        """What `reconstruct` is to predict, before its normalisation.
+
+        Args:
+          name: "audio" or "video".
+          value: [b, s, f] standardised log-mel, or [b, t, h, w, 3] normalised video.
+
+        Returns:
+          [b, n, numbers in a patch], in the order of the tokens.
+        """
+        encoder = getattr(self, f"{name}_encoder")
+        grid = encoder.token_grid(value.shape)
+        if name == "audio":
+            return spectrogram_patches(value, grid, encoder.config.strides)
+        return video_patches(value, grid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -117,7 +118,20 @@ def _avt(block: Mapping[str, Any], num_classes, spec: InputSpec, rngs: nnx.Rngs)
         encoders["audio_encoder"] = _encoder(
             "config.model.audio_encoder", audio, AUDIO_ENCODERS, spec, config.dtype, rngs
         )
-    return AVT(config, num_classes=num_classes, **encoders, rngs=rngs)
+    return AVT(
+        config, num_classes=num_classes, **encoders, patch_values=_patch_values(encoders, spec),
+        rngs=rngs,
+    )
+
+
+def _patch_values(encoders: Mapping[str, nnx.Module | None], spec: InputSpec) -> dict[str, int]:
+    """Numbers in the patch of one token, by modality."""
+    video, found = encoders["video_encoder"], {"audio": ast.PATCH**2}
+    if video is not None:
+        clip = (spec.num_frames, spec.frame_size_px, spec.frame_size_px)
+        grid = video.token_grid((1, *clip, 3))
+        found["video"] = 3 * math.prod(n // g for n, g in zip(clip, grid, strict=True))
+    return found
 
 
 def _mbt(block: Mapping[str, Any], num_classes, spec: InputSpec, rngs: nnx.Rngs) -> MBT:
@@ -136,14 +150,20 @@ def _mbt(block: Mapping[str, Any], num_classes, spec: InputSpec, rngs: nnx.Rngs)
 MODELS = {"avt": (AVT, _avt), "mbt": (MBT, _mbt)}
 
 
-def projects(block: Mapping[str, Any]) -> bool:
-    """Whether the model of a config block has `project`, which the contrastive loss needs.
+def abilities(block: Mapping[str, Any]) -> frozenset[str]:
+    """What a model of this config block can do besides classifying.
+
+    Returns:
+      Of "project" (contrastive embeddings), "match", "reconstruct audio", "reconstruct video".
 
     Raises:
       UserError: an unknown name.
     """
     model, _ = _pick("config.model.name", block.get("name"), MODELS)
-    return hasattr(model, "project")
+    if not hasattr(model, "project"):
+        return frozenset()
+    both = {"project", "match"} if block["modalities"] == "av" else set()
+    return frozenset(both | {f"reconstruct {name}" for name in block["decoders"]})
 
 
 def build_model(

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax import axes, tree
@@ -31,6 +32,27 @@ class Normalisation:
     audio_std: float
 
 
+# Chooses what is hidden of a modality: (batch, PRNG key) -> (masked [b, tokens], fallback [b]).
+Hide = Callable[[Mapping[str, Any], jax.Array], tuple[jax.Array, jax.Array]]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What was hidden of a modality, and what the model makes of it.
+
+    Attributes:
+      predicted_bmp: [b, m, p] float32, normalised within each patch.
+      target_bmp: [b, m, p] the patches' content, not normalised.
+      masked_bm: [b, m] bool, True = hidden.
+      fallback_b: [b] bool, True where the strategy had nothing to choose from.
+    """
+
+    predicted_bmp: jax.Array
+    target_bmp: jax.Array
+    masked_bm: jax.Array
+    fallback_b: jax.Array
+
+
 class Forward:
     """A model's work on one batch, each part computed when first asked for.
 
@@ -38,11 +60,13 @@ class Forward:
     projection.
 
     Args:
-      model: an AVT or anything with its `encode`, `fuse` and `project`.
+      model: an AVT or anything with its `encode`, `fuse` and what the objective asks for.
       batch: see `avt_jax.axes`.
       normalisation: constants for raw input.
       train: use dropout, drop path and batch statistics.
-      key: PRNG key for them; needed only when `train`.
+      key: PRNG key for them and for what is hidden; needed only when `train` or hiding.
+      hide: {modality: how to choose what is hidden}.
+      shared_pass: classify what is left after hiding, instead of the whole clip; one pass less.
     """
 
     def __init__(
@@ -53,32 +77,60 @@ class Forward:
         *,
         train: bool,
         key: jax.Array | None = None,
+        hide: Mapping[str, Hide] | None = None,
+        shared_pass: bool = False,
     ):
         self._model = model
         self._batch = batch
         self._normalisation = normalisation
-        self._train = train
-        self._rngs = nnx.Rngs(dropout=key) if train else None
+        self._options = dict(train=train, rngs=nnx.Rngs(dropout=key) if train else None)
+        self._key = key
+        self._hide = {} if hide is None else dict(hide)
+        self._hidden: dict[str, tuple[jax.Array, jax.Array]] = {}
+        self._shared_pass = shared_pass
+
+    @cached_property
+    def inputs(self) -> dict[str, jax.Array]:
+        """{modality: normalised input of the model}."""
+        constants, inputs = self._normalisation, {}
+        if self._model.modalities != "audio":
+            inputs["video"] = normalise_video(
+                self._batch[axes.VIDEO], constants.video_mean, constants.video_std
+            )
+        if self._model.modalities != "video":
+            inputs["audio"] = standardise_audio(
+                self._batch[axes.AUDIO], constants.audio_mean, constants.audio_std
+            )
+        return inputs
+
+    def key(self, use: int) -> jax.Array:
+        """A PRNG key of this batch for one use."""
+        # Beyond any count that the dropout stream reaches.
+        return jax.random.fold_in(self._key, 2**31 + use)
+
+    def hidden(self, name: str) -> tuple[jax.Array, jax.Array]:
+        """(masked [b, tokens], fallback [b]): what is hidden of "audio" or "video"."""
+        if name not in self._hidden:
+            use = sorted(("audio", "video")).index(name)
+            self._hidden[name] = self._hide[name](self._batch, self.key(use))
+        return self._hidden[name]
 
     @cached_property
     def tokens(self) -> tuple[jax.Array | None, jax.Array | None]:
         """(video [b, n, d], audio [b, m, d]) before fusion; None for a modality switched off."""
-        constants = self._normalisation
-        video_bthwc = audio_bsf = None
-        if self._model.modalities != "audio":
-            video_bthwc = normalise_video(
-                self._batch[axes.VIDEO], constants.video_mean, constants.video_std
-            )
-        if self._model.modalities != "video":
-            audio_bsf = standardise_audio(
-                self._batch[axes.AUDIO], constants.audio_mean, constants.audio_std
-            )
-        return self._model.encode(video_bthwc, audio_bsf, train=self._train, rngs=self._rngs)
+        masked = {name: self.hidden(name)[0] for name in self._hide} if self._shared_pass else None
+        return self._encode(self.inputs, masked)
+
+    def _encode(self, inputs: Mapping[str, jax.Array], masked) -> tuple:
+        video, audio = inputs.get("video"), inputs.get("audio")
+        if masked is None:  # a model without decoders need not know of masks
+            return self._model.encode(video, audio, **self._options)
+        return self._model.encode(video, audio, masked=masked, **self._options)
 
     @cached_property
     def outputs(self) -> dict[str, Any]:
         """What `fuse` gives: logits per label set, fused tokens, pooled features."""
-        return self._model.fuse(*self.tokens, train=self._train, rngs=self._rngs)
+        return self._model.fuse(*self.tokens, **self._options)
 
     @property
     def logits(self) -> dict[str, jax.Array]:
@@ -100,6 +152,65 @@ class Forward:
         """Scalar: log of the contrastive temperature."""
         return self._model.contrastive_log_tau[...]
 
+    @property
+    def contrastive_bias(self) -> jax.Array:
+        """Scalar: bias of the contrastive logits, for the sigmoid form."""
+        return self._model.contrastive_bias[...]
+
+    @property
+    def match_logits(self) -> jax.Array:
+        """[b]: whether each clip's sound and picture belong together."""
+        return self._model.match(self.outputs["pooled"])
+
+    def mismatch_logits(
+        self, audio_index_b: jax.Array, video_index_b: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """The same for mismatched pairs; only the fusion runs again.
+
+        Args:
+          audio_index_b: [b] int32, the clip whose audio each video gets.
+          video_index_b: [b] int32, the clip whose video each audio gets.
+
+        Returns:
+          ([b] logits with other audio, [b] logits with other video).
+        """
+        video, audio = self.tokens
+        pooled = self._model.fuse(
+            jnp.concatenate([video, video[video_index_b]]),
+            jnp.concatenate([audio[audio_index_b], audio]),
+            **self._options,
+        )["pooled"]
+        return tuple(jnp.split(self._model.match(pooled), 2))
+
+    def reconstruction(self, name: str) -> Reconstruction:
+        """Hides part of a modality and reconstructs it from the fused tokens of both.
+
+        Args:
+          name: "audio" or "video".
+        """
+        masked_bm, fallback_b = self.hidden(name)
+        fused = self.outputs if self._shared_pass else self._fuse_with_hidden(name, masked_bm)
+        return Reconstruction(
+            self._model.reconstruct(name, fused["tokens"], **self._options),
+            jax.lax.stop_gradient(self._model.patches(name, self.inputs[name])),
+            masked_bm,
+            fallback_b,
+        )
+
+    def _fuse_with_hidden(self, name: str, masked_bm: jax.Array) -> dict[str, Any]:
+        tokens = dict(zip(("video", "audio"), self.tokens, strict=True))
+        # Running statistics are those of whole clips: what this pass adds to them is taken back.
+        statistics = [
+            (variable, variable.get_value())
+            for _, variable in nnx.iter_graph(self._model)
+            if isinstance(variable, nnx.BatchStat)
+        ]
+        encoded = self._encode({name: self.inputs[name]}, {name: masked_bm})
+        for variable, value in statistics:
+            variable.set_value(value)
+        tokens[name] = encoded[("video", "audio").index(name)]
+        return self._model.fuse(tokens["video"], tokens["audio"], **self._options)
+
 
 Predict = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], dict[str, jax.Array]]
 
@@ -115,3 +226,35 @@ def make_predict(skeleton: tree.Skeleton, normalisation: Normalisation) -> Predi
         }
 
     return predict
+
+
+def make_reconstruct(
+    skeleton: tree.Skeleton, normalisation: Normalisation, hide: Mapping[str, Hide]
+) -> Callable[..., dict[str, dict[str, jax.Array]]]:
+    """Builds the pure function (params, stats, batch, key) -> what was hidden and its prediction.
+
+    Args:
+      skeleton: a model with a decoder for every modality in `hide`.
+      normalisation: constants for raw input.
+      hide: {modality: how to choose what is hidden}.
+
+    Returns:
+      The function; it gives {modality: {"original": the normalised input, "predicted", "target":
+      [b, n, p], "masked": [b, n]}}.
+    """
+
+    def reconstruct(params, stats, batch, key):
+        model = skeleton.merge(params, stats)
+        forward = Forward(model, batch, normalisation, train=False, key=key, hide=hide)
+        return {
+            name: {
+                "original": forward.inputs[name],
+                "predicted": found.predicted_bmp,
+                "target": found.target_bmp,
+                "masked": found.masked_bm,
+            }
+            for name in hide
+            for found in (forward.reconstruction(name),)
+        }
+
+    return reconstruct

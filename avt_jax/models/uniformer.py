@@ -257,6 +257,11 @@ class UniFormer(nnx.Module):
         """Width of the features."""
         return self.config.dim[-1]
 
+    def token_grid(self, video_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Tokens along (t, h, w) of a video [b, t, h, w, 3] of this shape."""
+        _, t, h, w, _ = video_shape
+        return (t - 1) // 2 + 1, h // 4 // 8, w // 4 // 8
+
     def stages(
         self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> list[jax.Array]:

@@ -178,6 +178,10 @@ class ViT(nnx.Module):
         """Width of the features."""
         return self.config.dim
 
+    def token_grid(self, video_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Patch tokens along (t, h, w) of a video [b, t, h, w, 3] of this shape."""
+        return tuple(n // p for n, p in zip(video_shape[1:4], self.embed.patch, strict=True))
+
     def all_tokens(
         self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from avt_jax import tree
 from avt_jax.losses.objective import Metrics, Objective
-from avt_jax.models.forward import Forward, Normalisation
+from avt_jax.models.forward import Forward, Hide, Normalisation
 from avt_jax.training import mesh as meshes
 from avt_jax.training.state import TrainState
 
@@ -27,6 +27,8 @@ def make_train_step(
     normalisation: Normalisation,
     *,
     ema_decay: float,
+    hide: Mapping[str, Hide] | None = None,
+    shared_pass: bool = False,
 ) -> TrainStep:
     """Builds the pure (not yet jitted) function (state, batch, key) -> (state, metrics).
 
@@ -39,6 +41,8 @@ def make_train_step(
       optimizer: optax transformation over flat parameters.
       normalisation: how raw pixels and log-mels become model input.
       ema_decay: in [0, 1); 0 = no averaged parameters.
+      hide: {modality: how to choose what is hidden}, for the reconstruction terms.
+      shared_pass: see `models.forward.Forward`.
     """
 
     def train_step(state: TrainState, batch: dict[str, Any], key: jax.Array):
@@ -46,8 +50,11 @@ def make_train_step(
 
         def loss_fn(params):
             model = skeleton.merge(params, state.stats)
-            forward = Forward(model, batch, normalisation, train=True, key=step_key)
-            loss, metrics = objective(forward, batch)
+            forward = Forward(
+                model, batch, normalisation, train=True, key=step_key, hide=hide,
+                shared_pass=shared_pass,
+            )
+            loss, metrics = objective(forward, batch, state.step)
             return loss, (metrics, tree.split(model)[1])
 
         (_, (metrics, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

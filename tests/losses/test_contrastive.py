@@ -120,3 +120,48 @@ def test_bfloat16_is_finite(rng):
     metrics = contrastive_loss(z, z, jnp.float32(-5.0), jnp.arange(4), jnp.ones(4, bool))
     chex.assert_tree_all_finite(metrics)
     assert metrics["contrastive"][0].dtype == jnp.float32
+
+
+def test_sigmoid_form_by_hand():
+    z = jnp.eye(2)
+    metrics = contrastive_loss(
+        z, z, LOG_ONE_HALF, jnp.arange(2), jnp.ones(2, bool), form="sigmoid", bias=-1.0
+    )
+    # Each clip has its own pair with logit 2 - 1 and one other with 0 - 1.
+    expected = np.log1p(np.exp(-1)) + np.log1p(np.exp(-1))
+    np.testing.assert_allclose(mean(metrics), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["softmax", "sigmoid"])
+def test_each_form_on_padding_groups_and_single_clips(rng, form):
+    def value(z_video, z_audio, group, valid):
+        return contrastive_loss(
+            z_video, z_audio, LOG_ONE_HALF, jnp.asarray(group), jnp.asarray(valid), form=form,
+            bias=-2.0,
+        )
+
+    z_video, z_audio = unit(rng, (4, 8)), unit(rng, (4, 8))
+    whole = value(z_video, z_audio, [0, 0, 1, 2], [True] * 4)
+    bad = jnp.full((1, 8), jnp.nan)
+    padded = value(
+        jnp.concatenate([z_video, bad]), jnp.concatenate([z_audio, bad]), [0, 0, 1, 2, 9],
+        [True] * 4 + [False],
+    )
+    chex.assert_trees_all_close(whole, padded, rtol=1e-6)
+    alone, gradient = jax.value_and_grad(
+        lambda z: value(z, z_audio[:2], [3, 3], [True, True])["contrastive"][0]
+    )(z_video[:2])
+    assert alone == 0 and not gradient.any()
+
+
+@pytest.mark.parametrize("form", ["softmax", "sigmoid"])
+def test_gradients_in_float64(rng, form):
+    with jax.enable_x64(True):
+        z_video, z_audio = (jnp.asarray(rng.normal(size=(4, 5))) for _ in range(2))
+        check_grads(
+            lambda v, a, tau, bias: contrastive_loss(
+                v, a, tau, jnp.array([0, 0, 1, 2]), jnp.ones(4, bool), form=form, bias=bias
+            )["contrastive"][0],
+            (z_video, z_audio, jnp.log(jnp.float64(0.3)), jnp.float64(-1.0)),
+            order=1, modes=["rev"], rtol=1e-6,
+        )

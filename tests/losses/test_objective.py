@@ -13,6 +13,7 @@ def config(**changes):
     defaults = dict(
         weights={"classification": 1.0, "contrastive": 0.5},
         label_smoothing=0.0, temperature_min=0.01, temperature_max=0.5,
+        contrastive_form="softmax", matching_same_label=False, warmup_steps=0,
     )
     return ObjectiveConfig(**(defaults | changes))
 
@@ -67,10 +68,28 @@ def test_a_model_that_classifies_each_modality_is_trained_on_the_mean_of_their_l
     assert metrics["top1/label"] == (1, 2)
 
 
-def test_a_model_without_projections():
-    with pytest.raises(UserError, match="contrastive is 0.5, but this model has no projections"):
-        Objective(config(), projects=False)
-    Objective(config(weights={"classification": 1.0, "contrastive": 0.0}), projects=False)
+def test_a_model_that_lacks_something():
+    with pytest.raises(UserError, match="contrastive is 0.5, but this model cannot project"):
+        Objective(config(), abilities=())
+    Objective(config(weights={"classification": 1.0, "contrastive": 0.0}), abilities=())
+    masked = config(weights={"masked_audio": 0.1})
+    with pytest.raises(UserError, match="cannot reconstruct audio; put 'audio' into config.model"):
+        Objective(masked, abilities=("project", "match", "reconstruct video"))
+    assert Objective(masked, abilities=("reconstruct audio",)).hides == ("audio",)
+
+
+def test_the_other_weights_grow_from_nothing():
+    objective = Objective(config(warmup_steps=4))
+    contrastive = 0.5 * (np.log(np.exp(2) + 1) - 2)
+    for step, share in ((0, 0.0), (1, 0.25), (4, 1.0), (9, 1.0)):
+        total, _ = objective(Answers(), BATCH, step)
+        np.testing.assert_allclose(total, np.log(4) + share * contrastive, rtol=1e-6)
+
+
+def test_a_modality_that_is_missing_cannot_be_hidden_or_compared():
+    weights = {"classification": 1.0, "matching": 0.1, "masked_audio": 0.1, "masked_video": 0.1}
+    objective = Objective(config(weights=weights), modalities="audio")
+    assert objective.skipped == ("matching", "masked_video") and objective.hides == ("audio",)
 
 
 def test_a_term_that_is_off_asks_for_nothing():

@@ -90,9 +90,11 @@ def test_a_training_pass_in_bfloat16_is_finite_and_reaches_every_parameter(input
     def gradient(params, stats):
         model = skeleton.merge(params, stats)
         tokens = model.encode(*inputs, train=True)
-        logits = model.fuse(*tokens, train=True)["logits"]
+        fused = model.fuse(*tokens, train=True)
+        logits = fused["logits"] | {"match": model.match(fused["pooled"])}
         z_video, z_audio = model.project(*tokens)
         similarity = (z_video @ z_audio.T).mean() / jnp.exp(model.contrastive_log_tau[...])
+        similarity += jnp.sin(model.contrastive_bias[...])
         return similarity + sum(jnp.sin(value).sum() for value in logits.values())
 
     params, stats = random_variables(skeleton, rng)

@@ -14,7 +14,7 @@ from flax import nnx
 
 from avt_jax import tree
 from avt_jax.errors import UserError
-from avt_jax.models.build import InputSpec, build_model, projects
+from avt_jax.models.build import InputSpec, abilities, build_model
 from avt_jax.models.mbt import MBT, MBTConfig
 
 TINY = MBTConfig(dim=8, depth=3, num_heads=2, mlp_ratio=2.0, fusion_layer=1, num_bottleneck=2)
@@ -133,7 +133,7 @@ def test_bfloat16_is_finite_and_near_float32(clip):
 
 def test_from_a_config_block():
     block = dataclasses.asdict(TINY) | {"name": "mbt"}
-    assert not projects(block) and projects({"name": "avt"})
+    assert not abilities(block), "MBT classifies and does nothing else"
 
     def build(spec=SPEC, **changes):
         return nnx.eval_shape(

@@ -1,0 +1,97 @@
+"""Audio-video matching (after fusion): is this sound from this picture?"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+
+_EXCLUDED = -1e9
+
+
+def sample_hard_negatives(
+    sim_bb: jax.Array,
+    group_b: jax.Array,
+    valid_b: jax.Array,
+    key: jax.Array,
+    *,
+    temperature: jax.Array | float,
+    label_bl: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Picks one mismatched partner for each row, favouring similar ones.
+
+    Args:
+      sim_bb: [b, b] cosine similarity; row = the clip that keeps its modality, column = the clip
+        that lends the other one.
+      group_b: [b] int32 source video; equal ids are never negatives.
+      valid_b: [b] bool; False (padding, no audio) neither picks nor is picked.
+      key: PRNG key.
+      temperature: > 0, no unit; lower is harder.
+      label_bl: [b, l] int32 labels, one column per label set; rows that agree in all of them are
+        not negatives either. None: labels play no part.
+
+    Returns:
+      (index_b, found_b): int32 column, drawn with probability proportional to exp(sim /
+      temperature) among the row's negatives; False where there is none (the index is then of no
+      meaning).
+
+    Source: ALBEF, arXiv:2107.07651, sec. 3.2. Deviation: clips of one source, and by default of one
+    label, are excluded.
+    """
+    if sim_bb.shape[0] != sim_bb.shape[1]:
+        raise ValueError(f"the similarities must be square, got {sim_bb.shape}")
+    negative_bb = (group_b[:, None] != group_b) & valid_b[:, None] & valid_b
+    if label_bl is not None:
+        negative_bb &= (label_bl[:, None] != label_bl).any(-1)
+    logits_bb = jnp.where(negative_bb, sim_bb / temperature, _EXCLUDED)
+    index_b = jax.random.categorical(key, jax.lax.stop_gradient(logits_bb), axis=-1)
+    return index_b.astype(jnp.int32), negative_bb.any(-1)
+
+
+def matching_loss(
+    positive_b: jax.Array,
+    other_audio_b: jax.Array,
+    other_video_b: jax.Array,
+    audio_found_b: jax.Array,
+    video_found_b: jax.Array,
+    valid_b: jax.Array,
+) -> Metrics:
+    """Binary cross-entropy over true pairs and mined mismatches.
+
+    Args:
+      positive_b: [b] logits of the true pairs.
+      other_audio_b: [b] logits of each video with a mined audio.
+      other_video_b: [b] logits of each audio with a mined video.
+      audio_found_b: [b] bool, False where no audio could be mined.
+      video_found_b: [b] bool, False where no video could be mined.
+      valid_b: [b] bool; False (padding, no audio) counts nowhere.
+
+    Returns:
+      {"matching": (sum, count), "matching_accuracy": (hits, count), "matching_no_negative": (clips,
+      count)}: sum and hits are over pairs. A clip without any negative is left out with its true
+      pair, which alone would teach to always say yes; with none left, the sum and its gradient
+      are 0.
+
+    Source: arXiv:2401.04154, L_AVM.
+    """
+    audio_found_b, video_found_b = audio_found_b & valid_b, video_found_b & valid_b
+    used_3b = jnp.concatenate([audio_found_b | video_found_b, audio_found_b, video_found_b])
+    logits_3b = jnp.concatenate([positive_b, other_audio_b, other_video_b])
+    logits_3b = logits_3b.astype(jnp.promote_types(logits_3b.dtype, jnp.float32))
+    match_3b = jnp.arange(len(logits_3b)) < len(positive_b)
+    # A row that is left out may hold anything; its logit is replaced before the loss, because the
+    # gradient of `where` is 0 * inf there.
+    logits_3b = jnp.where(used_3b, logits_3b, 0)
+    loss_3b = optax.sigmoid_binary_cross_entropy(logits_3b, match_3b.astype(logits_3b.dtype))
+    count = used_3b.sum().astype(jnp.float32)
+    hits_3b = ((logits_3b > 0) == match_3b) & used_3b
+    alone_b = valid_b & ~audio_found_b & ~video_found_b
+    return {
+        "matching": (jnp.where(used_3b, loss_3b, 0).sum(), count),
+        "matching_accuracy": (hits_3b.sum().astype(jnp.float32), count),
+        "matching_no_negative": (
+            alone_b.sum().astype(jnp.float32), valid_b.sum().astype(jnp.float32)
+        ),
+    }
