@@ -39,8 +39,8 @@ def make_hide(
         _, rows, columns = model.video_encoder.token_grid((1, spec.num_frames, side, side, 3))
         if rows * columns < 2:
             raise UserError(
-                f"config.data.frame_size_px is {side}: the video encoder sees one patch, and hiding "
-                "it leaves nothing; give larger frames or set config.losses.weights.masked_video=0."
+                f"config.data.frame_size_px is {side}: that is one patch for the video encoder; "
+                "give larger frames, or 0 for config.losses.weights.masked_video."
             )
 
     def audio(batch, key):
