@@ -1,0 +1,91 @@
+"""The table and the picture of an ablation, from numbers made up here."""
+
+import csv
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from avt_jax.errors import UserError
+from avt_jax.evaluation.ablation import Cost, RunResult, draw, markdown, summarise, write_csv
+
+SETTINGS = ["plain", "+ one", "+ two | three", "broken"]
+COSTS = {"plain": Cost(2_000_000_000, 1000), "+ one": Cost(3_000_000_000, 1200)}
+
+
+def runs():
+    return [
+        RunResult("+ one", 1, 0.75, 0.3),
+        RunResult("plain", 2, 0.8, 0.1),
+        RunResult("plain", 0, 0.6, 0.1),
+        RunResult("plain", 1, 0.7, 0.4),
+        RunResult("+ one", 0, 0.5, 0.2),
+        RunResult("+ two | three", 7, 0.9),
+        RunResult("broken", 0, error="loss is not finite"),
+        RunResult("broken", 1, error="loss is not finite"),
+        RunResult("broken", 2, error="no such\nfile"),
+    ]
+
+
+def test_mean_spread_and_difference_over_the_seeds_that_both_have():
+    plain, one, two, broken = summarise(SETTINGS, runs(), COSTS)
+    assert plain.top1 == {0: 0.6, 1: 0.7, 2: 0.8}
+    assert plain.mean == pytest.approx(0.7) and plain.std == pytest.approx(0.1)
+    assert plain.gain is None and plain.gain_std is None
+    assert plain.step_sec == pytest.approx(0.1), "the median: one run was disturbed"
+    # Seed 2 of "+ one" has not run: its difference is over seeds 0 and 1, -0.1 and +0.05.
+    assert one.mean == pytest.approx(0.625)
+    assert one.gain == pytest.approx(-0.025)
+    assert one.gain_std == pytest.approx(np.std([-0.1, 0.05], ddof=1))
+    assert two.mean == 0.9 and two.std is None, "one run has no spread"
+    assert two.gain is None, "no seed in common with the first setting"
+    assert two.step_sec is None and two.cost is None
+    assert broken.mean is None and broken.errors == ("loss is not finite", "no such\nfile")
+
+
+def test_markdown():
+    lines = markdown(summarise(SETTINGS, runs(), COSTS)).splitlines()
+    cells = [[cell.strip() for cell in line.replace("\\|", "/")[1:-1].split("|")] for line in lines]
+    assert {len(row) for row in cells} == {8}, "every row has every column"
+    assert cells[2] == ["plain", "70.0 ± 10.0", "3", "", "100", "2.00", "1,000", ""]
+    assert cells[3] == ["+ one", "62.5 ± 17.7", "2", "-2.5 ± 10.6", "250", "3.00", "1,200", ""]
+    assert cells[4] == ["+ two / three", "90.0", "1", "", "", "", "", ""]
+    assert cells[5][0] == "broken" and cells[5][2] == "0"
+    assert cells[5][-1] == "loss is not finite; no such file"
+    assert "against plain" in lines[0]
+    whole = summarise(SETTINGS[:2], runs(), COSTS)
+    assert "failed" not in markdown(whole)
+
+
+def test_csv_holds_every_seed(tmp_path):
+    write_csv(tmp_path / "a.csv", summarise(SETTINGS, runs(), COSTS))
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = {row["setting"]: row for row in csv.DictReader(file)}
+    assert list(rows) == SETTINGS
+    assert float(rows["plain"]["top1_mean"]) == pytest.approx(0.7)
+    assert float(rows["plain"]["top1_seed_2"]) == 0.8 and rows["+ one"]["top1_seed_2"] == ""
+    assert rows["+ two | three"]["top1_seed_7"] == "0.9" and rows["+ two | three"]["n"] == "1"
+    assert rows["plain"]["step_flops"] == "2000000000" and rows["broken"]["step_flops"] == ""
+    assert rows["broken"]["failed"].startswith("loss is not finite")
+    with pytest.raises(UserError, match="cannot write"):
+        write_csv(tmp_path / "no" / "a.csv", summarise(SETTINGS, runs(), COSTS))
+
+
+def test_the_picture_grows_with_the_settings_and_shows_the_runs(tmp_path):
+    few, many = tmp_path / "few.png", tmp_path / "many.png"
+    rows = summarise(SETTINGS, runs(), COSTS)
+    assert draw(many, rows, title="loss $ terms")
+    assert draw(few, rows[:2], title="losses")
+    few_hwc, many_hwc = image.imread(few), image.imread(many)
+    assert many_hwc.shape[0] > few_hwc.shape[0] + 50
+    assert (many_hwc[..., :3].min(axis=-1) < 0.9).mean() > 0.01, "an empty picture"
+    without = summarise(SETTINGS[:2], [r for r in runs() if r.seed == 0], COSTS)
+    assert draw(tmp_path / "one.png", without, title="one seed")
+    assert not np.array_equal(few_hwc, image.imread(tmp_path / "one.png"))
+
+
+def test_nothing_to_draw(tmp_path):
+    rows = summarise(SETTINGS, [RunResult("broken", 0, error="x")], {})
+    assert not draw(tmp_path / "a.png", rows, title="none")
+    assert not (tmp_path / "a.png").exists()
+    assert len(markdown(rows).splitlines()) == 2 + len(SETTINGS)
