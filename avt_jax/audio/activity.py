@@ -1,0 +1,401 @@
+"""Finds where something sounds in a clip: spans that the structured mask hides as a whole.
+
+The steps are those of method.md, "Audio activity detection": envelope, smoothing, gradient,
+adaptive floor with hysteresis, merging and dropping. docs/activity.md gives the reasons. One
+implementation serves both sides: `activity_ids` inside a jitted step, `detect` on the host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC
+from avt_jax.errors import UserError
+
+# Mel bins whose power is added before a floor is sought: a single bin's noise fluctuates so much
+# that its minimum says little, while one floor for all bins would let a hum hide what is above it.
+_BAND_BINS = 8
+# Share of the frames that is taken to be background at least, in percent.
+_QUIET_PERCENT = 20
+# How far beyond the usual slope a gradient must be, and the most that this may ask for.
+_RIPPLE_FACTOR, _MOST_EDGE_FACTOR = 4.0, 3.0
+_DB_PER_NEPER = 10.0 / math.log(10.0)
+_MAX_LOG_POWER = 40.0  # far above any waveform in [-1, 1]; keeps nonsense from overflowing
+_MAX_SEC, _MAX_DB = 60.0, 120.0
+
+
+@dataclass(frozen=True)
+class ActivityConfig:
+    """The config block `activity`. `ActivityConfig(**block)` checks every value.
+
+    Attributes:
+      smoothing_sec: standard deviation of the Gaussian that smooths the envelope.
+      edge_db: the smallest sudden change of the envelope that proposes an onset or offset. Clips
+        whose envelope ripples ask for more.
+      high_db: how far above the floor a span must be to be an activity.
+      low_db: how far above the floor a span must be to prolong one; at most `high_db`.
+      rise_db: how far the floor may rise above the lowest envelope around where the background
+        itself fluctuates.
+      silence_db: how far above a spectrogram's least value sound begins.
+      max_activity_sec: the longest activity. What lasts longer is background (a hum).
+      max_edge_activity_sec: the same for what touches the start or the end of the clip, where an
+        activity cannot be told from a change of the background; at most `max_activity_sec`.
+      min_gap_sec: activities closer than this are one.
+      min_activity_sec: shorter ones are dropped (a single click).
+    """
+
+    smoothing_sec: float = 0.05
+    edge_db: float = 3.0
+    high_db: float = 4.0
+    low_db: float = 2.5
+    rise_db: float = 3.0
+    silence_db: float = 6.0
+    max_activity_sec: float = 5.0
+    max_edge_activity_sec: float = 1.5
+    min_gap_sec: float = 0.1
+    min_activity_sec: float = 0.15
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            in_db = field.name.endswith("_db")
+            low = 0.0 if in_db or field.name.startswith("min_") else HOP_SEC
+            high = _MAX_DB if in_db else _MAX_SEC
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not low <= value <= high:
+                unit = "dB" if in_db else "seconds"
+                _refuse(field.name, value, f"give {unit} from {low:g} to {high:g}")
+        if self.low_db > self.high_db:
+            _refuse("low_db", self.low_db, f"give at most high_db, {self.high_db:g}")
+        if self.max_edge_activity_sec > self.max_activity_sec:
+            advice = f"give at most max_activity_sec, {self.max_activity_sec:g}"
+            _refuse("max_edge_activity_sec", self.max_edge_activity_sec, advice)
+
+
+class Analysis(NamedTuple):
+    """What the detector saw in one clip, or, with a leading axis [b], in several.
+
+    Attributes:
+      envelope_db: float32 [s] >= 0, power over the bands' own floors, short dips filled.
+      smoothed_db: float32 [s].
+      gradient_db_per_sec: float32 [s], slope of the smoothed envelope just before each frame.
+      floor_db: float32 [s], on the scale of the envelopes.
+      edge_db_per_sec: float32 [], slope beyond which an onset or offset is proposed.
+      ids: int32 [s], 0 = background, 1.. = activities in order of time.
+    """
+
+    envelope_db: Any
+    smoothed_db: Any
+    gradient_db_per_sec: Any
+    floor_db: Any
+    edge_db_per_sec: Any
+    ids: Any
+
+
+def _refuse(name: str, value: Any, advice: str) -> None:
+    raise UserError(f"config.activity.{name} is {value!r}; {advice}.")
+
+
+def _frames(seconds: float) -> int:
+    return max(1, round(seconds / HOP_SEC))
+
+
+# The functions below work on one clip; time is the first axis.
+
+
+def _shift(values: jax.Array, later: int, fill: float | bool) -> jax.Array:
+    """values[t + later], `fill` where that is outside."""
+    rest = [(0, 0, 0)] * (values.ndim - 1)
+    return jax.lax.pad(values, jnp.asarray(fill, values.dtype), [(-later, later, 0), *rest])
+
+
+def _over_next(values: jax.Array, size: int, combine: Callable, fill: float) -> jax.Array:
+    """Combines values[t] to values[t + size - 1]; in log2(size) steps, each doubling the reach."""
+    size = min(size, values.shape[0])
+    reach = 1
+    while reach < size:
+        step = min(reach, size - reach)
+        values = combine(values, _shift(values, step, fill))
+        reach += step
+    return values
+
+
+def _max_around(values: jax.Array, reach: int) -> jax.Array:
+    """Largest of values[t - reach] to values[t + reach]."""
+    outside = [(reach, reach)] + [(0, 0)] * (values.ndim - 1)
+    padded = jnp.pad(values, outside, constant_values=-jnp.inf)
+    return _over_next(padded, 2 * reach + 1, jnp.maximum, -jnp.inf)[: len(values)]
+
+
+def _runs(flags_s: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """First and last frame of the run of equal values each frame is in; and where runs start."""
+    size = flags_s.shape[0]
+    place_s = jnp.arange(size)
+    starts_s = flags_s != jnp.roll(flags_s, 1)
+    starts_s = starts_s.at[0].set(True)
+    ends_s = jnp.roll(starts_s, -1)
+    first_s = jax.lax.cummax(jnp.where(starts_s, place_s, 0))
+    last_s = jax.lax.cummin(jnp.where(ends_s, place_s, size - 1), reverse=True)
+    return first_s, last_s, starts_s
+
+
+def _hysteresis(values_s: jax.Array, low_s: jax.Array, high_s: jax.Array) -> jax.Array:
+    """Runs of values >= low that hold a value >= high, as bool [s]."""
+    candidate_s = values_s >= low_s
+    seed_s = candidate_s & (values_s >= high_s)
+    first_s, last_s, _ = _runs(candidate_s)
+    count_s = jnp.cumsum(seed_s)
+    return candidate_s & (count_s[last_s] > count_s[first_s] - seed_s[first_s])
+
+
+def _percentile(values_s: jax.Array, counted_s: jax.Array, percent: int) -> jax.Array:
+    """The value that `percent` of the counted ones do not exceed; 0 when none is counted."""
+    number = counted_s.sum()
+    ordered_s = jnp.sort(jnp.where(counted_s, values_s, jnp.inf))
+    return jnp.where(number > 0, ordered_s[(jnp.maximum(number, 1) - 1) * percent // 100], 0.0)
+
+
+def _local_floor(values_sk: jax.Array, valid_s: jax.Array, config: ActivityConfig) -> jax.Array:
+    """The highest level that is kept up for long: what is left when all shorter rises are cut off.
+
+    Of all windows that hold a frame and are as long as the longest activity, the largest of their
+    minima. Windows from the clip's start, or to its end, count from a shorter length on: a level
+    that changes and stays changed has no second side to be compared with.
+    """
+    size = valid_s.shape[0]
+    place_s = jnp.arange(size)
+    first = jnp.argmax(valid_s)
+    last = size - 1 - jnp.argmax(valid_s[::-1])
+    values_sk = jnp.where(valid_s[:, None], values_sk, jnp.inf)
+    edge = _frames(config.max_edge_activity_sec)
+    from_start_sk = jax.lax.cummin(values_sk, axis=0)
+    to_end_sk = jax.lax.cummin(values_sk, axis=0, reverse=True)
+    # Windows at the edge that would be too short are prolonged to the least length.
+    head = jnp.minimum(first + edge - 1, last)
+    tail = jnp.maximum(last - edge + 1, first)
+    floor_sk = jnp.maximum(
+        jnp.minimum(from_start_sk, from_start_sk[head]), jnp.minimum(to_end_sk, to_end_sk[tail])
+    )
+    length = _frames(config.max_activity_sec)
+    if length <= size:
+        lowest_sk = _over_next(values_sk, length, jnp.minimum, jnp.inf)
+        inside_s = (place_s >= first) & (place_s + length - 1 <= last)
+        lowest_sk = jnp.where(inside_s[:, None], lowest_sk, -jnp.inf)
+        before_sk = _shift(lowest_sk, -(length - 1), -jnp.inf)
+        floor_sk = jnp.maximum(floor_sk, _over_next(before_sk, length, jnp.maximum, -jnp.inf))
+    return jnp.where(valid_s[:, None], floor_sk, 0.0)
+
+
+def _band_power_db(fbank_sf: jax.Array, config: ActivityConfig) -> tuple[jax.Array, jax.Array]:
+    """Power of each band in dB, float32 [s, k], and which frames belong to the clip, bool [s].
+
+    Values of exactly 0.0 are padding or were erased by augmentation: they hold no power.
+    """
+    there_sf = (fbank_sf != 0.0) & jnp.isfinite(fbank_sf)
+    power_sf = jnp.where(there_sf, jnp.exp(jnp.minimum(fbank_sf, _MAX_LOG_POWER)), 0.0)
+    power_sf = jnp.pad(power_sf, ((0, 0), (0, -fbank_sf.shape[1] % _BAND_BINS)))
+    power_sk = power_sf.reshape(fbank_sf.shape[0], -1, _BAND_BINS).sum(-1)
+    least = _BAND_BINS * math.exp(LOG_FLOOR) * 10.0 ** (config.silence_db / 10.0)
+    return _DB_PER_NEPER * jnp.log(jnp.maximum(power_sk, least)), there_sf.any(-1)
+
+
+def _band_floor_db(band_sk: jax.Array, valid_s: jax.Array, config: ActivityConfig) -> jax.Array:
+    """Each band's own floor, float32 [s, k]."""
+    width = _frames(config.smoothing_sec)
+
+    def twice_averaged(values):
+        for _ in range(2):
+            values = _over_next(_shift(values, -(width // 2), 0.0), width, jnp.add, 0.0)
+        return values
+
+    weight_s = twice_averaged(valid_s.astype(band_sk.dtype))
+    sum_sk = twice_averaged(jnp.where(valid_s[:, None], band_sk, 0.0))
+    smooth_sk = sum_sk / jnp.maximum(weight_s, 1.0)[:, None]
+    # Where the background changes, the averages turn up late: take the louder side's floor.
+    return _max_around(_local_floor(smooth_sk, valid_s, config), width)
+
+
+def _gaussian(values_s: jax.Array, valid_s: jax.Array, smoothing_sec: float) -> jax.Array:
+    """Smooths over the frames that are valid; 0 elsewhere."""
+    sigma = smoothing_sec / HOP_SEC
+    reach = math.ceil(4 * sigma)
+    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel = jnp.asarray(weight / weight.sum(), jnp.float32)[None, None]
+    both_2s = jnp.stack([jnp.where(valid_s, values_s, 0.0), valid_s.astype(jnp.float32)])
+    sums_2s = jax.lax.conv_general_dilated(
+        both_2s[:, None], kernel, (1,), [(reach, reach)], precision=jax.lax.Precision.HIGHEST
+    )[:, 0]
+    return jnp.where(valid_s, sums_2s[0] / jnp.maximum(sums_2s[1], 1e-6), 0.0)
+
+
+def _envelope_db(fbank_sf: jax.Array, config: ActivityConfig) -> tuple[jax.Array, jax.Array]:
+    """Step 1: summed power in dB, every band measured against its own floor; and the valid frames.
+
+    Dips shorter than the least gap are filled without moving the outer edges, so that a train of
+    clicks is as loud as its clicks.
+    """
+    band_sk, valid_s = _band_power_db(fbank_sf, config)
+    floor_sk = _band_floor_db(band_sk, valid_s, config)
+    excess_s = jnp.exp((band_sk - floor_sk) / _DB_PER_NEPER).mean(-1)
+    envelope_s = jnp.maximum(_DB_PER_NEPER * jnp.log(excess_s), 0.0)
+    envelope_s = jnp.where(valid_s, envelope_s, 0.0)
+    width = _frames(config.min_gap_sec)
+    padded_s = jnp.pad(envelope_s, (width - 1, width - 1))
+    highest_s = _over_next(padded_s, width, jnp.maximum, 0.0)
+    filled_s = _over_next(highest_s, width, jnp.minimum, jnp.inf)[: len(envelope_s)]
+    return jnp.where(valid_s, filled_s, 0.0), valid_s
+
+
+def _edges(
+    smoothed_s: jax.Array, valid_s: jax.Array, config: ActivityConfig
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Step 3: the gradient in dB/s, the threshold, and the boundaries it proposes, bool [s]."""
+    counted_s = valid_s & _shift(valid_s, -1, False)
+    gradient_s = jnp.where(counted_s, (smoothed_s - _shift(smoothed_s, -1, 0.0)) / HOP_SEC, 0.0)
+    # What a sudden step of edge_db becomes at its steepest.
+    step = config.edge_db / (math.sqrt(2.0 * math.pi) * config.smoothing_sec)
+    usual = _percentile(jnp.abs(gradient_s), counted_s, 50)
+    threshold = jnp.clip(_RIPPLE_FACTOR * usual, step, _MOST_EDGE_FACTOR * step)
+    reach = _frames(config.smoothing_sec)
+    proposed_s = jnp.zeros(valid_s.shape, bool)
+    for slope_s in (gradient_s, -gradient_s):
+        proposed_s |= (slope_s > threshold) & (slope_s >= _max_around(slope_s, reach))
+    return gradient_s, threshold, proposed_s
+
+
+def _active(
+    envelope_s: jax.Array, smoothed_s: jax.Array, floor_s: jax.Array, proposed_s: jax.Array,
+    valid_s: jax.Array, config: ActivityConfig,
+) -> jax.Array:
+    """Step 4: which of the spans between boundaries are active, bool [s].
+
+    Slow changes have no steep gradient: where the hysteresis switches and no boundary is near, its
+    own time is one.
+    """
+    low_s, high_s = floor_s + config.low_db, floor_s + config.high_db
+    # The smoothed envelope is above the threshold for a while before and after a loud sound, the
+    # envelope itself is not.
+    loud_s = _hysteresis(jnp.minimum(smoothed_s, envelope_s), low_s, high_s) & valid_s
+    near_s = _max_around(proposed_s.astype(jnp.float32), _frames(config.smoothing_sec)) > 0
+    switches_s = loud_s != _shift(loud_s, -1, False)
+    cut_s = proposed_s | (switches_s & ~near_s) | (valid_s != _shift(valid_s, -1, False))
+    first_s, last_s, _ = _runs(jnp.cumsum(cut_s))
+    above_s = jnp.where(valid_s, envelope_s - floor_s, 0.0)
+    total_s = jnp.cumsum(above_s)
+    mean_s = (total_s[last_s] - total_s[first_s] + above_s[first_s]) / (last_s - first_s + 1)
+    return _hysteresis(mean_s, config.low_db, config.high_db) & valid_s
+
+
+def _tidy(active_s: jax.Array, valid_s: jax.Array, config: ActivityConfig) -> jax.Array:
+    """Step 5: merges over short gaps, drops short activities, numbers the rest; int32 [s]."""
+    first_s, last_s, _ = _runs(active_s)
+    short_s = last_s - first_s + 1 < _frames(config.min_gap_sec)
+    between_s = (first_s > 0) & (last_s < active_s.shape[0] - 1)
+    active_s = (active_s | (short_s & between_s)) & valid_s
+    first_s, last_s, starts_s = _runs(active_s)
+    active_s &= last_s - first_s + 1 >= _frames(config.min_activity_sec)
+    return jnp.where(active_s, jnp.cumsum(starts_s & active_s), 0).astype(jnp.int32)
+
+
+def _analyse_clip(fbank_sf: jax.Array, config: ActivityConfig) -> Analysis:
+    envelope_s, valid_s = _envelope_db(fbank_sf.astype(jnp.float32), config)
+    smoothed_s = _gaussian(envelope_s, valid_s, config.smoothing_sec)
+    gradient_s, threshold, proposed_s = _edges(smoothed_s, valid_s, config)
+    lowest_s = _local_floor(smoothed_s[:, None], valid_s, config)[:, 0]
+    rise = _percentile(smoothed_s - lowest_s, valid_s, _QUIET_PERCENT)
+    floor_s = lowest_s + jnp.clip(rise, 0.0, config.rise_db)
+    active_s = _active(envelope_s, smoothed_s, floor_s, proposed_s, valid_s, config)
+    ids_s = _tidy(active_s, valid_s, config)
+    return Analysis(envelope_s, smoothed_s, gradient_s, floor_s, threshold, ids_s)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _analyse_batch(fbank_bsf: jax.Array, config: ActivityConfig) -> Analysis:
+    return jax.vmap(functools.partial(_analyse_clip, config=config))(fbank_bsf)
+
+
+def activity_ids(fbank_bsf: jax.Array, config: ActivityConfig) -> jax.Array:
+    """Numbers the activities of every clip; may be called inside `jit`, and has fixed shapes.
+
+    Args:
+      fbank_bsf: [b, s, f] raw log-mel (natural logarithm of power, 10 ms hop), s >= 1. Rows that
+        are 0.0 throughout are padding; single values of 0.0 were erased and are left out.
+      config: the config block `activity`.
+
+    Returns:
+      int32 [b, s]: 0 = background or padding, 1.. = activities in order of time.
+
+    Raises:
+      ValueError: the spectrogram is not [b, s, f] with s and f >= 1.
+    """
+    if fbank_bsf.ndim != 3 or 0 in fbank_bsf.shape[1:]:
+        raise ValueError(f"fbank must be [b, s, f] with frames and bins, got {fbank_bsf.shape}")
+    return _analyse_batch(fbank_bsf, config).ids
+
+
+def analyse(fbank_sf: np.ndarray, config: ActivityConfig) -> Analysis:
+    """The curves behind the activities of one clip, for pictures.
+
+    Args:
+      fbank_sf: [s, f] raw log-mel; s may be 0.
+      config: the config block `activity`.
+
+    Returns:
+      NumPy arrays.
+    """
+    fbank_sf = np.asarray(fbank_sf, np.float32)
+    if len(fbank_sf) == 0:
+        none = np.zeros(0, np.float32)
+        return Analysis(none, none, none, none, np.float32(0), np.zeros(0, np.int32))
+    batch = _analyse_batch(fbank_sf[None], config)
+    return Analysis(*(np.asarray(values)[0] for values in batch))
+
+
+def spans_of(ids_s: np.ndarray) -> list[tuple[float, float]]:
+    """Turns numbered frames into times.
+
+    A frame speaks for the 10 ms in the middle of its 25 ms window, the first and last also for what
+    is before and after.
+
+    Args:
+      ids_s: int [s], runs of the same number, 0 = background.
+
+    Returns:
+      (onset_sec, offset_sec) of each run, in order.
+    """
+    ids_s = np.asarray(ids_s)
+    changes = np.flatnonzero(np.diff(ids_s)) + 1
+    bounds = [0, *changes.tolist(), len(ids_s)]
+    margin_sec = (WINDOW_SEC - HOP_SEC) / 2
+
+    def seconds(bound: int) -> float:
+        outer_sec = 0.0 if bound == 0 else 2 * margin_sec if bound == len(ids_s) else margin_sec
+        return round(bound * HOP_SEC + outer_sec, 4)
+
+    return [
+        (seconds(start), seconds(end))
+        for start, end in zip(bounds, bounds[1:], strict=False)
+        if start < end and ids_s[start] > 0
+    ]
+
+
+def detect(fbank_sf: np.ndarray, config: ActivityConfig) -> list[tuple[float, float]]:
+    """When something sounds in a clip.
+
+    Args:
+      fbank_sf: [s, f] raw log-mel, as `activity_ids` takes it.
+      config: the config block `activity`.
+
+    Returns:
+      (onset_sec, offset_sec) of each activity from the clip's start, in order.
+    """
+    return spans_of(analyse(fbank_sf, config).ids)
