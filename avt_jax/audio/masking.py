@@ -13,17 +13,15 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from avt_jax.audio.activity import ActivityConfig, activity_ids
 from avt_jax.audio.melspec import HOP_SEC
 from avt_jax.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from avt_jax.audio.activity import ActivityConfig
 
 _NEVER = np.iinfo(np.int32).max
 _MAX_CHUNK_SEC = 600.0
@@ -352,8 +350,6 @@ def hide_audio(
     clip_bs = (fbank_bsf != 0.0).any(-1)
     ids_bs = None
     if config.strategy == "activity":
-        from avt_jax.audio.activity import activity_ids
-
         ids_bs = activity_ids(fbank_bsf, activity)
     one_clip = functools.partial(STRATEGIES[config.strategy], grid=grid, config=config)
     return _per_clip(one_clip, key, ids_bs, clip_bs)

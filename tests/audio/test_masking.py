@@ -11,7 +11,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from avt_jax.audio import masking
+from avt_jax.audio.activity import ActivityConfig, activity_ids
 from avt_jax.audio.masking import MaskingConfig, PatchGrid, hide_activities, hide_audio, hide_video
+from avt_jax.audio.melspec import LOG_FLOOR
 from avt_jax.errors import UserError
 
 # The fixed strategies look at no activities; "activity" has tests of its own.
@@ -173,6 +175,64 @@ def test_random_activities_keep_the_promises(grid, rng):
             assert any(len(hidden | activity) > cap for activity in activities)
             stopped += 1
     assert beyond > 3 and stopped > 20 and fallback_b.sum() < 20  # the cases were there
+
+
+# Detected activities
+
+LONG = PatchGrid(8, 25, 16, 16)
+
+
+def clips_with_sounds():
+    """[5, 400, 128]: two sounds, the same erased in part, silence, padding, sound everywhere."""
+    fbank_bsf = np.random.default_rng(0).uniform(-12, -11, (5, 400, 128)).astype(np.float32)
+    fbank_bsf[:2, 100:150] += 8  # columns 6-9, with a frame's latitude 5-9
+    fbank_bsf[:2, 260:300] += 8  # columns 16-18
+    fbank_bsf[1, 350:] = 0.0
+    fbank_bsf[1, :, 40:70] = 0.0  # a band erased by augmentation is no sound
+    fbank_bsf[2] = LOG_FLOOR
+    fbank_bsf[3] = 0.0
+    fbank_bsf[4] += 8
+    return fbank_bsf
+
+
+@pytest.fixture(scope="module")
+def detected():
+    """Masks [5, frequency, time] and fallbacks of `clips_with_sounds`, for eight keys."""
+    options = dict(grid=LONG, config=MaskingConfig(ratio=0.25), activity=ActivityConfig())
+    drawn = [hide_audio(clips_with_sounds(), key, **options) for key in keys(8)]
+    return [(np.asarray(masked).reshape(5, 8, 25), np.asarray(given)) for masked, given in drawn]
+
+
+def test_detected_activities_are_hidden_whole(detected):
+    seen = set()
+    for masked_brc, fallback_b in detected:
+        assert fallback_b[:2].tolist() == [False, False]
+        assert (masked_brc == masked_brc[:, :1]).all()
+        for hidden_c in masked_brc[:2, 0]:
+            hidden = columns(hidden_c)
+            first = hidden[0] < 12
+            # 25 columns, of which 6 may be hidden: one of the sounds, and little beside it.
+            assert set(hidden) >= set(range(6, 10) if first else range(16, 19))
+            assert set(hidden) <= set(range(5, 11) if first else range(15, 20))
+            seen.add(first)
+    assert seen == {True, False}
+
+
+def test_silence_padding_and_steady_sound_fall_back(detected):
+    for masked_brc, fallback_b in detected:
+        assert fallback_b[2:].all()
+        assert masked_brc[[2, 4], 0].sum(-1).tolist() == [6, 6]
+        assert not masked_brc[3].any() and not masked_brc[1, :, 22:].any()
+
+
+def test_detection_and_hiding_are_two_separate_steps():
+    fbank_bsf = clips_with_sounds()
+    config, activity = MaskingConfig(ratio=0.25), ActivityConfig()
+    got = hide_audio(fbank_bsf, KEY, grid=LONG, config=config, activity=activity)
+    ids_bs, clip_bs = activity_ids(fbank_bsf, activity), fbank_bsf.any(-1)
+    want = hide_activities(ids_bs, KEY, grid=LONG, ratio=0.25, clip_bs=clip_bs)
+    for have, expected in zip(got, want, strict=True):
+        np.testing.assert_array_equal(have, expected)
 
 
 # The span in place of activities
