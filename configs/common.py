@@ -94,7 +94,18 @@ def get_config() -> ConfigDict:
                 shared_pass=False,
             ),
             # avt_jax.audio.activity.ActivityConfig: what counts as an activity
-            activity=dict(),
+            activity=dict(
+                smoothing_sec=0.05,
+                edge_db=3.0,
+                high_db=4.0,
+                low_db=2.5,
+                rise_db=3.0,
+                silence_db=6.0,
+                max_activity_sec=5.0,
+                max_edge_activity_sec=1.5,
+                min_gap_sec=0.1,
+                min_activity_sec=0.15,
+            ),
             # avt_jax.training.optimizer.OptimizerConfig
             optimizer=dict(
                 name="adamw",

@@ -18,6 +18,8 @@ COMMANDS = {
     "train": "train a model from a config",
     "evaluate": "accuracy, confusion matrix and curves of a trained model",
     "predict": "classify video files with a trained model",
+    "segments": "find the audio activities of media files",
+    "ablate": "train a grid of settings over several seeds: a table and a plot",
     "profile": "parameters, FLOPs and memory of a config's model, part by part",
 }
 

@@ -1,10 +1,12 @@
 """Config files and overrides on the command line."""
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 
+from avt_jax.cli import wiring
 from avt_jax.cli.config import load_config
 from avt_jax.errors import UserError
 
@@ -67,3 +69,13 @@ def test_unknown_field_exits_with_2(tmp_path):
         "'config.train.epochs'?); configs/common.py shows all fields.\n"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_the_blocks_show_every_field_with_its_default():
+    config = load_config("kinetics_sounds", [])
+    for name, block_class in wiring.BLOCKS.items():
+        fields = {field.name: field.default for field in dataclasses.fields(block_class)}
+        assert set(config[name]) == set(fields), name
+        for field, default in fields.items():
+            if default is not dataclasses.MISSING and name in ("masking", "activity"):
+                assert config[name][field] == default, f"{name}.{field}"
