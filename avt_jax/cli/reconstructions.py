@@ -21,6 +21,7 @@ from avt_jax.evaluation.reconstructions import (
 )
 from avt_jax.inference.load import input_spec, load_skeleton, normalisation
 from avt_jax.models.ast import PATCH
+from avt_jax.models.build import abilities
 from avt_jax.models.forward import make_reconstruct
 from avt_jax.training.checkpoint import Run
 from avt_jax.training.hiding import make_hide
@@ -42,7 +43,8 @@ def write_reconstructions(
     Returns:
       The files written; none for a model without decoders.
     """
-    modalities = trained.config["model"].get("decoders", ())
+    able = abilities(trained.config["model"])
+    modalities = [name for name in ("audio", "video") if f"reconstruct {name}" in able]
     shown = np.flatnonzero(batch[axes.VALID])[:_MOST_CLIPS]
     if not modalities or not len(shown):
         return []

@@ -48,7 +48,8 @@ class AVTConfig:
       temperature: the contrastive temperature at the start.
       contrastive_bias: of the sigmoid form of the contrastive loss at the start; learned.
       drop_path: of the fusion blocks; grows linearly from 0.
-      decoders: modalities whose hidden patches can be reconstructed, of "audio" and "video".
+      decoders: modalities whose hidden patches can be reconstructed, of "audio" and "video"; one
+        that the model does not have is passed over.
       decoder_dim: width of a decoder.
       decoder_depth: blocks of a decoder.
       decoder_heads: attention heads of a decoder.
@@ -92,12 +93,11 @@ class AVTConfig:
             )
         # A config from JSON brings a list; a frozen config is to be hashable.
         object.__setattr__(self, "decoders", tuple(self.decoders))
-        for name in self.decoders:
-            if name not in _MODALITIES[self.modalities]:
-                raise UserError(
-                    f"config.model.decoders is {self.decoders}, but with modalities="
-                    f"{self.modalities!r} there is no {name!r} to reconstruct; leave it out."
-                )
+        if not set(self.decoders) <= set(_MODALITIES["av"]):
+            raise UserError(
+                f"config.model.decoders is {self.decoders}; give (), ('audio',), ('video',) or "
+                "both of them."
+            )
         heads = self.decoder_heads
         if self.decoder_depth < 0 or heads < 1 or self.decoder_dim % heads:
             raise UserError(
@@ -165,16 +165,17 @@ class AVT(nnx.Module):
             self.contrastive_log_tau = nnx.Param(jnp.log(jnp.float32(config.temperature)))
             self.contrastive_bias = nnx.Param(jnp.float32(config.contrastive_bias))
             self.match_head = linear(2 * config.dim, 1, dtype=jnp.float32, rngs=rngs)
-        for name in config.decoders:
+        decoders = [name for name in config.decoders if name in names]
+        for name in decoders:
             decoder = Decoder(
                 config.dim, patch_values[name], dim=config.decoder_dim, depth=config.decoder_depth,
                 num_heads=config.decoder_heads, **shared,
             )
             setattr(self, f"{name}_decoder", decoder)
-        if "audio" in config.decoders:
+        if "audio" in decoders:
             init = nnx.initializers.normal(stddev=0.02)
             self.audio_mask_token = nnx.Param(init(rngs.params(), (audio_encoder.width,)))
-        if "video" in config.decoders:
+        if "video" in decoders:
             self.video_mask_colour = nnx.Param(jnp.zeros(3))  # the mean of normalised pixels
 
     def encode(

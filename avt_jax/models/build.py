@@ -163,7 +163,8 @@ def abilities(block: Mapping[str, Any]) -> frozenset[str]:
     if not hasattr(model, "project"):
         return frozenset()
     both = {"project", "match"} if block["modalities"] == "av" else set()
-    return frozenset(both | {f"reconstruct {name}" for name in block["decoders"]})
+    present = [n for n in block["decoders"] if block["modalities"] in ("av", n)]
+    return frozenset(both | {f"reconstruct {name}" for name in present})
 
 
 def build_model(

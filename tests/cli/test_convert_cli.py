@@ -74,6 +74,7 @@ def test_a_training_starts_from_them(files, tmp_path):
     folder = tmp_path / "weights" / "vit"
     config = load_config("mbt_epic_kitchens_100:smoke", [
         "--config.model.dim=32", "--config.model.num_heads=2", "--config.model.mlp_ratio=2.0",
+        "--config.model.depth=4",
         f"--config.init.video={folder}", f"--config.init.audio={folder}",
     ])
     parts = wiring.parse(config)
