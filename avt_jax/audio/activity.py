@@ -164,35 +164,61 @@ def _percentile(values_s: jax.Array, counted_s: jax.Array, percent: int) -> jax.
     return jnp.where(number > 0, ordered_s[(jnp.maximum(number, 1) - 1) * percent // 100], 0.0)
 
 
-def _local_floor(values_sk: jax.Array, valid_s: jax.Array, config: ActivityConfig) -> jax.Array:
+def _blocks(values_sk: jax.Array, valid_s: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
+    """Means of the valid frames of each two blocks of `width`, one block on; and which hold any.
+
+    Floors change slowly: looking for them on blocks costs a fraction.
+    """
+    size = valid_s.shape[0]
+    weights_s = jnp.pad(valid_s.astype(values_sk.dtype), (0, -size % width))
+    values_sk = jnp.pad(values_sk, ((0, -size % width), (0, 0))) * weights_s[:, None]
+    sum_jk = values_sk.reshape(-1, width, values_sk.shape[1]).sum(1)
+    number_j = weights_s.reshape(-1, width).sum(1)
+    sum_jk = _over_next(sum_jk, 2, jnp.add, 0.0)
+    number_j = _over_next(number_j, 2, jnp.add, 0.0)
+    return sum_jk / jnp.maximum(number_j, 1.0)[:, None], number_j > 0
+
+
+def _local_floor(
+    values_sk: jax.Array, valid_s: jax.Array, config: ActivityConfig
+) -> tuple[jax.Array, jax.Array]:
     """The highest level that is kept up for long: what is left when all shorter rises are cut off.
 
     Of all windows that hold a frame and are as long as the longest activity, the largest of their
     minima. Windows from the clip's start, or to its end, count from a shorter length on: a level
     that changes and stays changed has no second side to be compared with.
+
+    Returns:
+      (floor_sk, rise): of every frame, 0 where not valid; how far the values are above it in the
+      quietest frames, of the first column.
     """
-    size = valid_s.shape[0]
-    place_s = jnp.arange(size)
-    first = jnp.argmax(valid_s)
-    last = size - 1 - jnp.argmax(valid_s[::-1])
-    values_sk = jnp.where(valid_s[:, None], values_sk, jnp.inf)
-    edge = _frames(config.max_edge_activity_sec)
-    from_start_sk = jax.lax.cummin(values_sk, axis=0)
-    to_end_sk = jax.lax.cummin(values_sk, axis=0, reverse=True)
+    width = _frames(config.smoothing_sec)
+    mean_jk, valid_j = _blocks(values_sk, valid_s, width)
+    size = valid_j.shape[0]
+    place_j = jnp.arange(size)
+    first = jnp.argmax(valid_j)
+    last = size - 1 - jnp.argmax(valid_j[::-1])
+    mean_jk = jnp.where(valid_j[:, None], mean_jk, jnp.inf)
+    edge = max(1, _frames(config.max_edge_activity_sec) // width)
+    from_start_jk = jax.lax.cummin(mean_jk, axis=0)
+    to_end_jk = jax.lax.cummin(mean_jk, axis=0, reverse=True)
     # Windows at the edge that would be too short are prolonged to the least length.
     head = jnp.minimum(first + edge - 1, last)
     tail = jnp.maximum(last - edge + 1, first)
-    floor_sk = jnp.maximum(
-        jnp.minimum(from_start_sk, from_start_sk[head]), jnp.minimum(to_end_sk, to_end_sk[tail])
+    floor_jk = jnp.maximum(
+        jnp.minimum(from_start_jk, from_start_jk[head]), jnp.minimum(to_end_jk, to_end_jk[tail])
     )
-    length = _frames(config.max_activity_sec)
+    length = max(1, _frames(config.max_activity_sec) // width)
     if length <= size:
-        lowest_sk = _over_next(values_sk, length, jnp.minimum, jnp.inf)
-        inside_s = (place_s >= first) & (place_s + length - 1 <= last)
-        lowest_sk = jnp.where(inside_s[:, None], lowest_sk, -jnp.inf)
-        before_sk = _shift(lowest_sk, -(length - 1), -jnp.inf)
-        floor_sk = jnp.maximum(floor_sk, _over_next(before_sk, length, jnp.maximum, -jnp.inf))
-    return jnp.where(valid_s[:, None], floor_sk, 0.0)
+        lowest_jk = _over_next(mean_jk, length, jnp.minimum, jnp.inf)
+        inside_j = (place_j >= first) & (place_j + length - 1 <= last)
+        lowest_jk = jnp.where(inside_j[:, None], lowest_jk, -jnp.inf)
+        before_jk = _shift(lowest_jk, -(length - 1), -jnp.inf)
+        floor_jk = jnp.maximum(floor_jk, _over_next(before_jk, length, jnp.maximum, -jnp.inf))
+    rise = _percentile(mean_jk[:, 0] - floor_jk[:, 0], valid_j, _QUIET_PERCENT)
+    # Where the background changes, blocks see it early or late: take the louder side's floor.
+    floor_sk = jnp.repeat(_max_around(floor_jk, 1), width, axis=0)[: len(valid_s)]
+    return jnp.where(valid_s[:, None], floor_sk, 0.0), rise
 
 
 def _band_power_db(fbank_sf: jax.Array, config: ActivityConfig) -> tuple[jax.Array, jax.Array]:
@@ -206,22 +232,6 @@ def _band_power_db(fbank_sf: jax.Array, config: ActivityConfig) -> tuple[jax.Arr
     power_sk = power_sf.reshape(fbank_sf.shape[0], -1, _BAND_BINS).sum(-1)
     least = _BAND_BINS * math.exp(LOG_FLOOR) * 10.0 ** (config.silence_db / 10.0)
     return _DB_PER_NEPER * jnp.log(jnp.maximum(power_sk, least)), there_sf.any(-1)
-
-
-def _band_floor_db(band_sk: jax.Array, valid_s: jax.Array, config: ActivityConfig) -> jax.Array:
-    """Each band's own floor, float32 [s, k]."""
-    width = _frames(config.smoothing_sec)
-
-    def twice_averaged(values):
-        for _ in range(2):
-            values = _over_next(_shift(values, -(width // 2), 0.0), width, jnp.add, 0.0)
-        return values
-
-    weight_s = twice_averaged(valid_s.astype(band_sk.dtype))
-    sum_sk = twice_averaged(jnp.where(valid_s[:, None], band_sk, 0.0))
-    smooth_sk = sum_sk / jnp.maximum(weight_s, 1.0)[:, None]
-    # Where the background changes, the averages turn up late: take the louder side's floor.
-    return _max_around(_local_floor(smooth_sk, valid_s, config), width)
 
 
 def _gaussian(values_s: jax.Array, valid_s: jax.Array, smoothing_sec: float) -> jax.Array:
@@ -244,7 +254,7 @@ def _envelope_db(fbank_sf: jax.Array, config: ActivityConfig) -> tuple[jax.Array
     clicks is as loud as its clicks.
     """
     band_sk, valid_s = _band_power_db(fbank_sf, config)
-    floor_sk = _band_floor_db(band_sk, valid_s, config)
+    floor_sk, _ = _local_floor(band_sk, valid_s, config)
     excess_s = jnp.exp((band_sk - floor_sk) / _DB_PER_NEPER).mean(-1)
     envelope_s = jnp.maximum(_DB_PER_NEPER * jnp.log(excess_s), 0.0)
     envelope_s = jnp.where(valid_s, envelope_s, 0.0)
@@ -263,9 +273,10 @@ def _edges(
     gradient_s = jnp.where(counted_s, (smoothed_s - _shift(smoothed_s, -1, 0.0)) / HOP_SEC, 0.0)
     # What a sudden step of edge_db becomes at its steepest.
     step = config.edge_db / (math.sqrt(2.0 * math.pi) * config.smoothing_sec)
-    usual = _percentile(jnp.abs(gradient_s), counted_s, 50)
-    threshold = jnp.clip(_RIPPLE_FACTOR * usual, step, _MOST_EDGE_FACTOR * step)
     reach = _frames(config.smoothing_sec)
+    # Neighbours are nearly equal: some of them are enough for a median, and quicker to sort.
+    usual = _percentile(jnp.abs(gradient_s[::reach]), counted_s[::reach], 50)
+    threshold = jnp.clip(_RIPPLE_FACTOR * usual, step, _MOST_EDGE_FACTOR * step)
     proposed_s = jnp.zeros(valid_s.shape, bool)
     for slope_s in (gradient_s, -gradient_s):
         proposed_s |= (slope_s > threshold) & (slope_s >= _max_around(slope_s, reach))
@@ -310,9 +321,8 @@ def _analyse_clip(fbank_sf: jax.Array, config: ActivityConfig) -> Analysis:
     envelope_s, valid_s = _envelope_db(fbank_sf.astype(jnp.float32), config)
     smoothed_s = _gaussian(envelope_s, valid_s, config.smoothing_sec)
     gradient_s, threshold, proposed_s = _edges(smoothed_s, valid_s, config)
-    lowest_s = _local_floor(smoothed_s[:, None], valid_s, config)[:, 0]
-    rise = _percentile(smoothed_s - lowest_s, valid_s, _QUIET_PERCENT)
-    floor_s = lowest_s + jnp.clip(rise, 0.0, config.rise_db)
+    floor_s1, rise = _local_floor(smoothed_s[:, None], valid_s, config)
+    floor_s = floor_s1[:, 0] + jnp.clip(rise, 0.0, config.rise_db)
     active_s = _active(envelope_s, smoothed_s, floor_s, proposed_s, valid_s, config)
     ids_s = _tidy(active_s, valid_s, config)
     return Analysis(envelope_s, smoothed_s, gradient_s, floor_s, threshold, ids_s)
@@ -324,7 +334,7 @@ def _analyse_batch(fbank_bsf: jax.Array, config: ActivityConfig) -> Analysis:
 
 
 def activity_ids(fbank_bsf: jax.Array, config: ActivityConfig) -> jax.Array:
-    """Numbers the activities of every clip; may be called inside `jit`, and has fixed shapes.
+    """Numbers the activities of every clip; for use inside `jit`.
 
     Args:
       fbank_bsf: [b, s, f] raw log-mel (natural logarithm of power, 10 ms hop), s >= 1. Rows that
@@ -343,15 +353,7 @@ def activity_ids(fbank_bsf: jax.Array, config: ActivityConfig) -> jax.Array:
 
 
 def analyse(fbank_sf: np.ndarray, config: ActivityConfig) -> Analysis:
-    """The curves behind the activities of one clip, for pictures.
-
-    Args:
-      fbank_sf: [s, f] raw log-mel; s may be 0.
-      config: the config block `activity`.
-
-    Returns:
-      NumPy arrays.
-    """
+    """The curves behind the activities of one clip [s, f] (s may be 0), as NumPy arrays."""
     fbank_sf = np.asarray(fbank_sf, np.float32)
     if len(fbank_sf) == 0:
         none = np.zeros(0, np.float32)
@@ -363,8 +365,7 @@ def analyse(fbank_sf: np.ndarray, config: ActivityConfig) -> Analysis:
 def spans_of(ids_s: np.ndarray) -> list[tuple[float, float]]:
     """Turns numbered frames into times.
 
-    A frame speaks for the 10 ms in the middle of its 25 ms window, the first and last also for what
-    is before and after.
+    A frame speaks for the middle 10 ms of its 25 ms, the first and last also for what is outside.
 
     Args:
       ids_s: int [s], runs of the same number, 0 = background.
