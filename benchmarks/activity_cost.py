@@ -1,0 +1,112 @@
+"""Measures activity detection against the quickstart's training step.
+
+    python benchmarks/activity_cost.py
+
+Both are compiled, take the same batch of AV-Events sound and take turns, in milliseconds: least,
+middle and most of the repeats. Compilation is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from importlib import metadata
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from avt_jax import axes, tree
+from avt_jax.audio.activity import activity_ids
+from avt_jax.audio.melspec import fbank
+from avt_jax.cli import wiring
+from avt_jax.cli.config import load_config
+from avt_jax.data import synthetic_audio
+from avt_jax.training import mesh as meshes
+from avt_jax.training.optimizer import make_optimizer
+from avt_jax.training.state import init_sharded
+from avt_jax.training.step import jit_train_step
+
+
+def make_batch(data, batch_size: int) -> dict:
+    """Noise for pictures, AV-Events for sound."""
+    rng = np.random.default_rng(0)
+    audio_bsf = np.zeros((batch_size, data.fbank_frames, 128), np.float32)
+    for clip, kind in zip(range(batch_size), synthetic_audio.KINDS * batch_size, strict=False):
+        waveform, _ = synthetic_audio.synthesize_audio(
+            kind, rng, clip_sec=data.clip_sec, sample_rate_hz=16000
+        )
+        rows_sf = fbank(waveform)
+        audio_bsf[clip, : len(rows_sf)] = rows_sf
+    side = data.frame_size_px
+    return {
+        axes.VIDEO: rng.integers(0, 256, (batch_size, data.num_frames, side, side, 3), np.uint8),
+        axes.AUDIO: audio_bsf,
+        axes.HAS_AUDIO: np.ones(batch_size, bool),
+        axes.LABELS: {"label": rng.integers(0, 16, batch_size).astype(np.int32)},
+        axes.GROUP: np.arange(batch_size, dtype=np.int32),
+        axes.VALID: np.ones(batch_size, bool),
+    }
+
+
+def make_step(config, parts):
+    """(compiled training step, its first state, a batch on the device, key)."""
+    mesh = meshes.make_mesh(parts.mesh)
+    build = wiring.model_builder(config.model.to_dict(), parts.data, {"label": 16})
+    skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
+    objective = wiring.make_objective(config, parts)
+    optimizer = make_optimizer(parts.optimizer, lambda step: 1e-4)
+    step = wiring.make_step(parts, skeleton, objective, optimizer)
+    state, shardings = init_sharded(
+        build, optimizer, jax.random.key(0), with_ema=False, mesh=mesh, rules=parts.mesh.rules
+    )
+    batch = meshes.to_device(make_batch(parts.data, parts.train.batch_size), mesh)
+    return jit_train_step(step, shardings, mesh), state, batch, jax.random.key(1)
+
+
+def timed_ms(call) -> tuple[float, object]:
+    """How long a call takes, and what it gives."""
+    start_sec = time.perf_counter()
+    value = jax.block_until_ready(call())
+    return (time.perf_counter() - start_sec) * 1e3, value
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="quickstart")
+    parser.add_argument("--repeats", type=int, default=30)
+    args = parser.parse_args()
+    config = load_config(args.config, [])
+    parts = wiring.parse(config)
+    step, state, batch, key = make_step(config, parts)
+    audio_bsf = jnp.asarray(batch[axes.AUDIO])
+    ids = jax.jit(lambda fbank_bsf: activity_ids(fbank_bsf, parts.activity))
+    times_ms: dict[str, list[float]] = {"training step": [], "activity_ids": []}
+    for _ in range(args.repeats + 2):
+        elapsed_ms, (state, _) = timed_ms(lambda: step(state, batch, key))  # noqa: B023
+        times_ms["training step"].append(elapsed_ms)
+        times_ms["activity_ids"].append(timed_ms(lambda: ids(audio_bsf))[0])
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib"))
+    print(
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, load average "
+        f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, {versions}; {args.config}, "
+        f"log-mel {audio_bsf.shape}; ms; {args.repeats} repeats\n\n"
+        "| | min | median | max |\n|---|---|---|---|"
+    )
+    kept = {name: values[2:] for name, values in times_ms.items()}  # the first calls warm up
+    for name, values in kept.items():
+        figures = (min(values), statistics.median(values), max(values))
+        print(f"| {name} | {' | '.join(f'{value:.2f}' for value in figures)} |")
+    least, middle = (
+        100 * of(kept["activity_ids"]) / of(kept["training step"])
+        for of in (min, statistics.median)
+    )
+    print(f"| share | {least:.2f} % | {middle:.2f} % | |")
+
+
+if __name__ == "__main__":
+    main()
