@@ -55,7 +55,7 @@ class ActivityConfig:
 
     smoothing_sec: float = 0.05
     edge_db: float = 3.0
-    high_db: float = 4.0
+    high_db: float = 3.0
     low_db: float = 2.5
     rise_db: float = 3.0
     silence_db: float = 6.0
@@ -165,7 +165,7 @@ def _percentile(values_s: jax.Array, counted_s: jax.Array, percent: int) -> jax.
 
 
 def _blocks(values_sk: jax.Array, valid_s: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
-    """Means of the valid frames of each two blocks of `width`, one block on; and which hold any.
+    """Means over two blocks of `width` valid frames, one block on each; and which hold any.
 
     Floors change slowly: looking for them on blocks costs a fraction.
     """
@@ -184,9 +184,9 @@ def _local_floor(
 ) -> tuple[jax.Array, jax.Array]:
     """The highest level that is kept up for long: what is left when all shorter rises are cut off.
 
-    Of all windows that hold a frame and are as long as the longest activity, the largest of their
-    minima. Windows from the clip's start, or to its end, count from a shorter length on: a level
-    that changes and stays changed has no second side to be compared with.
+    Of all windows that hold a frame and are as long as the longest activity, the largest minimum.
+    Windows from the clip's start, or to its end, may be shorter: a level that changes and stays
+    changed has no second side to be compared with.
 
     Returns:
       (floor_sk, rise): of every frame, 0 where not valid; how far the values are above it in the
@@ -250,8 +250,7 @@ def _gaussian(values_s: jax.Array, valid_s: jax.Array, smoothing_sec: float) -> 
 def _envelope_db(fbank_sf: jax.Array, config: ActivityConfig) -> tuple[jax.Array, jax.Array]:
     """Step 1: summed power in dB, every band measured against its own floor; and the valid frames.
 
-    Dips shorter than the least gap are filled without moving the outer edges, so that a train of
-    clicks is as loud as its clicks.
+    Dips shorter than the least gap are filled, so that a train of clicks is as loud as they are.
     """
     band_sk, valid_s = _band_power_db(fbank_sf, config)
     floor_sk, _ = _local_floor(band_sk, valid_s, config)
@@ -289,8 +288,7 @@ def _active(
 ) -> jax.Array:
     """Step 4: which of the spans between boundaries are active, bool [s].
 
-    Slow changes have no steep gradient: where the hysteresis switches and no boundary is near, its
-    own time is one.
+    Slow changes have no steep gradient: a switch of the hysteresis with no boundary near is one.
     """
     low_s, high_s = floor_s + config.low_db, floor_s + config.high_db
     # The smoothed envelope is above the threshold for a while before and after a loud sound, the
@@ -365,7 +363,7 @@ def analyse(fbank_sf: np.ndarray, config: ActivityConfig) -> Analysis:
 def spans_of(ids_s: np.ndarray) -> list[tuple[float, float]]:
     """Turns numbered frames into times.
 
-    A frame speaks for the middle 10 ms of its 25 ms, the first and last also for what is outside.
+    A frame speaks for the middle 10 ms of its 25, the first and last also for what is outside.
 
     Args:
       ids_s: int [s], runs of the same number, 0 = background.

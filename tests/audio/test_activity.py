@@ -254,7 +254,7 @@ def test_wrong_shapes_are_refused():
         ({"smoothing_sec": 0.0}, "smoothing_sec is 0.0; give seconds from 0.01 to 60"),
         ({"edge_db": -1.0}, "edge_db is -1.0; give dB"),
         ({"high_db": "loud"}, "high_db"),
-        ({"low_db": 5.0}, "low_db is 5.0; give at most high_db, 4"),
+        ({"low_db": 5.0}, "low_db is 5.0; give at most high_db, 3"),
         ({"rise_db": float("nan")}, "rise_db"),
         ({"min_gap_sec": True}, "min_gap_sec"),
         ({"max_edge_activity_sec": 6.0}, "at most max_activity_sec"),
