@@ -97,7 +97,7 @@ def get_config() -> ConfigDict:
             activity=dict(
                 smoothing_sec=0.05,
                 edge_db=3.0,
-                high_db=4.0,
+                high_db=3.0,
                 low_db=2.5,
                 rise_db=3.0,
                 silence_db=6.0,
