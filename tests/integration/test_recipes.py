@@ -31,7 +31,8 @@ def train(recipe, folder, *overrides):
     command = [sys.executable, "-m", "avt_jax.cli.train", "--config", f"{recipe}:smoke"]
     result = subprocess.run(
         [*command, "--workdir", str(folder), *overrides],
-        env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}, capture_output=True, text=True,
+        env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        capture_output=True, text=True,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
