@@ -29,6 +29,8 @@ LENGTHS, DEPTHS = (4, 5, 10, 20, 50), (1, 2, 4, 8)
 
 # name -> (recipe, what is changed in it). All are counted at 16 (AVT) or 8 (MBT) frames and 8 s.
 _MODEL = "--config.model."
+_WEIGHTS = "--config.losses.weights."
+_TWO_TERMS = (f"{_WEIGHTS}matching=0", f"{_WEIGHTS}masked_audio=0", f"{_MODEL}decoders=()")
 SYSTEMS = {
     "MBT-B": ("mbt_vggsound", ()),
     "MBT-B, concatenation at 8": ("mbt_vggsound", (f"{_MODEL}fusion=concat",)),
@@ -37,9 +39,10 @@ SYSTEMS = {
     ),
     "MBT-B, video only": ("mbt_vggsound", (f"{_MODEL}modalities=video",)),
     "MBT-B, audio only": ("mbt_vggsound", (f"{_MODEL}modalities=audio",)),
-    "AVT-S": ("vggsound", (f"{_MODEL}video_encoder.variant=S",)),
-    "AVT-B": ("vggsound", ()),
-    "AVT-B, merged attention": ("vggsound", (f"{_MODEL}fusion=merged",)),
+    "AVT-S": ("vggsound", (f"{_MODEL}video_encoder.variant=S", *_TWO_TERMS)),
+    "AVT-B": ("vggsound", _TWO_TERMS),
+    "AVT-B, merged attention": ("vggsound", (f"{_MODEL}fusion=merged", *_TWO_TERMS)),
+    "AVT-B, whole objective": ("vggsound", ()),
 }
 # GFLOP (forward, XLA) that the authors' own implementation of MBT has.
 ORIGINAL_GFLOP = {
