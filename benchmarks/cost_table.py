@@ -62,8 +62,8 @@ recipe `vggsound`; AVT-S has UniFormer-S. MBT-B is the recipe `mbt_vggsound`, wi
 tokens from layer 8. "Merged attention" is one transformer of K blocks over the tokens of both
 modalities. The training step is AdamW with the classification and contrastive losses for AVT, SGD
 with the classification loss for MBT. "Whole objective" is the recipe as it is: with matching, which
-fuses a second time, and masked audio, which encodes the sound and fuses once more. Trained on it, AVT-B
-costs more a step than MBT-B; the encoders are not run on other pairs, but the sound is run twice.
+fuses a second time, and masked audio, which encodes the sound and fuses once more. Trained
+on it, AVT-B costs more a step than MBT-B does.
 
 {systems}
 
