@@ -30,7 +30,7 @@ _QUIET_PERCENT = 20
 _RIPPLE_FACTOR, _MOST_EDGE_FACTOR = 4.0, 3.0
 _DB_PER_NEPER = 10.0 / math.log(10.0)
 _MAX_LOG_POWER = 40.0  # far above any waveform in [-1, 1]; keeps nonsense from overflowing
-_MAX_SEC, _MAX_DB = 60.0, 120.0
+_MAX_SEC, _MAX_SMOOTHING_SEC, _MAX_DB = 60.0, 0.5, 120.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class ActivityConfig:
             value = getattr(self, field.name)
             in_db = field.name.endswith("_db")
             low = 0.0 if in_db or field.name.startswith("min_") else HOP_SEC
-            high = _MAX_DB if in_db else _MAX_SEC
+            most_sec = _MAX_SMOOTHING_SEC if field.name == "smoothing_sec" else _MAX_SEC
+            high = _MAX_DB if in_db else most_sec
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not low <= value <= high:
                 unit = "dB" if in_db else "seconds"
@@ -110,8 +111,6 @@ def _frames(seconds: float) -> int:
 
 
 # The functions below work on one clip; time is the first axis.
-
-
 def _shift(values: jax.Array, later: int, fill: float | bool) -> jax.Array:
     """values[t + later], `fill` where that is outside."""
     rest = [(0, 0, 0)] * (values.ndim - 1)
@@ -129,6 +128,14 @@ def _over_next(values: jax.Array, size: int, combine: Callable, fill: float) -> 
     return values
 
 
+def _so_far(values: jax.Array, combine: Callable, fill: float, *, step: int = -1) -> jax.Array:
+    """Combines all values up to each; with step = 1 from each on. Beats lax.cummax on CPUs."""
+    while abs(step) < values.shape[0]:
+        values = combine(values, _shift(values, step, fill))
+        step *= 2
+    return values
+
+
 def _max_around(values: jax.Array, reach: int) -> jax.Array:
     """Largest of values[t - reach] to values[t + reach]."""
     outside = [(reach, reach)] + [(0, 0)] * (values.ndim - 1)
@@ -136,25 +143,27 @@ def _max_around(values: jax.Array, reach: int) -> jax.Array:
     return _over_next(padded, 2 * reach + 1, jnp.maximum, -jnp.inf)[: len(values)]
 
 
-def _runs(flags_s: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """First and last frame of the run of equal values each frame is in; and where runs start."""
-    size = flags_s.shape[0]
+def _starts(flags_s: jax.Array) -> jax.Array:
+    """Where a run of equal flags starts."""
+    return (flags_s != _shift(flags_s, -1, False)) | (jnp.arange(flags_s.shape[0]) == 0)
+
+
+def _runs(starts_s: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """First and last frame of the run each frame is in."""
+    size = starts_s.shape[0]
     place_s = jnp.arange(size)
-    starts_s = flags_s != jnp.roll(flags_s, 1)
-    starts_s = starts_s.at[0].set(True)
-    ends_s = jnp.roll(starts_s, -1)
-    first_s = jax.lax.cummax(jnp.where(starts_s, place_s, 0))
-    last_s = jax.lax.cummin(jnp.where(ends_s, place_s, size - 1), reverse=True)
-    return first_s, last_s, starts_s
+    ends_s = _shift(starts_s, 1, True)
+    first_s = _so_far(jnp.where(starts_s, place_s, 0), jnp.maximum, 0)
+    last_s = _so_far(jnp.where(ends_s, place_s, size - 1), jnp.minimum, size - 1, step=1)
+    return first_s, last_s
 
 
 def _hysteresis(values_s: jax.Array, low_s: jax.Array, high_s: jax.Array) -> jax.Array:
     """Runs of values >= low that hold a value >= high, as bool [s]."""
     candidate_s = values_s >= low_s
-    seed_s = candidate_s & (values_s >= high_s)
-    first_s, last_s, _ = _runs(candidate_s)
-    count_s = jnp.cumsum(seed_s)
-    return candidate_s & (count_s[last_s] > count_s[first_s] - seed_s[first_s])
+    first_s, last_s = _runs(_starts(candidate_s))
+    seed_s = jnp.where(candidate_s & (values_s >= high_s), jnp.arange(len(values_s)), -1)
+    return candidate_s & (_so_far(seed_s, jnp.maximum, -1)[last_s] >= first_s)
 
 
 def _percentile(values_s: jax.Array, counted_s: jax.Array, percent: int) -> jax.Array:
@@ -188,9 +197,8 @@ def _local_floor(
     Windows from the clip's start, or to its end, may be shorter: a level that changes and stays
     changed has no second side to be compared with.
 
-    Returns:
-      (floor_sk, rise): of every frame, 0 where not valid; how far the values are above it in the
-      quietest frames, of the first column.
+    Returns (floor_sk, rise): of every frame, 0 where not valid; how far above it the quietest
+    frames of the first column are.
     """
     width = _frames(config.smoothing_sec)
     mean_jk, valid_j = _blocks(values_sk, valid_s, width)
@@ -200,8 +208,8 @@ def _local_floor(
     last = size - 1 - jnp.argmax(valid_j[::-1])
     mean_jk = jnp.where(valid_j[:, None], mean_jk, jnp.inf)
     edge = max(1, _frames(config.max_edge_activity_sec) // width)
-    from_start_jk = jax.lax.cummin(mean_jk, axis=0)
-    to_end_jk = jax.lax.cummin(mean_jk, axis=0, reverse=True)
+    from_start_jk = _so_far(mean_jk, jnp.minimum, jnp.inf)
+    to_end_jk = _so_far(mean_jk, jnp.minimum, jnp.inf, step=1)
     # Windows at the edge that would be too short are prolonged to the least length.
     head = jnp.minimum(first + edge - 1, last)
     tail = jnp.maximum(last - edge + 1, first)
@@ -224,14 +232,17 @@ def _local_floor(
 def _band_power_db(fbank_sf: jax.Array, config: ActivityConfig) -> tuple[jax.Array, jax.Array]:
     """Power of each band in dB, float32 [s, k], and which frames belong to the clip, bool [s].
 
-    Values of exactly 0.0 are padding or were erased by augmentation: they hold no power.
+    Values of exactly 0.0 are padding or were erased by augmentation: no power.
     """
     there_sf = (fbank_sf != 0.0) & jnp.isfinite(fbank_sf)
-    power_sf = jnp.where(there_sf, jnp.exp(jnp.minimum(fbank_sf, _MAX_LOG_POWER)), 0.0)
-    power_sf = jnp.pad(power_sf, ((0, 0), (0, -fbank_sf.shape[1] % _BAND_BINS)))
-    power_sk = power_sf.reshape(fbank_sf.shape[0], -1, _BAND_BINS).sum(-1)
+    limited_sf = jnp.clip(fbank_sf, -_MAX_LOG_POWER, _MAX_LOG_POWER)
+    power_sf = jnp.where(there_sf, jnp.exp(limited_sf), 0.0)
+    band_f = np.arange(fbank_sf.shape[1]) // _BAND_BINS
+    bands_fk = jnp.asarray(band_f[:, None] == np.arange(band_f[-1] + 1), jnp.float32)
+    power_sk = jnp.dot(power_sf, bands_fk, precision=jax.lax.Precision.HIGHEST)
+    valid_s = power_sk.sum(-1) > 0.0  # any power at all is more than none
     least = _BAND_BINS * math.exp(LOG_FLOOR) * 10.0 ** (config.silence_db / 10.0)
-    return _DB_PER_NEPER * jnp.log(jnp.maximum(power_sk, least)), there_sf.any(-1)
+    return _DB_PER_NEPER * jnp.log(jnp.maximum(power_sk, least)), valid_s
 
 
 def _gaussian(values_s: jax.Array, valid_s: jax.Array, smoothing_sec: float) -> jax.Array:
@@ -239,12 +250,12 @@ def _gaussian(values_s: jax.Array, valid_s: jax.Array, smoothing_sec: float) -> 
     sigma = smoothing_sec / HOP_SEC
     reach = math.ceil(4 * sigma)
     weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel = jnp.asarray(weight / weight.sum(), jnp.float32)[None, None]
-    both_2s = jnp.stack([jnp.where(valid_s, values_s, 0.0), valid_s.astype(jnp.float32)])
-    sums_2s = jax.lax.conv_general_dilated(
-        both_2s[:, None], kernel, (1,), [(reach, reach)], precision=jax.lax.Precision.HIGHEST
-    )[:, 0]
-    return jnp.where(valid_s, sums_2s[0] / jnp.maximum(sums_2s[1], 1e-6), 0.0)
+    both_s2 = jnp.stack([jnp.where(valid_s, values_s, 0.0), valid_s.astype(jnp.float32)], -1)
+    padded = jnp.pad(both_s2, ((reach, reach), (0, 0)))
+    # One fused sum: a convolution of one channel takes several times as long on a CPU.
+    size = len(values_s)
+    sums_s2 = sum(float(w) * padded[at : at + size] for at, w in enumerate(weight / weight.sum()))
+    return jnp.where(valid_s, sums_s2[:, 0] / jnp.maximum(sums_s2[:, 1], 1e-6), 0.0)
 
 
 def _envelope_db(fbank_sf: jax.Array, config: ActivityConfig) -> tuple[jax.Array, jax.Array]:
@@ -270,15 +281,14 @@ def _edges(
     """Step 3: the gradient in dB/s, the threshold, and the boundaries it proposes, bool [s]."""
     counted_s = valid_s & _shift(valid_s, -1, False)
     gradient_s = jnp.where(counted_s, (smoothed_s - _shift(smoothed_s, -1, 0.0)) / HOP_SEC, 0.0)
+    slope_s = jnp.abs(gradient_s)
     # What a sudden step of edge_db becomes at its steepest.
     step = config.edge_db / (math.sqrt(2.0 * math.pi) * config.smoothing_sec)
     reach = _frames(config.smoothing_sec)
     # Neighbours are nearly equal: some of them are enough for a median, and quicker to sort.
-    usual = _percentile(jnp.abs(gradient_s[::reach]), counted_s[::reach], 50)
+    usual = _percentile(slope_s[::reach], counted_s[::reach], 50)
     threshold = jnp.clip(_RIPPLE_FACTOR * usual, step, _MOST_EDGE_FACTOR * step)
-    proposed_s = jnp.zeros(valid_s.shape, bool)
-    for slope_s in (gradient_s, -gradient_s):
-        proposed_s |= (slope_s > threshold) & (slope_s >= _max_around(slope_s, reach))
+    proposed_s = (slope_s > threshold) & (slope_s >= _max_around(slope_s, reach))
     return gradient_s, threshold, proposed_s
 
 
@@ -297,22 +307,24 @@ def _active(
     near_s = _max_around(proposed_s.astype(jnp.float32), _frames(config.smoothing_sec)) > 0
     switches_s = loud_s != _shift(loud_s, -1, False)
     cut_s = proposed_s | (switches_s & ~near_s) | (valid_s != _shift(valid_s, -1, False))
-    first_s, last_s, _ = _runs(jnp.cumsum(cut_s))
+    first_s, last_s = _runs(cut_s | (jnp.arange(len(cut_s)) == 0))
     above_s = jnp.where(valid_s, envelope_s - floor_s, 0.0)
-    total_s = jnp.cumsum(above_s)
+    total_s = _so_far(above_s, jnp.add, 0.0)
     mean_s = (total_s[last_s] - total_s[first_s] + above_s[first_s]) / (last_s - first_s + 1)
     return _hysteresis(mean_s, config.low_db, config.high_db) & valid_s
 
 
 def _tidy(active_s: jax.Array, valid_s: jax.Array, config: ActivityConfig) -> jax.Array:
     """Step 5: merges over short gaps, drops short activities, numbers the rest; int32 [s]."""
-    first_s, last_s, _ = _runs(active_s)
+    first_s, last_s = _runs(_starts(active_s))
     short_s = last_s - first_s + 1 < _frames(config.min_gap_sec)
     between_s = (first_s > 0) & (last_s < active_s.shape[0] - 1)
     active_s = (active_s | (short_s & between_s)) & valid_s
-    first_s, last_s, starts_s = _runs(active_s)
+    starts_s = _starts(active_s)
+    first_s, last_s = _runs(starts_s)
     active_s &= last_s - first_s + 1 >= _frames(config.min_activity_sec)
-    return jnp.where(active_s, jnp.cumsum(starts_s & active_s), 0).astype(jnp.int32)
+    number_s = _so_far((starts_s & active_s).astype(jnp.int32), jnp.add, 0)
+    return jnp.where(active_s, number_s, 0)
 
 
 def _analyse_clip(fbank_sf: jax.Array, config: ActivityConfig) -> Analysis:
@@ -366,10 +378,7 @@ def spans_of(ids_s: np.ndarray) -> list[tuple[float, float]]:
     A frame speaks for the middle 10 ms of its 25, the first and last also for what is outside.
 
     Args:
-      ids_s: int [s], runs of the same number, 0 = background.
-
-    Returns:
-      (onset_sec, offset_sec) of each run, in order.
+      ids_s: int [s], runs of the same number, 0 = background; gives one span each, in order.
     """
     ids_s = np.asarray(ids_s)
     changes = np.flatnonzero(np.diff(ids_s)) + 1

@@ -251,7 +251,7 @@ def test_wrong_shapes_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"smoothing_sec": 0.0}, "smoothing_sec is 0.0; give seconds from 0.01 to 60"),
+        ({"smoothing_sec": 0.0}, "smoothing_sec is 0.0; give seconds from 0.01 to 0.5"),
         ({"edge_db": -1.0}, "edge_db is -1.0; give dB"),
         ({"high_db": "loud"}, "high_db"),
         ({"low_db": 5.0}, "low_db is 5.0; give at most high_db, 3"),
