@@ -128,14 +128,6 @@ def _over_next(values: jax.Array, size: int, combine: Callable, fill: float) -> 
     return values
 
 
-def _so_far(values: jax.Array, combine: Callable, fill: float, *, step: int = -1) -> jax.Array:
-    """Combines all values up to each; with step = 1 from each on. Beats lax.cummax on CPUs."""
-    while abs(step) < values.shape[0]:
-        values = combine(values, _shift(values, step, fill))
-        step *= 2
-    return values
-
-
 def _max_around(values: jax.Array, reach: int) -> jax.Array:
     """Largest of values[t - reach] to values[t + reach]."""
     outside = [(reach, reach)] + [(0, 0)] * (values.ndim - 1)
@@ -153,8 +145,8 @@ def _runs(starts_s: jax.Array) -> tuple[jax.Array, jax.Array]:
     size = starts_s.shape[0]
     place_s = jnp.arange(size)
     ends_s = _shift(starts_s, 1, True)
-    first_s = _so_far(jnp.where(starts_s, place_s, 0), jnp.maximum, 0)
-    last_s = _so_far(jnp.where(ends_s, place_s, size - 1), jnp.minimum, size - 1, step=1)
+    first_s = jax.lax.cummax(jnp.where(starts_s, place_s, 0))
+    last_s = jax.lax.cummin(jnp.where(ends_s, place_s, size - 1), reverse=True)
     return first_s, last_s
 
 
@@ -162,8 +154,9 @@ def _hysteresis(values_s: jax.Array, low_s: jax.Array, high_s: jax.Array) -> jax
     """Runs of values >= low that hold a value >= high, as bool [s]."""
     candidate_s = values_s >= low_s
     first_s, last_s = _runs(_starts(candidate_s))
-    seed_s = jnp.where(candidate_s & (values_s >= high_s), jnp.arange(len(values_s)), -1)
-    return candidate_s & (_so_far(seed_s, jnp.maximum, -1)[last_s] >= first_s)
+    seed_s = candidate_s & (values_s >= high_s)
+    count_s = jnp.cumsum(seed_s)
+    return candidate_s & (count_s[last_s] > count_s[first_s] - seed_s[first_s])
 
 
 def _percentile(values_s: jax.Array, counted_s: jax.Array, percent: int) -> jax.Array:
@@ -208,8 +201,8 @@ def _local_floor(
     last = size - 1 - jnp.argmax(valid_j[::-1])
     mean_jk = jnp.where(valid_j[:, None], mean_jk, jnp.inf)
     edge = max(1, _frames(config.max_edge_activity_sec) // width)
-    from_start_jk = _so_far(mean_jk, jnp.minimum, jnp.inf)
-    to_end_jk = _so_far(mean_jk, jnp.minimum, jnp.inf, step=1)
+    from_start_jk = jax.lax.cummin(mean_jk, axis=0)
+    to_end_jk = jax.lax.cummin(mean_jk, axis=0, reverse=True)
     # Windows at the edge that would be too short are prolonged to the least length.
     head = jnp.minimum(first + edge - 1, last)
     tail = jnp.maximum(last - edge + 1, first)
@@ -309,7 +302,7 @@ def _active(
     cut_s = proposed_s | (switches_s & ~near_s) | (valid_s != _shift(valid_s, -1, False))
     first_s, last_s = _runs(cut_s | (jnp.arange(len(cut_s)) == 0))
     above_s = jnp.where(valid_s, envelope_s - floor_s, 0.0)
-    total_s = _so_far(above_s, jnp.add, 0.0)
+    total_s = jnp.cumsum(above_s)
     mean_s = (total_s[last_s] - total_s[first_s] + above_s[first_s]) / (last_s - first_s + 1)
     return _hysteresis(mean_s, config.low_db, config.high_db) & valid_s
 
@@ -323,7 +316,7 @@ def _tidy(active_s: jax.Array, valid_s: jax.Array, config: ActivityConfig) -> ja
     starts_s = _starts(active_s)
     first_s, last_s = _runs(starts_s)
     active_s &= last_s - first_s + 1 >= _frames(config.min_activity_sec)
-    number_s = _so_far((starts_s & active_s).astype(jnp.int32), jnp.add, 0)
+    number_s = jnp.cumsum(starts_s & active_s).astype(jnp.int32)
     return jnp.where(active_s, number_s, 0)
 
 
