@@ -7,6 +7,7 @@ import sys
 
 from avt_jax import __version__
 from avt_jax.cli.common import run
+from avt_jax.cli.memory import restart_with_kept_memory
 from avt_jax.errors import UserError, nearest
 
 COMMANDS = {
@@ -23,6 +24,9 @@ COMMANDS = {
     "profile": "parameters, FLOPs and memory of a config's model, part by part",
 }
 
+# Those that compute for long enough to be worth a second start of the interpreter.
+_COMPUTING = ("train", "evaluate", "predict", "ablate")
+
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
@@ -36,6 +40,7 @@ def _usage() -> str:
 
 
 def _dispatch(argv: list[str] | None) -> int:
+    own_process = argv is None
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
@@ -48,6 +53,8 @@ def _dispatch(argv: list[str] | None) -> int:
         raise UserError(
             f"unknown command {name!r}{nearest(name, COMMANDS)}; 'avt --help' lists them."
         )
+    if own_process and name in _COMPUTING:
+        restart_with_kept_memory()
     # Imported here so that `avt inspect` does not pay for importing JAX.
     return importlib.import_module(f"avt_jax.cli.{name}").main(rest)
 
