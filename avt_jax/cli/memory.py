@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-# A step on a CPU takes and frees large buffers. By default glibc returns each to the kernel and gets
-# it back in pages of 4 KiB, zeroed one fault at a time. Kept, and in huge pages, a step of the tiny
-# model takes 0.7 times as long (docs/performance.md). hugetlb=1 is known since glibc 2.35; older
-# versions and other libraries ignore all of it.
+# A step on a CPU takes and frees large buffers. By default glibc gives each back to the kernel and
+# takes it again in pages of 4 KiB, zeroed one fault at a time. Kept, and in huge pages, a step of
+# the tiny model takes 0.7 times as long (docs/performance.md). hugetlb is known since glibc 2.35;
+# older versions and other libraries ignore all of it.
 TUNABLES = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000"
 )
