@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       UserError: a mistake in the manifest or the options, or nothing could be decoded.
     """
     args = build_parser().parse_args(argv)
-    from avt_jax.data import extract, manifest
+    from avt_jax.data import clip_record, extract, manifest
 
-    config = extract.ExtractConfig(
+    config = clip_record.ExtractConfig(
         frame_rate_hz=args.frame_rate,
         short_side_px=args.short_side,
         jpeg_quality=args.jpeg_quality,

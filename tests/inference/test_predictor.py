@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_run import make_run, sample_videos_fixture, tiny_run_fixture, write_video  # noqa: F401
 
-from avt_jax.data import extract, manifest, pipeline, records
+from avt_jax.data import clip_record, extract, manifest, pipeline, records
 from avt_jax.errors import UserError
 from avt_jax.inference import Predictor
 from avt_jax.inference.load import load_predict
@@ -30,7 +30,7 @@ def test_a_raw_file_gives_what_its_shard_gives(predictor, sample_videos, tmp_pat
     extract.extract(
         manifest.read_manifest(tmp_path / "clips.csv"),
         tmp_path / "shards",
-        config=extract.ExtractConfig(frame_rate_hz=4.0, short_side_px=48, jpeg_quality=80),
+        config=clip_record.ExtractConfig(frame_rate_hz=4.0, short_side_px=48, jpeg_quality=80),
         num_workers=1,
     )
     source = records.open_split(tmp_path / "shards", "train")
