@@ -13,12 +13,23 @@ import simplejpeg
 
 from avt_jax.audio.melspec import fbank
 from avt_jax.data import decode
+from avt_jax.data.records import FLAG_CODES
 from avt_jax.errors import UserError
 
 SAMPLE_RATE_HZ = 16000
 
-# Long clips are decoded in pieces: ten minutes of raw frames would fill two gigabytes.
-_PIECE_FRAMES = 256
+# Sound that never gets louder than this, in full scale, is silence: -60 dBFS.
+_SILENCE_PEAK = 1e-3
+# Squares of the picture are compared by their means, which coding noise hardly changes and a small
+# thing that moves does; in pixels, and in grey levels of 255.
+_SQUARE_PX = 8
+_STILL_LEVELS = 4.0
+# A clip is short, or its sound partial, when more than this is missing: a share of what was asked
+# for, within limits in seconds.
+_MISSING_SHARE = 0.1
+_MISSING_SEC = (0.1, 0.5)
+# Headers are a little off at the end of many files; more than this is a file that was cut off.
+_END_TOLERANCE_SEC = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +84,8 @@ def make_record(
     Returns:
       "id", "source"; "frames" list of JPEG bytes; "frame_rate_hz"; "fbank" float16 [s, 128],
       without rows when there is no sound; "has_audio"; "start_sec", "end_sec" float, the span
-      decoded. Where the picture stops before the sound, the frames stop there too.
+      decoded; "flags" list of str out of records.FLAG_CODES. Where the picture stops before the
+      sound, the frames stop there too.
 
     Raises:
       DecodeError: the clip cannot be decoded; its code says why.
@@ -81,25 +93,45 @@ def make_record(
     media = decode.probe(path)
     if not media.has_video:
         raise decode.DecodeError("no_video", f"{path} has no video stream")
+    if not media.duration_sec > 0:
+        raise decode.DecodeError("unreadable", f"nothing in {path} has a length")
     start_sec = 0.0 if start_sec is None else float(start_sec)
     if start_sec >= media.duration_sec:
         raise decode.DecodeError(
             "span_past_end",
             f"the span starts at {start_sec:g} s but {path} ends at {media.duration_sec:.3f} s",
         )
-    end_sec = media.duration_sec if end_sec is None else min(float(end_sec), media.duration_sec)
+    asked_end_sec = media.duration_sec if end_sec is None else float(end_sec)
+    end_sec = min(asked_end_sec, media.duration_sec)
     if end_sec - start_sec > config.max_clip_sec:
         raise decode.DecodeError(
             "too_large",
             f"the clip of {path} lasts {end_sec - start_sec:.1f} s, more than the "
             f"{config.max_clip_sec:g} s allowed",
         )
-    frames = list(_jpeg_frames(path, start_sec, end_sec, config))
+    report = decode.DecodeReport()
+    stillness = _Stillness()
+    frames = list(_jpeg_frames(path, start_sec, end_sec, config, report, stillness))
+    waveform = _sound(path, start_sec, end_sec, media, report)
+    frames_sec = len(frames) / config.frame_rate_hz
+    if end_sec - max(start_sec + frames_sec, report.sound_end_sec) > _END_TOLERANCE_SEC:
+        # Some formats state one length for the whole file and none for its streams.
+        raise decode.DecodeError(
+            "truncated",
+            f"{path} is cut off or damaged: it should last {media.duration_sec:.2f} s but has "
+            f"neither pictures nor sound up to {end_sec:.2f} s",
+        )
     mel = np.zeros((0, 128), np.float16)
-    if media.has_audio:
-        waveform = decode.decode_audio(path, start_sec, end_sec, sample_rate_hz=SAMPLE_RATE_HZ)
-        if waveform is not None:
-            mel = fbank(waveform, sample_rate_hz=SAMPLE_RATE_HZ).astype(np.float16)
+    if waveform is not None:
+        mel = fbank(waveform, sample_rate_hz=SAMPLE_RATE_HZ).astype(np.float16)
+    has_audio = len(mel) > 0
+    flags = {
+        "silent_audio": has_audio and float(np.abs(waveform).max()) <= _SILENCE_PEAK,
+        "partial_audio": has_audio and _is_missing(end_sec - start_sec, report.sound_sec),
+        "still_video": stillness.is_still,
+        "short": _is_missing(asked_end_sec - start_sec, frames_sec),
+        "damaged": report.num_damaged > 0,
+    }
     return {
         "id": id,
         "source": source,
@@ -107,35 +139,97 @@ def make_record(
         "frame_rate_hz": np.float32(config.frame_rate_hz),
         "fbank": mel,
         # Sound shorter than one window has no row: to a model it is the same as none.
-        "has_audio": len(mel) > 0,
+        "has_audio": has_audio,
         "start_sec": start_sec,
         "end_sec": end_sec,
+        "flags": [code for code in FLAG_CODES if flags[code]],
     }
 
 
-def _jpeg_frames(
-    path: str | os.PathLike, start_sec: float, end_sec: float, config: ExtractConfig
-) -> Iterator[bytes]:
-    piece_sec = _PIECE_FRAMES / config.frame_rate_hz
-    for piece in range(math.ceil((end_sec - start_sec) / piece_sec)):
-        first_sec = start_sec + piece * piece_sec
-        try:
-            video_thwc = decode.decode_frames(
-                path,
-                first_sec,
-                min(first_sec + piece_sec, end_sec),
-                frame_rate_hz=config.frame_rate_hz,
-                short_side_px=config.short_side_px,
-            )
-        except decode.DecodeError as error:
-            # The picture may end before the sound does; a whole piece without one is no fault.
-            if piece and error.reason_code in ("span_past_end", "unreadable"):
-                return
+def _is_missing(wanted_sec: float, got_sec: float) -> bool:
+    """Whether so much less is there than wanted that it deserves a flag."""
+    least_sec, most_sec = _MISSING_SEC
+    return wanted_sec - got_sec > min(max(_MISSING_SHARE * wanted_sec, least_sec), most_sec)
+
+
+class _Stillness:
+    """Finds out whether frames, shown one after the other, all show the same picture."""
+
+    def __init__(self):
+        self._num_frames = 0
+        self._first_squares: np.ndarray | None = None
+        self._has_moved = False
+
+    def add(self, image_hwc: np.ndarray) -> None:
+        """Takes the next frame, uint8 [h, w, 3]."""
+        self._num_frames += 1
+        if self._has_moved:
+            return
+        squares = _square_means(image_hwc)
+        if self._first_squares is None:
+            self._first_squares = squares
+        elif np.abs(squares - self._first_squares).max() > _STILL_LEVELS:
+            self._has_moved = True
+
+    @property
+    def is_still(self) -> bool:
+        """True for two or more frames that are all alike; a single one may be of anything."""
+        return self._num_frames > 1 and not self._has_moved
+
+
+def _square_means(image_hwc: np.ndarray) -> np.ndarray:
+    """Mean brightness of the squares of a picture; what is left at the edges is not looked at."""
+    height, width, _ = image_hwc.shape
+    side = min(_SQUARE_PX, height, width)
+    rows, columns = height // side, width // side
+    grey_hw = image_hwc[: rows * side, : columns * side].mean(axis=2, dtype=np.float32)
+    return grey_hw.reshape(rows, side, columns, side).mean(axis=(1, 3))
+
+
+def _sound(
+    path: str | os.PathLike,
+    start_sec: float,
+    end_sec: float,
+    media: decode.MediaInfo,
+    report: decode.DecodeReport,
+) -> np.ndarray | None:
+    """The clip's waveform, or None when there is no sound at all in its span."""
+    if not media.has_audio:
+        return None
+    try:
+        waveform = decode.decode_audio(
+            path, start_sec, end_sec, sample_rate_hz=SAMPLE_RATE_HZ, report=report
+        )
+    except decode.DecodeError as error:
+        if error.reason_code != "unreadable":
             raise
-        for image_hwc in video_thwc:
-            yield simplejpeg.encode_jpeg(
-                np.ascontiguousarray(image_hwc),
-                quality=config.jpeg_quality,
-                colorsubsampling="420",
-                fastdct=True,
+        # The pictures are good: a clip without sound is better than none.
+        report.num_damaged += 1
+        return None
+    return waveform if report.sound_sec > 0 else None
+
+
+def _jpeg_frames(
+    path: str | os.PathLike,
+    start_sec: float,
+    end_sec: float,
+    config: ExtractConfig,
+    report: decode.DecodeReport,
+    stillness: _Stillness,
+) -> Iterator[bytes]:
+    last_hwc = jpeg = None
+    for image_hwc in decode.iter_frames(
+        path,
+        start_sec,
+        end_sec,
+        frame_rate_hz=config.frame_rate_hz,
+        short_side_px=config.short_side_px,
+        report=report,
+    ):
+        stillness.add(image_hwc)
+        if image_hwc is not last_hwc:
+            last_hwc = image_hwc
+            jpeg = simplejpeg.encode_jpeg(
+                image_hwc, quality=config.jpeg_quality, colorsubsampling="420", fastdct=True
             )
+        yield jpeg

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 
 import av
+
+from avt_jax.data.demux import decoded_frames, origin_sec
 
 REASON_CODES = (
     "missing_file",  # there is nothing at the path
@@ -28,6 +31,11 @@ REASON_CODES = (
 MAX_FRAME_PX = 64 * 2**20
 """Largest width times height that is decoded: 64 megapixels, twice 8K."""
 
+MAX_SIDE_PX = 65500
+"""Longest side of a frame; a JPEG holds no more than 65535 pixels in a row."""
+
+_MAX_OUTPUT_BYTES = 4 * 2**30
+
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,wav,w64,"
     "mp3,aac,flac,aiff,au,amr,ac3,eac3,dts,caf,gif,h264,hevc,m4v,h263,ivf,mxf,nut,rm,dv,av1,obu,vc1,wtv"
@@ -38,6 +46,8 @@ _TITLE_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")
 
 # First box types of ISO media files (mp4, mov): one that starts so but cannot be opened is cut off.
 _ISO_BOX_TYPES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+# The first four bytes of Matroska or WebM, AVI, Ogg and Flash video.
+_MAGIC_NUMBERS = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"FLV\x01")
 
 
 class DecodeError(Exception):
@@ -81,6 +91,21 @@ class MediaInfo:
     audio_rate_hz: int
 
 
+@dataclasses.dataclass
+class DecodeReport:
+    """What a decoder met on its way through a span; filled in by the functions it is handed to.
+
+    Attributes:
+      num_damaged: packets or frames of the span that could not be decoded or are known to be wrong.
+      sound_sec: how much of the span the audio stream covers, silent or not.
+      sound_end_sec: where in the file that ends; 0.0 without any.
+    """
+
+    num_damaged: int = 0
+    sound_sec: float = 0.0
+    sound_end_sec: float = 0.0
+
+
 @contextlib.contextmanager
 def open_media(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
     """Opens a file for reading and closes it afterwards.
@@ -103,7 +128,7 @@ def open_media(path: str | os.PathLike) -> Iterator[av.container.InputContainer]
             options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
             **_TITLE_OPTIONS,
         )
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise _explain_open_error(path, error) from error
     with container:
         yield container
@@ -128,8 +153,12 @@ def _explain_open_error(path: str | os.PathLike, error: Exception) -> DecodeErro
             head = file.read(12)
     except OSError as read_error:
         return DecodeError("unreadable", f"{path} cannot be read: {read_error.strerror}")
+    if isinstance(error, MemoryError):
+        return DecodeError("too_large", f"{path} states sizes for which there is no memory")
     if head[4:8] in _ISO_BOX_TYPES:
         return DecodeError("truncated", f"{path} is cut off or damaged: its index is missing")
+    if head.startswith(_MAGIC_NUMBERS):
+        return DecodeError("truncated", f"{path} is cut off or damaged: its header is incomplete")
     return DecodeError(
         "not_media", f"{path} is not a video or audio file that can be read ({error})"
     )
@@ -145,16 +174,14 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream | Non
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The first audio stream with a known codec, or None."""
-    for stream in container.streams.audio:
-        if stream.codec_context is not None:
-            return stream
-    return None
+    """The audio stream that a player would choose, or None.
 
-
-def origin_sec(container: av.container.InputContainer) -> float:
-    """The container's own time of what is second 0 to a user (transport streams start anywhere)."""
-    return 0.0 if container.start_time is None else container.start_time / av.time_base
+    That is the first one marked as default among those with a known codec, or the first of them:
+    a dubbed version or a commentary may well come first in a file.
+    """
+    streams = [s for s in container.streams.audio if s.codec_context is not None]
+    is_default = av.stream.Disposition.default
+    return next((s for s in streams if s.disposition & is_default), next(iter(streams), None))
 
 
 def declared_end_sec(
@@ -220,45 +247,52 @@ def check_frame_size(path: str | os.PathLike, width_px: int, height_px: int) -> 
     """
     if width_px < 1 or height_px < 1:
         raise DecodeError("unreadable", f"{path} states a frame size of {width_px} x {height_px}")
-    if width_px * height_px > MAX_FRAME_PX:
+    if width_px * height_px > MAX_FRAME_PX or max(width_px, height_px) > MAX_SIDE_PX:
         raise DecodeError(
             "too_large",
-            f"{path} has frames of {width_px} x {height_px} pixels; the limit is {MAX_FRAME_PX}",
+            f"{path} has frames of {width_px} x {height_px} pixels; the limit is {MAX_FRAME_PX}, "
+            f"and {MAX_SIDE_PX} for a side",
         )
 
 
-def decoded_frames(
-    container: av.container.InputContainer, stream: av.stream.Stream
-) -> Iterator[av.VideoFrame | av.AudioFrame]:
-    """Yields what can be decoded from here on, leaving out damaged packets.
+def check_span(path: str | os.PathLike, start_sec: float, end_sec: float) -> None:
+    """Raises DecodeError (bad_span) for times that make no sense."""
+    if not (math.isfinite(start_sec) and math.isfinite(end_sec) and 0 <= start_sec < end_sec):
+        raise DecodeError(
+            "bad_span",
+            f"the span {start_sec} to {end_sec} s of {path} needs 0 <= start < end, both finite",
+        )
 
-    Args:
-      container: an open file.
-      stream: one of its streams.
 
-    Yields:
-      Frames in order of presentation; the end comes early in a file that is cut off.
-    """
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.error.FFmpegError:
-            break
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            continue
-        yield from frames
-    # Reading broke off: the decoder may still hold frames back.
-    with contextlib.suppress(av.error.FFmpegError):
-        yield from stream.codec_context.decode(None)
+def check_output(path: str | os.PathLike, num_bytes: int) -> None:
+    """Raises DecodeError (too_large) when a result would not fit into sensible memory."""
+    if num_bytes > _MAX_OUTPUT_BYTES:
+        raise DecodeError(
+            "too_large",
+            f"the span of {path} would need {num_bytes / 2**30:.1f} GiB decoded; cut it into "
+            "shorter clips or lower the frame rate or size",
+        )
+
+
+def past_end_error(path: str | os.PathLike, start_sec: float, end_sec: float) -> DecodeError:
+    """The error for a span that starts after the end."""
+    return DecodeError(
+        "span_past_end", f"the span starts at {start_sec:g} s but {path} ends at {end_sec:.3f} s"
+    )
+
+
+def use_one_thread(stream: av.stream.Stream) -> None:
+    """Call before the first frame is decoded; also refuses frames of absurd size in the codec."""
+    # One thread: extraction runs one process per core.
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    # The codec's own header may ask for more than the container's: it must not even allocate that.
+    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PX)}
 
 
 def first_rotation_deg(container: av.container.InputContainer, stream: av.VideoStream) -> int:
     """Degrees counterclockwise by which frames must be turned to be shown; decodes one frame."""
+    use_one_thread(stream)
     frame = next(decoded_frames(container, stream), None)
     return 0 if frame is None else frame.rotation
 

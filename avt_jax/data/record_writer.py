@@ -116,11 +116,12 @@ class RecordWriter:
 
         Args:
           split: name of the split.
-          record: what `make_record` returns plus "labels": {set: class index}.
+          record: what `make_record` returns plus "labels": {set: class index}; without "flags" it
+            has none.
         """
         if split not in self._splits:
             self._splits[split] = _OpenSplit(self._folder, split, self._max_shard_bytes)
-        self._splits[split].add(self._features.serialize_example(dict(record)))
+        self._splits[split].add(self._features.serialize_example({"flags": (), **record}))
 
     def close(self) -> None:
         """Closes the shards and writes the data set's description and checksums."""

@@ -27,7 +27,16 @@ from avt_jax.errors import UserError, nearest
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "1.1.0"
+"""Version of the record layout. 1.1.0 added `flags`; folders of 1.0.0 are read as without any."""
+
+FLAG_CODES = (
+    "silent_audio",  # there is sound, but never louder than -60 dBFS
+    "partial_audio",  # the sound covers only a part of the clip
+    "still_video",  # all frames show the same picture
+    "short",  # the pictures end before the manifest's end
+    "damaged",  # packets that could not be decoded were left out
+)
 MEL_BINS = 128
 SPLITS = ("train", "val", "test")
 CHECKSUM_FILE = "SHA256SUMS"
@@ -57,11 +66,14 @@ class RecordsInfo:
     schema_version: str
 
 
-def record_features(label_sets: Mapping[str, tuple[str, ...]]) -> tfds.features.FeaturesDict:
+def record_features(
+    label_sets: Mapping[str, tuple[str, ...]], *, schema_version: str = SCHEMA_VERSION
+) -> tfds.features.FeaturesDict:
     """The TFDS features of one clip.
 
     Args:
       label_sets: class names per label set.
+      schema_version: of the folder that is read or written, "1.<minor>.<patch>".
 
     Returns:
       A features dict. Times are stored as raw bytes because TFDS would round them to float32,
@@ -70,6 +82,8 @@ def record_features(label_sets: Mapping[str, tuple[str, ...]]) -> tfds.features.
     from tensorflow_datasets import features
 
     seconds = features.Tensor(shape=(), dtype=np.float64, encoding="bytes")
+    # A later minor version only adds fields, and those are not read.
+    has_flags = int(schema_version.split(".")[1]) >= 1
     return features.FeaturesDict(
         {
             "id": features.Text(),
@@ -80,6 +94,7 @@ def record_features(label_sets: Mapping[str, tuple[str, ...]]) -> tfds.features.
             "has_audio": features.Tensor(shape=(), dtype=np.bool_),
             "start_sec": seconds,
             "end_sec": seconds,
+            **({"flags": features.Sequence(features.Text())} if has_flags else {}),
             "labels": features.FeaturesDict(
                 {name: features.ClassLabel(names=list(c)) for name, c in label_sets.items()}
             ),
@@ -174,7 +189,7 @@ def read_info(path: str | os.PathLike) -> RecordsInfo:
             f"{folder} is a data set, but not one that 'avt extract' wrote ({error!r} in its "
             "dataset_info.json or metadata.json)."
         ) from error
-    if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+    if not re.fullmatch(rf"{SCHEMA_VERSION.split('.')[0]}\.\d{{1,4}}\.\d{{1,4}}", version):
         raise UserError(
             f"{folder} has record schema {version}, this version reads {SCHEMA_VERSION}; "
             "extract again."
@@ -195,7 +210,9 @@ class RecordSource:
                 f"{self._folder} has no split {split!r}{nearest(split, self._info.splits)}; "
                 f"it has {', '.join(self._info.splits) or 'none'}."
             )
-        self._features = record_features(self._info.label_sets)
+        self._features = record_features(
+            self._info.label_sets, schema_version=self._info.schema_version
+        )
         self._reader = self._open()
 
     def _open(self) -> Any:
@@ -273,6 +290,7 @@ class RecordSource:
             "has_audio": bool(raw["has_audio"]),
             "start_sec": float(raw["start_sec"]),
             "end_sec": float(raw["end_sec"]),
+            "flags": [code.decode() for code in raw.get("flags", ())],
             "labels": {name: int(raw["labels"][name]) for name in self._info.label_sets},
         }
 
@@ -297,7 +315,8 @@ def open_split(path: str | os.PathLike, split: str) -> RecordSource:
     Returns:
       A sequence of dicts: "id" and "source" str; "frames" list of JPEG bytes; "frame_rate_hz"
       float; "fbank" float16 [s, 128], no rows without audio; "has_audio" bool; "start_sec" and
-      "end_sec" float, the span in the source; "labels" {label set: class index}.
+      "end_sec" float, the span in the source; "flags" list of str, codes as in FLAG_CODES;
+      "labels" {label set: class index}.
 
     Raises:
       UserError: the folder or the split is missing or damaged; the message names what is there.

@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 from media_files import render, square_or_die_at_three, write_manifest
 
-from avt_jax.data import clip_record, extract, manifest, records, worker_pool
+from avt_jax.data import extract, manifest, records, worker_pool
 from avt_jax.data.clip_record import ExtractConfig, make_record
 from avt_jax.data.decode import DecodeError
 from avt_jax.errors import UserError
@@ -55,12 +55,6 @@ def test_record_of_a_whole_file_and_past_its_end(videos):
     past = make(videos / "a.mp4", 0, 50)
     assert whole["frames"] == past["frames"] and whole["end_sec"] == past["end_sec"] < 1.2
     np.testing.assert_array_equal(whole["fbank"], past["fbank"])
-
-
-def test_long_clips_in_pieces_equal_one_piece(videos, monkeypatch):
-    whole = make(videos / "a.mp4", 0.1, 1.0)
-    monkeypatch.setattr(clip_record, "_PIECE_FRAMES", 4)
-    assert make(videos / "a.mp4", 0.1, 1.0)["frames"] == whole["frames"]
 
 
 def test_record_without_sound(videos):

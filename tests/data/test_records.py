@@ -27,6 +27,7 @@ def record(index, num_rows=5):
         "has_audio": num_rows > 0,
         "start_sec": 3600.1 + index,
         "end_sec": 3601.1 + index,
+        "flags": ["still_video", "short"][: index % 3],
         "labels": {"verb": index % 2, "noun": index % 3},
     }
 
@@ -45,7 +46,7 @@ def folder(tmp_path):
 
 def test_round_trip(folder):
     info = records.read_info(folder)
-    assert info == records.RecordsInfo(LABEL_SETS, {"train": 7, "val": 3}, 8.0, 48, 90, "1.0.0")
+    assert info == records.RecordsInfo(LABEL_SETS, {"train": 7, "val": 3}, 8.0, 48, 90, "1.1.0")
     assert list(info.splits) == ["train", "val"] and list(info.label_sets) == ["verb", "noun"]
     train = records.open_split(folder, "train")
     read, written = train[1], record(2)
@@ -56,6 +57,33 @@ def test_round_trip(folder):
     silent = train[6]
     chex.assert_shape(silent["fbank"], (0, 128))
     assert silent["fbank"].dtype == np.float16 and silent["has_audio"] is False
+
+
+def test_a_folder_of_schema_1_0_reads_as_without_flags(tmp_path, monkeypatch):
+    # Written as it was before there were flags: old features, old version.
+    old = records.record_features(LABEL_SETS, schema_version="1.0.0")
+    serialize = old.serialize_example
+    without = record(2)
+    del without["flags"]
+    with monkeypatch.context() as patch:
+        patch.setattr(old, "serialize_example", lambda r: serialize({k: r[k] for k in without}))
+        patch.setattr(records, "record_features", lambda label_sets: old)
+        patch.setattr(records, "SCHEMA_VERSION", "1.0.0")
+        writer = RecordWriter(tmp_path, label_sets=LABEL_SETS, frame_rate_hz=8, short_side_px=48)
+        writer.add("train", without)
+        writer.close()
+    assert "flags" not in (tmp_path / "features.json").read_text()
+    read = records.open_split(tmp_path, "train")[0]
+    assert read.pop("flags") == []
+    np.testing.assert_array_equal(read.pop("fbank"), without.pop("fbank"))
+    assert read == without
+    assert records.read_info(tmp_path).schema_version == "1.0.0"
+
+
+def test_a_folder_of_a_later_minor_version_still_opens(folder):
+    path = folder / "metadata.json"
+    path.write_text(path.read_text().replace("1.1.0", "1.2.0"))
+    assert records.open_split(folder, "train")[1]["flags"] == ["still_video", "short"]
 
 
 def test_order_is_kept_over_several_shards(folder):
@@ -101,7 +129,8 @@ def test_missing_folder_split_and_shard(folder, tmp_path):
     [
         ("metadata.json", lambda text: text[:20], "is damaged"),
         ("metadata.json", lambda text: "[]", "not one that 'avt extract' wrote"),
-        ("metadata.json", lambda text: text.replace("1.0.0", "2.0.0"), "record schema 2.0.0"),
+        ("metadata.json", lambda text: text.replace("1.1.0", "2.0.0"), "record schema 2.0.0"),
+        ("metadata.json", lambda text: text.replace("1.1.0", "1"), "record schema 1,"),
         ("dataset_info.json", lambda text: json.dumps({"splits": [{}]}), "not one that"),
     ],
 )

@@ -1,0 +1,105 @@
+"""Reads a stream packet by packet, past whatever is damaged, and never without end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import av
+
+# A reader that fails this often is not getting anywhere: without a limit, a demuxer that reports
+# the same error again and again would keep a process forever.
+_MAX_READ_ERRORS = 100
+
+
+class Damage:
+    """Counts damage that shows within a span: what is broken from the key frame before it on.
+
+    Attributes:
+      count: packets or frames that could not be decoded, or that are known to be wrong.
+    """
+
+    def __init__(self, start_sec: float, end_sec: float):
+        """Takes the span, in the container's own time."""
+        self.count = 0
+        self._start_sec, self._end_sec = start_sec, end_sec
+
+    def saw_key(self, time_sec: float | None) -> None:
+        """Nothing after a key frame depends on what came before it."""
+        if time_sec is not None and time_sec <= self._start_sec:
+            self.count = 0
+
+    def add(self, time_sec: float | None) -> None:
+        """Counts a damaged packet or frame; a time of None is taken to lie in the span."""
+        if time_sec is None or time_sec < self._end_sec:
+            self.count += 1
+
+
+def origin_sec(container: av.container.InputContainer) -> float:
+    """The container's own time of what is second 0 to a user (transport streams start anywhere)."""
+    return 0.0 if container.start_time is None else container.start_time / av.time_base
+
+
+def seek(container: av.container.InputContainer, stream: av.stream.Stream, sec: float) -> None:
+    """Moves to the key frame at or before a time; stays at the start where a format cannot seek."""
+    if sec <= 0:
+        return
+    try:
+        ticks = int((sec + origin_sec(container)) / stream.time_base)
+        container.seek(ticks, stream=stream, backward=True)
+    except (av.error.FFmpegError, OverflowError):
+        # Nothing was read yet, so decoding begins at the start and skips what comes too early.
+        return
+
+
+def decoded_frames(
+    container: av.container.InputContainer,
+    stream: av.stream.Stream,
+    damage: Damage | None = None,
+) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    """Yields what can be decoded from here on, leaving out damaged packets.
+
+    Args:
+      container: an open file.
+      stream: one of its streams.
+      damage: counts what is left out.
+
+    Yields:
+      Frames in order of presentation; the end comes early in a file that is cut off.
+    """
+    damage = Damage(0.0, 0.0) if damage is None else damage
+    packets = container.demux(stream)
+    time_sec = None
+    for _ in range(_MAX_READ_ERRORS):
+        try:
+            for packet in packets:
+                ticks = packet.dts if packet.pts is None else packet.pts
+                # The last, empty packet only flushes the decoder; it has no time.
+                time_sec = time_sec if ticks is None else float(ticks * packet.time_base)
+                yield from _decode_packet(packet, time_sec, damage)
+            return
+        except av.error.FFmpegError:
+            damage.add(time_sec)
+            # Formats that can find their place again go on with what follows the damage.
+            packets = container.demux(stream)
+    # The decoder may still hold frames back.
+    with contextlib.suppress(av.error.FFmpegError):
+        yield from stream.codec_context.decode(None)
+
+
+def _decode_packet(
+    packet: av.Packet, time_sec: float | None, damage: Damage
+) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    if packet.is_keyframe:
+        damage.saw_key(time_sec)
+    if packet.is_corrupt:
+        damage.add(time_sec)
+    try:
+        frames = packet.decode()
+    except av.error.FFmpegError:
+        damage.add(time_sec)
+        return
+    for frame in frames:
+        if frame.is_corrupt:
+            damage.add(frame.time)
+        yield frame
