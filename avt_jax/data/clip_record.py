@@ -23,7 +23,7 @@ _SILENCE_PEAK = 1e-3
 # Squares of the picture are compared by their means, which coding noise hardly changes and a small
 # thing that moves does; in pixels, and in grey levels of 255.
 _SQUARE_PX = 8
-_STILL_LEVELS = 4.0
+_STILL_LEVELS = 8.0
 # A clip is short, or its sound partial, when more than this is missing: a share of what was asked
 # for, within limits in seconds.
 _MISSING_SHARE = 0.1

@@ -179,7 +179,8 @@ def _timed_frames(
     for frame in decoded_frames(container, stream, damage):
         # Streams without time stamps (raw H.264) count on at their nominal rate.
         time_sec = time_sec + usual_sec if frame.time is None else frame.time - origin
-        lasts_sec = float(frame.duration * frame.time_base) if frame.duration else usual_sec
+        has_duration = frame.duration and frame.time_base
+        lasts_sec = float(frame.duration * frame.time_base) if has_duration else usual_sec
         yield time_sec, time_sec + lasts_sec, frame
 
 

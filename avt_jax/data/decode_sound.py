@@ -29,6 +29,9 @@ _MARGIN_SEC = 0.02
 # What a header may ask for: more than any recorder makes, and little enough to fit into memory.
 _MAX_RATE_HZ = 1_000_000
 
+# PyAV looks for the end of a list of planes that is full from eight planes on, and reads beyond it.
+_MANY_CHANNELS = 8
+
 # Zero and full scale of the sample formats, without the "p" of those with a plane per channel.
 _SCALES = {
     "u8": (128, 128.0),
@@ -111,7 +114,11 @@ def _read_timeline(
             timeline = _Timeline(start_sec, end_sec, frame.sample_rate)
         if time_sec is not None and time_sec >= end_sec + _MARGIN_SEC:
             break
-        if not timeline.add(frame, time_sec):
+        try:
+            is_good = timeline.add(frame, time_sec)
+        except (av.error.FFmpegError, ValueError, KeyError):
+            is_good = False  # no such format, or a number of channels that nothing can hold
+        if not is_good:
             damage.add(frame.time)
     return timeline, damage.count
 
@@ -173,6 +180,10 @@ class _Timeline:
 
 def _to_mono(frame: av.AudioFrame) -> np.ndarray:
     """The mean of all channels, float32 [samples], whatever the frame's sample format."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _MANY_CHANNELS:
+        interleave = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample
+        frame.pts = None
+        [frame] = interleave(frame)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T

@@ -75,7 +75,8 @@ def decoded_frames(
             for packet in packets:
                 ticks = packet.dts if packet.pts is None else packet.pts
                 # The last, empty packet only flushes the decoder; it has no time.
-                time_sec = time_sec if ticks is None else float(ticks * packet.time_base)
+                if ticks is not None and packet.time_base:
+                    time_sec = float(ticks * packet.time_base)
                 yield from _decode_packet(packet, time_sec, damage)
             return
         except av.error.FFmpegError:

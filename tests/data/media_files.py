@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fractions
 import os
 import signal
 from pathlib import Path
@@ -37,6 +38,81 @@ def render(path: Path, *, seconds=1.0, size_px=64, sound=True, hue=0) -> Path:
     return path
 
 
+def write_clip(
+    path: Path,
+    frames_thwc,
+    *,
+    times_sec=None,
+    video_codec="libx264",
+    pix_fmt="yuv420p",
+    video_options=None,
+    frame_rate_hz=25,
+    waves=(),
+    sample_rate_hz=RATE_HZ,
+    audio_codec="aac",
+    layout="mono",
+    audio_start_sec=0.0,
+    default_audio=None,
+    options=None,
+) -> Path:
+    """Writes any codec and any time stamps. `waves`: float [channels, samples], a stream each."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        video = container.add_stream(video_codec, rate=frame_rate_hz)
+        video.height, video.width = frames_thwc[0].shape[:2]
+        video.pix_fmt = pix_fmt
+        video.options = video_options or {}
+        if times_sec is None:
+            times_sec = [i / frame_rate_hz for i in range(len(frames_thwc))]
+            time_base = fractions.Fraction(1, frame_rate_hz)
+        else:
+            time_base = fractions.Fraction(1, 1000)
+        video.codec_context.time_base = time_base
+        streams = []
+        for index in range(len(waves)):
+            stream = container.add_stream(audio_codec, rate=sample_rate_hz, layout=layout)
+            if default_audio is not None:
+                is_default = index == default_audio
+                stream.disposition = av.stream.Disposition.default if is_default else 0
+            streams.append(stream)
+        for image_hwc, time_sec in zip(frames_thwc, times_sec, strict=True):
+            frame = av.VideoFrame.from_ndarray(image_hwc, "rgb24")
+            frame.pts, frame.time_base = round(time_sec / time_base), time_base
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for stream, wave_cs in zip(streams, waves, strict=True):
+            _encode_sound(container, stream, wave_cs, sample_rate_hz, layout, audio_start_sec)
+    return path
+
+
+def _encode_sound(container, stream, wave_cs, sample_rate_hz, layout, start_sec):
+    """In blocks of a tenth of a second; encoders that want other sizes buffer them."""
+    block = sample_rate_hz // 10
+    for first in range(0, wave_cs.shape[1], block):
+        part = np.ascontiguousarray(wave_cs[:, first : first + block].T, np.float32)
+        frame = av.AudioFrame.from_ndarray(part.reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate = sample_rate_hz
+        frame.time_base = fractions.Fraction(1, sample_rate_hz)
+        frame.pts = first + round(start_sec * sample_rate_hz)
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode(None))
+
+
+def moving_bar(num_frames=25, height_px=48, width_px=48):
+    """uint8 [t, h, w, 3]: a bright bar that goes from left to right on dark grey."""
+    frames_thwc = np.full((num_frames, height_px, width_px, 3), 40, np.uint8)
+    for index, image_hwc in enumerate(frames_thwc):
+        left = index * (width_px - 8) // num_frames
+        image_hwc[:, left : left + 8] = 220
+    return frames_thwc
+
+
+def tone(seconds=1.0, *, sample_rate_hz=RATE_HZ, frequency_hz=440.0, channels=1, amplitude=0.3):
+    """float32 [channels, samples]: a sine."""
+    times = np.arange(round(seconds * sample_rate_hz)) / sample_rate_hz
+    wave = amplitude * np.sin(2 * np.pi * frequency_hz * times)
+    return np.repeat(wave[None], channels, axis=0).astype(np.float32)
+
+
 def write_manifest(path: Path, rows, header=("path", "start_sec", "end_sec", "label", "split")):
     """Writes a CSV; returns its path."""
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -51,3 +127,24 @@ def square_or_die_at_three(number: int) -> int:
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return number * number
+
+
+def remux(source: Path, out: Path, change) -> Path:
+    """Copies packets; `change(stream_type, index, packet)` gives their bytes, or None to drop."""
+    with av.open(str(source)) as reader, av.open(str(out), "w") as writer:
+        streams = {s.index: writer.add_stream_from_template(s) for s in reader.streams}
+        counts = dict.fromkeys(streams, 0)
+        for packet in reader.demux():
+            if not packet.size:
+                continue  # the end
+            index = counts[packet.stream_index]
+            counts[packet.stream_index] += 1
+            data = change(packet.stream.type, index, packet)
+            if data is None:
+                continue
+            copy = av.Packet(data)
+            copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+            copy.time_base, copy.is_keyframe = packet.time_base, packet.is_keyframe
+            copy.stream = streams[packet.stream_index]
+            writer.mux(copy)
+    return out
