@@ -1,28 +1,102 @@
-"""`avt manifest`: a manifest for a folder of class folders."""
+"""`avt manifest`: a manifest for a known data set, or for a folder of class folders."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avt_jax.cli import common
+from avt_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from avt_jax.data.catalog.entries import DataSet
+
+_OF_FOLDERS = ("test_fraction", "group_by")
+_OF_DATA_SETS = ("csv", "videos", "classes", "trimmed", "follow_links")
+_DEFAULT_FRACTION = 0.1
+
+
+def _epilog() -> str:
+    from avt_jax.data.catalog.entries import DATA_SETS
+
+    lines = []
+    for entry in DATA_SETS.values():
+        names = " or ".join((entry.name, *entry.aliases))
+        lines += [f"  {entry.title} ({names})", f"    avt manifest {entry.name} {entry.example}"]
+    return (
+        "A folder of class folders, for my_videos/dog/1.mp4 and my_videos/cat/2.mp4:\n"
+        "    avt manifest my_videos --out clips.csv\n"
+        "    avt manifest my_videos --group-by '(.+)_clip[0-9]+'    (dog/holiday_clip3.mp4)\n\n"
+        "Data sets, from the annotation files as their authors publish them:\n"
+        + "\n".join(lines)
+        + "\n\nFiles may lie in any sub-folder of VIDEOS and be called ID_START_END.mp4, "
+        "ID_START.mp4\n(cut to the clip), or ID.mp4 (the whole source video; start and end go into "
+        "the manifest).\nBeside clips.csv: clips.classes-SET.txt (the class indices), "
+        "clips.report.csv (counts per\nclass), clips.problems.csv (every missing, duplicate or "
+        "unmatched item). docs/datasets.md has more.\nA folder that is called like a data set is "
+        "written ./vggsound."
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = common.parser(
         "manifest",
-        "Write a manifest for a folder that holds one folder of videos per class.",
-        "Example, for my_videos/dog/1.mp4 and my_videos/cat/2.mp4: "
-        "avt manifest my_videos --out clips.csv",
+        "Write a manifest (clips.csv) for a known data set, or for a folder that holds one folder "
+        "of videos per class.",
+        _epilog(),
     )
     add = parser.add_argument
-    add("folder", help="its sub-folders are the classes")
+    add("source", metavar="DATA_SET|FOLDER", help="a data set, or a folder of class folders")
     add("--out", default="clips.csv", help="manifest to write (%(default)s)")
-    add("--val-fraction", type=float, default=0.1, help="share for validation (%(default)s)")
-    add("--test-fraction", type=float, default=0.1, help="share for testing (%(default)s)")
+    add(
+        "--val-fraction",
+        type=float,
+        help=f"share for validation: of each class of a folder ({_DEFAULT_FRACTION}), or of the "
+        "training videos of a data set that has no validation split (0)",
+    )
     add("--seed", type=int, default=0, help="another seed, another division (%(default)s)")
+    folder = parser.add_argument_group("a folder of class folders")
+    add = folder.add_argument
+    add("--test-fraction", type=float, help=f"share for testing ({_DEFAULT_FRACTION})")
+    add(
+        "--group-by",
+        metavar="REGEX",
+        help="searched for in each path below FOLDER; files in which it finds the same (the "
+        "bracketed parts) share a split: clips of one source video",
+    )
+    data_set = parser.add_argument_group("a data set")
+    add = data_set.add_argument
+    add(
+        "--csv",
+        action="append",
+        metavar="[SPLIT=]FILE",
+        help="official annotation file, may be given several times; SPLIT (train, val, test) "
+        "replaces what the file or its name says",
+    )
+    add("--videos", metavar="VIDEOS", help="folder of the downloaded videos")
+    add(
+        "--classes",
+        action="append",
+        metavar="SET=FILE",
+        help="class list of a label set: one name per line, or a CSV with the columns id and key; "
+        "rows of other classes are left out",
+    )
+    add(
+        "--trimmed",
+        action="store_true",
+        default=None,
+        help="files called ID.mp4 were already cut to the clip",
+    )
+    add(
+        "--follow-links",
+        action="store_true",
+        default=None,
+        help="follow links below VIDEOS, wherever they lead",
+    )
     return parser
 
 
@@ -36,46 +110,95 @@ def main(argv: Sequence[str] | None = None) -> int:
       0.
 
     Raises:
-      UserError: no classes in the folder, the manifest exists, or the shares make no sense.
+      UserError: a mistake in the options or in a file, nothing was found, or a file exists that
+        would be written.
     """
     args = build_parser().parse_args(argv)
-    from avt_jax.data import folder_manifest
+    from avt_jax.data.catalog.entries import find_data_set
 
-    counts = folder_manifest.manifest_from_folder(
-        args.folder,
-        args.out,
-        fractions=folder_manifest.SplitFractions(val=args.val_fraction, test=args.test_fraction),
-        seed=args.seed,
-    )
-    _print_counts(counts, args.out)
+    entry = find_data_set(args.source)
+    _check_options(args, entry)
+    if entry is None:
+        _folder(args)
+    else:
+        _data_set(args, entry)
     return 0
 
 
-def _print_counts(counts: dict[str, dict[str, int]], out: str) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _check_options(args: argparse.Namespace, entry: DataSet | None) -> None:
+    for name in _OF_FOLDERS if entry else _OF_DATA_SETS:
+        if getattr(args, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            if entry is None:
+                from avt_jax.data.catalog.entries import get_data_set
 
-    table = Table(
-        title=f"wrote {escape(out)}", box=SIMPLE_HEAD, title_justify="left", show_footer=True
-    )
-    splits = list(next(iter(counts.values())))
-    table.add_column("class", footer="all")
-    for split in splits:
-        total = sum(row[split] for row in counts.values())
-        table.add_column(split, justify="right", footer=str(total))
-    for name, row in counts.items():
-        table.add_row(escape(name), *(str(row[split]) for split in splits))
-    console = Console()
-    console.print(table)
-    small = [name for name, row in counts.items() if not all(row.values())]
-    if small:
-        console.print(
-            f"{len(small)} class(es) are missing from a split; 3 videos per class are the least "
-            "that can fill all of them.",
-            highlight=False,
+                if not Path(args.source).exists():
+                    get_data_set(args.source)
+                raise UserError(f"{option} is for data sets; {args.source} is a folder.")
+            raise UserError(f"{option} is for folders of class folders, not for {entry.title}.")
+    if entry and not (args.csv and args.videos):
+        raise UserError(
+            f"{entry.title} needs --csv and --videos: avt manifest {entry.name} {entry.example} "
+            f"(for a folder of that name write ./{args.source})."
         )
+
+
+def _folder(args: argparse.Namespace) -> None:
+    from avt_jax.cli.manifest_tables import print_folder
+    from avt_jax.data import folder_manifest
+
+    val, test = (
+        _DEFAULT_FRACTION if share is None else share
+        for share in (args.val_fraction, args.test_fraction)
+    )
+    counts = folder_manifest.manifest_from_folder(
+        args.source,
+        args.out,
+        fractions=folder_manifest.SplitFractions(val=val, test=test),
+        seed=args.seed,
+        group_by=args.group_by,
+    )
+    print_folder(counts, args.out)
+
+
+def _data_set(args: argparse.Namespace, entry: DataSet) -> None:
+    from avt_jax.cli.manifest_tables import print_data_set
+    from avt_jax.data.catalog.build import Options, manifest_from_annotations
+
+    options = Options(
+        class_files=_class_files(args.classes or []),
+        val_fraction=args.val_fraction or 0.0,
+        seed=args.seed,
+        trimmed=bool(args.trimmed),
+        follow_links=bool(args.follow_links),
+    )
+    annotations = [_annotation(argument) for argument in args.csv]
+    written = manifest_from_annotations(
+        entry, annotations, Path(args.videos), Path(args.out), options
+    )
+    print_data_set(entry, written)
+
+
+def _annotation(argument: str) -> tuple[str, Path]:
+    """(split or "", file) of a --csv argument."""
+    from avt_jax.data.records import SPLITS
+
+    split, separator, path = argument.partition("=")
+    if separator and split in SPLITS:
+        return split, Path(path)
+    return "", Path(argument)
+
+
+def _class_files(arguments: Sequence[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for argument in arguments:
+        name, _, path = argument.partition("=")
+        if not (name and path):
+            raise UserError(f"--classes {argument!r} must look like label=classes.txt.")
+        if name in files:
+            raise UserError(f"--classes names the label set {name!r} twice; keep it once.")
+        files[name] = Path(path)
+    return files
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from avt_jax.data.group_splits import SplitFractions, assign_splits
 from avt_jax.data.manifest import DEFAULT_LABEL_SET
+from avt_jax.data.new_files import check_new, path_prefix, write_new
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError
 
@@ -18,37 +20,18 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class SplitFractions:
-    """Share of each class's files that is held out; the rest is for training.
-
-    Attributes:
-      val: in [0, 1), share for validation.
-      test: in [0, 1), share for testing; val + test < 1.
-    """
-
-    val: float = 0.1
-    test: float = 0.1
-
-    def __post_init__(self):
-        if not (0 <= self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
-            raise UserError(
-                f"fractions val {self.val:g} and test {self.test:g} must each be in [0, 1) and add "
-                "up to less than 1, so that something is left to train on."
-            )
-
-
 def manifest_from_folder(
     folder: str | os.PathLike,
     out: str | os.PathLike,
     *,
     fractions: SplitFractions | None = None,
     seed: int = 0,
+    group_by: str | None = None,
 ) -> dict[str, dict[str, int]]:
     """Writes a manifest for `folder/<class>/**/<video>`, one whole file per line.
 
     Every class is divided by the same fractions. Byte-identical copies of a file always share a
-    split, so that no video is both trained and tested on.
+    split, so that no video is both trained and tested on; so do the files of a group.
 
     Args:
       folder: its sub-folders are the classes; hidden files and links to folders are skipped.
@@ -56,21 +39,21 @@ def manifest_from_folder(
         videos lie below that, else absolute.
       fractions: held-out shares.
       seed: another seed, another division; the same seed, the same one on every machine.
+      group_by: regular expression, searched for in every path below `folder` (with slashes). Files
+        in which its groups, or without groups the whole match, read the same share a split.
 
     Returns:
       Number of clips as {class: {split: count}}.
 
     Raises:
-      UserError: no folder, fewer than two classes with videos, or `out` exists.
+      UserError: no folder, fewer than two classes with videos, `out` exists, or `group_by` is no
+        regular expression or is not found in some path.
     """
     folder, out = Path(folder), Path(out)
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}; give the folder that holds one folder per class.")
-    if out.exists():
-        raise UserError(f"{out} exists; delete it or choose another name with --out.")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"the folder of {out} does not exist; create it first.")
-    fractions = fractions or SplitFractions()
+    check_new([out])
+    pattern = _compile(group_by)
     files = {
         entry.name: found
         for entry in sorted(folder.iterdir())
@@ -81,8 +64,8 @@ def manifest_from_folder(
             f"{folder} has {len(files)} sub-folder(s) with videos, but needs one per class, at "
             "least two: folder/class_a/1.mp4, folder/class_b/2.mp4."
         )
-    splits = _assign_splits(folder, files, fractions, seed)
-    _write(out, files, splits)
+    splits = _split_files(folder, files, fractions or SplitFractions(), seed, pattern)
+    _write(folder, out, files, splits)
     return {
         name: {split: sum(splits[path] == split for path in paths) for split in SPLITS}
         for name, paths in files.items()
@@ -99,30 +82,68 @@ def _videos(folder: Path) -> Iterable[Path]:
                 yield path
 
 
-def _assign_splits(
-    root: Path, files: dict[str, list[Path]], fractions: SplitFractions, seed: int
+def _compile(group_by: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(group_by) if group_by else None
+    except re.error as error:
+        raise UserError(
+            f"--group-by {group_by!r} is no regular expression ({error}); for "
+            "dog/holiday_clip3.mp4 you could write '(.+)_clip'."
+        ) from error
+
+
+def _split_files(
+    root: Path,
+    files: dict[str, list[Path]],
+    fractions: SplitFractions,
+    seed: int,
+    pattern: re.Pattern[str] | None,
 ) -> dict[Path, str]:
-    first_copy = _first_copies([path for paths in files.values() for path in paths])
-    splits: dict[Path, str] = {}
-    for paths in files.values():
-        # A hash orders the files instead of a generator: no file system order, no library version
-        # can change the division.
-        own = sorted(
-            (path for path in paths if first_copy[path] == path),
-            key=lambda path: hashlib.sha256(
-                f"{seed}:{path.relative_to(root).as_posix()}".encode("utf-8", "surrogateescape")
-            ).digest(),
+    paths = [path for found in files.values() for path in found]
+    names = {path: path.relative_to(root).as_posix() for path in paths}
+    groups = _group_names(names, pattern)
+    first_copy = _first_copies(paths)
+    # A copy joins its group with that of the original: the same file in two groups makes them one.
+    joined: dict[str, str] = {}
+    for path in paths:
+        one, other = _root(joined, groups[first_copy[path]]), _root(joined, groups[path])
+        if one != other:
+            joined[other] = one
+    groups = {path: _root(joined, name) for path, name in groups.items()}
+    # A group belongs to the class that it is first seen in.
+    first_class: dict[str, str] = {}
+    for name, found in files.items():
+        for path in found:
+            first_class.setdefault(groups[path], name)
+    classes: dict[str, list[str]] = {}
+    for group, name in first_class.items():
+        classes.setdefault(name, []).append(group)
+    splits = assign_splits(classes, fractions, seed)
+    return {path: splits[groups[path]] for path in paths}
+
+
+def _group_names(names: dict[Path, str], pattern: re.Pattern[str] | None) -> dict[Path, str]:
+    """The group of every file: what the pattern finds in its name, or without one the name."""
+    if pattern is None:
+        return names
+    matches = {path: pattern.search(name) for path, name in names.items()}
+    lost = [names[path] for path, match in matches.items() if match is None]
+    if lost:
+        raise UserError(
+            f"--group-by {pattern.pattern!r} is not found in {len(lost)} of {len(names)} paths, "
+            f"such as {lost[0]!r}; write an expression that fits all of them."
         )
-        num_test, num_val = (_share(len(own), part) for part in (fractions.test, fractions.val))
-        for rank, path in enumerate(own):
-            held_out = "test" if rank < num_test else "val"
-            splits[path] = held_out if rank < num_test + num_val else "train"
-    return {path: splits[first_copy[path]] for path in first_copy}
+    return {
+        path: "\0".join(group or "" for group in match.groups() or (match[0],))
+        for path, match in matches.items()
+        if match is not None
+    }
 
 
-def _share(count: int, fraction: float) -> int:
-    """At least one file where a share is asked for and two others remain."""
-    return max(round(count * fraction), int(fraction > 0 and count >= 3))
+def _root(joined: dict[str, str], name: str) -> str:
+    while name in joined:
+        name = joined[name]
+    return name
 
 
 def _first_copies(paths: list[Path]) -> dict[Path, Path]:
@@ -148,26 +169,17 @@ def _digest(path: Path) -> bytes:
         return os.fsencode(path)
 
 
-def _write(out: Path, files: dict[str, list[Path]], splits: dict[Path, str]) -> None:
-    base = out.absolute().parent.resolve()
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "start_sec", "end_sec", DEFAULT_LABEL_SET, "split"])
-            for name, paths in files.items():
-                for path in paths:
-                    where = path.absolute()
-                    resolved = where.parent.resolve() / where.name
-                    if resolved.is_relative_to(base):
-                        where = resolved.relative_to(base)
-                    writer.writerow([where.as_posix(), "", "", name, splits[path]])
-        os.replace(partial, out)
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"the file name {error.object.strip()!r} is not valid Unicode; rename the file."
-        ) from error
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+def _write(
+    root: Path, out: Path, files: dict[str, list[Path]], splits: dict[Path, str]
+) -> None:
+    prefix = path_prefix(root, out)
+
+    def write(file):
+        writer = csv.writer(file)
+        writer.writerow(["path", "start_sec", "end_sec", DEFAULT_LABEL_SET, "split"])
+        for name, paths in files.items():
+            for path in paths:
+                where = prefix + path.relative_to(root).as_posix()
+                writer.writerow([where, "", "", name, splits[path]])
+
+    write_new({out: write})

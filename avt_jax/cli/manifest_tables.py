@@ -1,0 +1,151 @@
+"""What `avt manifest` prints: tables of what was found, and the command that comes next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from avt_jax.data.catalog.build import Written
+    from avt_jax.data.catalog.entries import DataSet
+    from avt_jax.data.catalog.report import Counts
+
+_MAX_CLASSES = 10
+_KINDS = ("annotated", "found", "missing", "duplicate", "skipped")
+
+
+def _table(title: str, first: str, columns: tuple[str, ...], **options) -> Table:
+    table = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left", **options)
+    table.add_column(first)
+    for name in columns:
+        table.add_column(name, justify="right")
+    return table
+
+
+def print_folder(counts: dict[str, dict[str, int]], out: str) -> None:
+    """Prints the clips per class and split of a folder's manifest.
+
+    Args:
+      counts: {class: {split: clips}}.
+      out: the manifest.
+    """
+    splits = tuple(next(iter(counts.values())))
+    table = _table(f"wrote {out}", "class", splits, show_footer=True)
+    table.columns[0].footer = "all"
+    for column, split in zip(table.columns[1:], splits, strict=True):
+        column.footer = str(sum(row[split] for row in counts.values()))
+    for name, row in counts.items():
+        table.add_row(escape(name), *(str(row[split]) for split in splits))
+    console = Console()
+    console.print(table)
+    small = [name for name, row in counts.items() if not all(row.values())]
+    if small:
+        console.print(
+            f"{len(small)} class(es) are missing from a split; 3 videos per class are the least "
+            "that can fill all of them.",
+            highlight=False,
+        )
+
+
+def print_data_set(entry: DataSet, written: Written) -> None:
+    """Prints what was found per split and class, warnings, and what to run next.
+
+    Args:
+      entry: the data set.
+      written: what was written.
+    """
+    console = Console()
+    console.print(_split_table(entry, written))
+    for label_set in entry.label_sets:
+        console.print(_class_table(label_set, written))
+    lines = [f"{number} rows left out: {reason}" for reason, number in _reasons(written)]
+    if written.num_unmatched:
+        lines.append(f"{written.num_unmatched} video files belong to no row")
+    lines += [f"warning: {sentence}" for sentence in written.warnings]
+    lines += [
+        f"all classes: {written.report}",
+        f"every missing, duplicate or unmatched item: {written.problems}",
+        "",
+        "next:",
+        *(f"  {command}" for command in next_commands(entry, written)),
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _reasons(written: Written) -> list[tuple[str, int]]:
+    return sorted(written.tally.reasons.items())
+
+
+def _row(name: str, counts: Counts) -> list[str]:
+    return [escape(name), *(str(getattr(counts, kind)) for kind in _KINDS)]
+
+
+def _split_table(entry: DataSet, written: Written) -> Table:
+    table = _table(f"{entry.title}: wrote {written.manifest}", "split", _KINDS)
+    for split, counts in written.tally.splits.items():
+        if counts.annotated:
+            table.add_row(*_row(split, counts))
+    return table
+
+
+def _class_table(label_set: str, written: Written) -> Table:
+    """The classes with the least share of clips found; the report has all."""
+    classes = {
+        name: _sum(list(splits.values()))
+        for name, splits in written.tally.classes[label_set].items()
+    }
+    annotated = {name: counts for name, counts in classes.items() if counts.annotated}
+    # The sort keeps the order of the class indices among equals.
+    ranked = sorted(annotated, key=lambda name: annotated[name].found / annotated[name].annotated)
+    absent = sum(not counts.found for counts in classes.values())
+    table = _table(
+        f"{label_set}: {len(classes)} classes, {absent} of them without a clip; least complete:",
+        "class",
+        _KINDS,
+    )
+    for name in ranked[:_MAX_CLASSES]:
+        table.add_row(*_row(name, annotated[name]))
+    rest = ranked[_MAX_CLASSES:]
+    if rest:
+        table.add_row(*_row(f"{len(rest)} more", _sum([annotated[name] for name in rest])))
+    return table
+
+
+def _sum(parts: list[Counts]) -> Counts:
+    total = type(parts[0])()
+    for counts in parts:
+        total.found += counts.found
+        total.missing += counts.missing
+        total.duplicate += counts.duplicate
+        total.skipped += counts.skipped
+    return total
+
+
+def next_commands(entry: DataSet, written: Written) -> list[str]:
+    """The commands that extract the manifest and train on it.
+
+    Args:
+      entry: the data set.
+      written: what was written.
+    """
+    shards = written.manifest.with_name("shards")
+    extract = ["avt", "extract", "--manifest", str(written.manifest), "--out", str(shards)]
+    for name, path in written.class_lists.items():
+        extract += ["--classes", f"{name}={path}"]
+    commands = [extract]
+    if entry.recipe:
+        train = ["avt", "train", "--config", entry.recipe, "--workdir"]
+        train += [str(Path("runs") / entry.recipe), f"--config.data.path={shards}"]
+        splits = written.tally.splits
+        if not splits["val"].found and splits["test"].found:
+            # The recipes look at the validation split while they train.
+            train.append("--config.data.eval_split=test")
+        commands.append(train)
+    return [shlex.join(command) for command in commands]
