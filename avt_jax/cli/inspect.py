@@ -140,6 +140,10 @@ def _print_notes(console, result) -> None:
             f"log-mel: mean {result.fbank_mean:.4f}, standard deviation {result.fbank_std:.4f} "
             "(config fields data.audio_mean, data.audio_std)"
         )
+    for name, split in result.splits.items():
+        if split.flag_counts:
+            counts = ", ".join(f"{code} {n}" for code, n in split.flag_counts.most_common())
+            console.print(f"flags of {name}: {counts}")
     if result.shared_sources:
         console.print(
             f"warning: videos that occur in more than one split: {', '.join(result.shared_sources)}"

@@ -15,6 +15,7 @@ COMMANDS = {
     "manifest": "turn a folder of class folders into a manifest (clips.csv)",
     "extract": "decode the clips of a manifest into shards",
     "inspect": "counts, durations and a contact sheet of a shard folder",
+    "shards": "verify, merge, reshard or measure shard folders",
     "convert": "turn released weights into a folder that a training can start from",
     "train": "train a model from a config",
     "evaluate": "accuracy, confusion matrix and curves of a trained model",

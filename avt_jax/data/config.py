@@ -42,6 +42,10 @@ class DataConfig:
       num_workers: processes that prepare batches beside the main one, each with `num_threads`
         threads; 0 = none. Batches come back through shared memory (/dev/shm).
       prefetch: batches kept ready.
+      max_damaged: different damaged records that a training passes over in each process, taking
+        the next record instead; one more is an error. Shards are written with checksums, so more
+        than a few mean a broken disk or copy. 0 = the first one is an error. In evaluation it
+        always is.
     """
 
     path: str
@@ -62,6 +66,7 @@ class DataConfig:
     num_threads: int = 2
     num_workers: int = 0
     prefetch: int = 4
+    max_damaged: int = 10
 
     def __post_init__(self):
         for name in ("path", "train_split", "eval_split"):
@@ -77,6 +82,7 @@ class DataConfig:
         self._check_whole("num_threads", 0, 256)
         self._check_whole("num_workers", 0, 256)
         self._check_whole("prefetch", 1, 1024)
+        self._check_whole("max_damaged", 0, 1_000_000)
         self._check_number("clip_sec", 1 / FBANK_RATE_HZ, _MAX_CLIP_SEC)
         self._check_number("audio_mean", -1e6, 1e6)
         self._check_number("audio_std", 1e-6, 1e6)

@@ -4,11 +4,14 @@ Training walks over an endless sequence of positions. Position g stands for one 
 g // len(source), shuffled anew each epoch, and for one draw of every random number that varies it;
 both depend on (seed, g) alone. Process p of P takes every P-th position, starting at p. So the
 number of threads, workers and processes changes who prepares an example, never what it is.
+
+A damaged record ends an evaluation, whose result would be of other clips than it says. Training
+takes the next record instead and counts, see `damaged_records`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain
@@ -16,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from avt_jax import axes
-from avt_jax.data import sampling, worker_pool
+from avt_jax.data import damaged_records, sampling, worker_pool
 from avt_jax.data.config import DataConfig
 from avt_jax.errors import UserError
 
@@ -83,7 +86,10 @@ def make_train_iterator(
         "num_clips": len(source),
         "global_batch_size": batch_size * process_count,
     }
-    return TrainIterator(batches, config, identity)
+    damage = damaged_records.DamageCount(
+        path=config.path, num_clips=len(source), max_damaged=config.max_damaged
+    )
+    return TrainIterator(batches, config, identity, damage)
 
 
 def eval_batches(
@@ -107,7 +113,8 @@ def eval_batches(
       process_count: processes that share the data.
 
     Returns:
-      A generator of batches (see `avt_jax.axes`); `close()` it when leaving early.
+      A generator of batches (see `avt_jax.axes`); `close()` it when leaving early. It raises a
+      UserError where a record is damaged, and names it.
 
     Raises:
       ValueError: a bad batch size or process index.
@@ -123,7 +130,13 @@ class TrainIterator:
     An error leaves the position where it is, so the next call tries the same batch again.
     """
 
-    def __init__(self, batches: grain.MapDataset, config: DataConfig, identity: dict[str, int]):
+    def __init__(
+        self,
+        batches: grain.MapDataset,
+        config: DataConfig,
+        identity: dict[str, int],
+        damage: damaged_records.DamageCount,
+    ):
         """Starts at the first batch.
 
         Args:
@@ -131,10 +144,12 @@ class TrainIterator:
           config: the data block.
           identity: what must not differ between the run that saved a position and the one that
             continues from it.
+          damage: counts the damaged records.
         """
         self._batches = batches
         self._config = config
         self._identity = identity
+        self._damage = damage
         self._position = 0
         self._running: grain.DatasetIterator | None = None
         self._closed = False
@@ -146,7 +161,8 @@ class TrainIterator:
         """The next batch.
 
         Raises:
-          UserError: a record is damaged (names split and index), or a worker process died.
+          UserError: more than `config.max_damaged` records are damaged (names the last by shard
+            file and index), or a worker process died.
           ValueError: the iterator is closed.
         """
         if self._closed:
@@ -155,18 +171,30 @@ class TrainIterator:
             # Grain's own state depends on the number of workers; a slice does not.
             self._running = _start(self._batches[self._position :], self._config)
         try:
-            batch = _next(self._running, self._config)
+            batch = self._damage.take(_next(self._running, self._config))
         except BaseException:
             self._stop()
             raise
         self._position += 1
         return batch
 
-    def get_state(self) -> dict[str, int]:
-        """The position, ready for JSON: batches taken, and what they were taken from."""
-        return {"batches": self._position, **self._identity}
+    @property
+    def num_damaged(self) -> int:
+        """Different damaged records that were met so far; survives `set_state`.
 
-    def set_state(self, state: Mapping[str, int]) -> None:
+        Each process counts those of its own share.
+        """
+        return len(self._damage)
+
+    def get_state(self) -> dict[str, Any]:
+        """The position, ready for JSON: batches taken, from what, and damage met on the way."""
+        return {
+            "batches": self._position,
+            "damaged": self._damage.get_state(),
+            **self._identity,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
         """Goes to a saved position; what follows is exactly what followed there.
 
         Threads, workers and processes may differ from those of the run that saved it.
@@ -186,6 +214,8 @@ class TrainIterator:
                     f"the saved position in the data is for {name}={state.get(name)!r}, but now it "
                     f"is {value}; continue with the same data and batch size, or start a new run."
                 )
+        # Positions saved by earlier versions have no such list.
+        self._damage.set_state(state.get("damaged", []))
         self._stop()
         self._position = position
 
@@ -208,12 +238,13 @@ class _MakeTrainExample(grain.transforms.RandomMap):
         self._config = config
 
     def random_map(self, element: int, rng: np.random.Generator) -> dict[str, Any]:
-        return _make(
+        return damaged_records.make_usable_example(
             lambda record: sampling.train_example(record, self._config, rng),
             self._source,
             element,
             split=self._config.train_split,
             path=self._config.path,
+            max_damaged=self._config.max_damaged,
         )
 
 
@@ -247,31 +278,13 @@ class _EvalBatches:
         return _stack(elements + padding, num_valid=len(indices))
 
     def _make(self, index: int) -> dict[str, Any]:
-        return _make(
+        return damaged_records.make_example(
             lambda record: sampling.eval_example(record, self._config),
             self._source,
             index,
             split=self._config.eval_split,
             path=self._config.path,
         )
-
-
-def _make(
-    make: Callable[[Mapping[str, Any]], dict[str, Any]],
-    source: Source,
-    index: int,
-    *,
-    split: str,
-    path: str,
-) -> dict[str, Any]:
-    """Reads a record and makes its example; says which one it was when that fails."""
-    try:
-        return make(source[index])
-    except (RuntimeError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(
-            f"clip {index} of split {split!r} in {path} cannot be used ({reason}); extract again."
-        ) from error
 
 
 def _stack(elements: Sequence[dict[str, Any]], num_valid: int | None = None) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import simplejpeg
 
 from avt_jax.data import records
+from avt_jax.data.moments import Moments
 from avt_jax.errors import UserError
 
 
@@ -32,6 +32,7 @@ class SplitSummary:
       longest_sec: 0 when there is no clip.
       class_counts: per label set, clips per class index.
       frame_sizes: clips per (width_px, height_px).
+      flag_counts: clips per code of `records.FLAG_CODES`.
     """
 
     num_clips: int = 0
@@ -45,6 +46,7 @@ class SplitSummary:
     frame_sizes: collections.Counter[tuple[int, int]] = dataclasses.field(
         default_factory=collections.Counter
     )
+    flag_counts: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,7 @@ def summarize(path: str | os.PathLike, *, on_clip: Callable[[], Any] = lambda: N
     """
     info = records.read_info(path)
     splits, split_of_source, shared = {}, {}, {}
-    moments = _Moments()
+    moments = Moments()
     for split in info.splits:
         source = records.open_split(path, split)
         result = splits[split] = SplitSummary(
@@ -107,8 +109,8 @@ def summarize(path: str | os.PathLike, *, on_clip: Callable[[], Any] = lambda: N
     return Summary(
         info=info,
         splits=splits,
-        fbank_mean=mean,
-        fbank_std=std,
+        fbank_mean=mean and mean[0],
+        fbank_std=std and std[0],
         failures=_read_failures(Path(path) / "failed.csv"),
         shared_sources=tuple(sorted(shared)[:10]),
     )
@@ -121,6 +123,7 @@ def _add(result: SplitSummary, record: dict[str, Any]) -> None:
     result.total_sec += length_sec
     result.shortest_sec = min(result.shortest_sec, length_sec)
     result.longest_sec = max(result.longest_sec, length_sec)
+    result.flag_counts.update(record["flags"])
     for name, index in record["labels"].items():
         result.class_counts[name][index] += 1
     try:
@@ -130,27 +133,6 @@ def _add(result: SplitSummary, record: dict[str, Any]) -> None:
             f"clip {record['id']} has no readable first frame ({error}); extract again."
         ) from error
     result.frame_sizes[width_px, height_px] += 1
-
-
-class _Moments:
-    """Sum and sum of squares, enough for a mean and a standard deviation."""
-
-    def __init__(self):
-        self._count = 0
-        self._sum = 0.0
-        self._square_sum = 0.0
-
-    def add(self, values: np.ndarray) -> None:
-        wide = values.astype(np.float64)
-        self._count += wide.size
-        self._sum += float(wide.sum())
-        self._square_sum += float(np.square(wide).sum())
-
-    def mean_and_std(self) -> tuple[float | None, float | None]:
-        if not self._count:
-            return None, None
-        mean = self._sum / self._count
-        return mean, math.sqrt(max(0.0, self._square_sum / self._count - mean**2))
 
 
 def _read_failures(path: Path) -> collections.Counter[str]:

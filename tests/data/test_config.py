@@ -58,6 +58,8 @@ def test_unknown_field_is_refused():
         ("num_threads", -1),
         ("num_workers", 1.0),
         ("prefetch", 0),
+        ("max_damaged", -1),
+        ("max_damaged", 0.5),
     ],
 )
 def test_bad_value_is_named(name, value):

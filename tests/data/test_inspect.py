@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from avt_jax.cli import inspect
 from avt_jax.data import contact_sheet, records, summary
 from avt_jax.data.record_writer import RecordWriter
 from avt_jax.errors import UserError
@@ -30,7 +31,7 @@ def test_fbank_statistics_are_those_of_the_training_split(shards):
     np.testing.assert_allclose(result.fbank_std, values.std(), rtol=1e-9)
 
 
-def make_shards(folder, labels, *, frames, fbank=None):
+def make_shards(folder, labels, *, frames, fbank=None, flags=lambda index: []):
     writer = RecordWriter(
         folder, label_sets={"label": ("$a$", "b", "c")}, frame_rate_hz=4, short_side_px=16
     )
@@ -47,6 +48,7 @@ def make_shards(folder, labels, *, frames, fbank=None):
                 "has_audio": len(fbank) > 0,
                 "start_sec": 0.0,
                 "end_sec": 1.0,
+                "flags": flags(index),
                 "labels": {"label": label},
             },
         )
@@ -65,6 +67,16 @@ def test_no_sound_at_all_has_no_statistics(tmp_path, frame):
     make_shards(tmp_path, [0], frames=[frame])
     result = summary.summarize(tmp_path)
     assert result.fbank_mean is None and result.fbank_std is None
+
+
+def test_flags_are_counted_and_printed(tmp_path, frame, capsys):
+    make_shards(
+        tmp_path, [0] * 5, frames=[frame], flags=lambda i: ["still_video", "short"][: (i + 1) % 3]
+    )
+    counts = summary.summarize(tmp_path).splits["test"].flag_counts
+    assert counts == {"still_video": 4, "short": 2}
+    assert inspect.main([str(tmp_path), "--num-clips", "0"]) == 0
+    assert "flags of test: still_video 4, short 2" in capsys.readouterr().out
 
 
 def test_chosen_clips_cover_the_classes(tmp_path, frame):

@@ -1,6 +1,7 @@
 """Batches are exactly the same for any threads, workers and processes, from any position."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -123,7 +124,7 @@ def test_threads_and_workers_change_nothing(source, threads, workers):
 
 def position(batches, **changes):
     identity = {"seed": 3, "num_clips": NUM_CLIPS, "global_batch_size": 4}
-    return {"batches": batches, **identity, **changes}
+    return {"batches": batches, "damaged": [], **identity, **changes}
 
 
 @pytest.mark.parametrize("processes", [2, 4])
@@ -176,6 +177,9 @@ def test_position_moves_between_numbers_of_processes(source):
         (position(-1), "damaged"),
         (position(1.5), "damaged"),
         (position(True), "damaged"),
+        (position(1, damaged=[NUM_CLIPS]), "list of damaged records"),
+        (position(1, damaged=[True]), "list of damaged records"),
+        (position(1, damaged=None), "list of damaged records"),
         ({}, "damaged"),
         (None, "damaged"),
         ({"batches": 1}, "seed"),
@@ -239,7 +243,7 @@ class Damaged:
 @pytest.mark.parametrize("threads,workers", [(0, 0), (2, 0), (1, 1)])
 def test_damaged_record_is_named_and_the_position_stays(threads, workers):
     broken = Damaged(RuntimeError("Corrupted Riegeli/records file\nmore"))
-    settings = config(num_threads=threads, num_workers=workers, train_split="fit")
+    settings = config(num_threads=threads, num_workers=workers, train_split="fit", max_damaged=0)
     batches = pipeline.make_train_iterator(broken, settings, batch_size=1, seed=0)
     with contextlib.closing(batches):
         seen = 0
@@ -250,6 +254,88 @@ def test_damaged_record_is_named_and_the_position_stays(threads, workers):
         with pytest.raises(UserError, match="clip 2"):
             next(batches)
     assert not multiprocessing.active_children()
+
+
+class Holes:
+    """A source some of whose clips have a frame that is no JPEG, or cannot be read at all."""
+
+    def __init__(self, clips, holes):
+        self.clips, self.holes = clips, holes
+
+    def __len__(self):
+        return len(self.clips)
+
+    def __getitem__(self, index):
+        if self.holes.get(index) == "record":
+            raise UserError(f"clip {index} is damaged; extract again.")
+        if self.holes.get(index) == "frame":
+            return self.clips[index] | {"frames": [b"text"]}
+        return self.clips[index]
+
+
+HOLES = {2: "record", 3: "frame", 6: "frame"}
+
+
+@pytest.mark.parametrize("threads,workers", [(0, 0), (2, 0), (1, 2)])
+def test_damaged_records_are_replaced_alike_and_counted_once(source, threads, workers):
+    holed = Holes(source, HOLES)
+    settings = config(num_threads=threads, num_workers=workers, max_damaged=3)
+    batches = pipeline.make_train_iterator(holed, settings, batch_size=4, seed=3)
+    with contextlib.closing(batches):
+        got = list(itertools.islice(batches, 7))
+        assert batches.num_damaged == 3
+        assert batches.get_state() == position(7, damaged=[2, 3, 6])
+    # Four epochs: the clip after a damaged one takes its place, and is drawn as often.
+    wanted = [int(clip.removeprefix("clip-")) for clip in clip_ids(taken(source, 7))]
+    taken_instead = {2: 4, 3: 4, 6: 0}
+    assert clip_ids(got) == [f"clip-{taken_instead.get(index, index)}" for index in wanted]
+    assert all(batch.keys() == taken(source, 1)[0].keys() for batch in got)
+    assert_same(got, taken(holed, 7))
+    # Where there is no damage nothing changes.
+    rows = [index not in taken_instead for index in wanted[:4]]
+    first = taken(source, 1)[0]
+    np.testing.assert_array_equal(got[0][axes.VIDEO][rows], first[axes.VIDEO][rows])
+
+
+def test_damage_met_survives_a_restart(source):
+    holed = Holes(source, HOLES)
+    expected = taken(holed, 7)
+    batches = pipeline.make_train_iterator(holed, config(), batch_size=4, seed=3)
+    for _ in range(3):
+        next(batches)
+    state = json.loads(json.dumps(batches.get_state()))
+    assert batches.num_damaged > 0
+    again = pipeline.make_train_iterator(holed, config(num_threads=2), batch_size=4, seed=3)
+    with contextlib.closing(again):
+        again.set_state(state)
+        assert again.num_damaged == batches.num_damaged
+        assert_same(list(itertools.islice(again, 4)), expected[3:])
+        assert again.num_damaged == 3
+        # Positions of earlier versions have no such list.
+        again.set_state({key: value for key, value in state.items() if key != "damaged"})
+        assert again.num_damaged == 0
+
+
+@pytest.mark.parametrize("threads,workers", [(0, 0), (1, 1)])
+def test_more_damage_than_allowed_is_an_error(source, threads, workers):
+    holed = Holes(source, HOLES)
+    settings = config(num_threads=threads, num_workers=workers, max_damaged=2)
+    batches = pipeline.make_train_iterator(holed, settings, batch_size=1, seed=3)
+    with contextlib.closing(batches):
+        with pytest.raises(UserError, match="met 3 damaged.*max_damaged is 2.*clip [236] "):
+            for _ in range(2 * NUM_CLIPS):
+                next(batches)
+        state = batches.get_state()
+        assert batches.num_damaged == 2 and state["batches"] < NUM_CLIPS
+        with pytest.raises(UserError, match="met 3 damaged"):
+            next(batches)
+        assert batches.get_state() == state
+
+
+def test_nothing_but_damage_is_an_error_whatever_is_allowed(source):
+    holed = Holes(source, dict.fromkeys(range(NUM_CLIPS), "frame"))
+    with pytest.raises(UserError, match="met 7 damaged"):
+        taken(holed, 1, changes={"max_damaged": 1000})
 
 
 def test_damaged_frame_and_readers_own_words():
@@ -347,7 +433,7 @@ def test_shards_give_what_memory_gives(shards, source, threads, workers):
     assert_same(taken(stored, 4, changes=changes), taken(source, 4))
 
 
-def test_damaged_shard_is_named(shards, source, tmp_path):
+def test_damaged_shard_is_named(shards, source, tmp_path, caplog):
     for path in shards.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     [shard] = tmp_path.glob("*array_record*")
@@ -358,9 +444,22 @@ def test_damaged_shard_is_named(shards, source, tmp_path):
     stored = records.open_split(tmp_path, "train")
     with pytest.raises(UserError) as told_directly:
         list(stored)
-    with pytest.raises(UserError, match=r"clip \d of split 'train' in .* is damaged") as told:
+    named = rf"record \d of shard {shard.name}: clip \d of split 'train' in .* is damaged"
+    with pytest.raises(UserError, match=named) as told:
         list(pipeline.eval_batches(stored, settings, batch_size=2))
     assert str(told_directly.value) in str(told.value)
+    strict = dataclasses.replace(settings, max_damaged=0)
+    batches = pipeline.make_train_iterator(stored, strict, batch_size=NUM_CLIPS, seed=0)
+    with contextlib.closing(batches), pytest.raises(UserError, match=f"last one: {named}"):
+        next(batches)
+    with caplog.at_level("WARNING"):
+        batches = pipeline.make_train_iterator(stored, settings, batch_size=NUM_CLIPS, seed=0)
+        with contextlib.closing(batches):
+            for _ in range(3):
+                next(batches)
+            assert batches.num_damaged == 1
+    [warning] = caplog.messages
+    assert f"of shard {shard.name}" in warning
 
 
 def test_errors_travel_between_processes():
