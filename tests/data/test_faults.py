@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 
 import av
 import numpy as np
@@ -67,6 +68,31 @@ def test_odd_sizes(height_px, width_px, tmp_path):
     scale = min(1, 48 / min(height_px, width_px))
     assert image_hwc.shape == (round(height_px * scale), round(width_px * scale), 3)
     assert image_hwc[:, 0, 1].mean() > 180 and image_hwc[:, -1, 1].mean() < 80
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [
+        ((1, 0, 0, 1), (0, 0)),
+        ((0, 1, -1, 0), (0, 1)),  # a quarter turn clockwise
+        ((-1, 0, 0, -1), (1, 1)),
+        ((0, -1, 1, 0), (1, 0)),
+    ],
+)
+def test_rotation_in_the_header(matrix, corner, tmp_path):
+    frames_thwc = np.full((25, 32, 64, 3), 30, np.uint8)
+    frames_thwc[:, :12, :12] = 220  # marks the top left
+    path = write_clip(tmp_path / "turned.mp4", frames_thwc, waves=[tone()])
+    data = bytearray(path.read_bytes())
+    # Nine 32-bit numbers, 40 bytes into the body of the track header (version 0).
+    at = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (value << 16 for value in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    image_hwc = simplejpeg.decode_jpeg(make(path)["frames"][3])
+    assert image_hwc.shape == ((64, 32, 3) if matrix[0] == 0 else (32, 64, 3))
+    corners = image_hwc[[[4], [-5]], [4, -5], 1]  # [top or bottom, left or right]
+    assert np.unravel_index(corners.argmax(), (2, 2)) == corner and corners.max() > 180
 
 
 @pytest.mark.parametrize("name", ["b.mp4", "b.mkv"])

@@ -93,9 +93,9 @@ def offsets_sec(brightness_t, frame_sec, fbank_sf):
     return rows
 
 
-def record_of(path):
+def record_of(path, start_sec=None, end_sec=None):
     config = ExtractConfig(frame_rate_hz=1 / FRAME_SEC, short_side_px=48)
-    return make_record(path, None, None, config=config, id="x", source="x") | {"labels": {}}
+    return make_record(path, start_sec, end_sec, config=config, id="x", source="x") | {"labels": {}}
 
 
 def offsets_in_record(record):
@@ -133,10 +133,15 @@ def offsets_in_examples(record, num_examples):
 @pytest.mark.parametrize("is_variable", [False, True], ids=["constant", "variable"])
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_flash_and_beep_stay_together(folder, suffix, is_variable, audio_start_sec):
-    record = record_of(clip(folder, suffix, is_variable, audio_start_sec))
+    path = clip(folder, suffix, is_variable, audio_start_sec)
+    record = record_of(path)
     stored = np.array(offsets_in_record(record))
     assert len(stored) == 7
     assert np.abs(stored[:, 0]).max() <= 0.005  # half a row of the spectrogram
+    # A clip from the middle is reached by seeking, in pictures and sound each on its own.
+    middle = np.array(offsets_in_record(record_of(path, 1.313, 4.2)))
+    assert 4 <= len(middle) <= 5
+    assert np.abs(middle[:, 0]).max() <= 0.005
     sampled = np.array(offsets_in_examples(record, 12))
     assert len(sampled) > 15
     assert np.abs(sampled[:, 0]).max() <= FRAME_SEC
