@@ -44,6 +44,7 @@ def list_shards(path: str | os.PathLike) -> tuple[Shard, ...]:
     folder = Path(path)
     records.read_info(folder)  # refuses what is not a shard folder, with a reason
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
     from tensorflow_datasets.core import dataset_info, naming
 
     try:
@@ -58,7 +59,7 @@ def list_shards(path: str | os.PathLike) -> tuple[Shard, ...]:
             for file, length in zip(split.filepaths, split.shard_lengths, strict=True):
                 shards.append(Shard(name, Path(file), first, length))
                 first += length
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{folder / 'dataset_info.json'} is damaged ({error}); extract again."
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
+import json
 import os
 import re
 import time
@@ -12,17 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import simplejpeg
-
 from avt_jax.data import records, worker_pool
-from avt_jax.data.augment_video import frame_shape
-from avt_jax.data.config import FBANK_RATE_HZ
 from avt_jax.data.shards import Shard, ShardReader, list_shards, ordered_map, progress, ranges
+from avt_jax.data.shards_check import check_record, first_line
 
 # Records that a worker checks at a time.
 _CHUNK = 32
-_MAX_CHECKSUM_BYTES = 64 * 2**20
+_MAX_TEXT_BYTES = 64 * 2**20
+_FEATURES_FILE = "features.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +116,7 @@ def verify(
         problems.append(problem)
         on_problem(problem)
 
-    for problem in _check_names(Path(path), shards):
+    for problem in _check_description(Path(path), info, shards):
         note(problem)
     files = _check_files(Path(path), shards, info, num_workers, opens=not quick, note=note)
     readable = [] if quick else [f for f in files if f.num_records]
@@ -134,11 +131,34 @@ def verify(
     )
 
 
-def _check_names(folder: Path, shards: tuple[Shard, ...]) -> Iterator[Problem]:
+def _check_description(
+    folder: Path, info: records.RecordsInfo, shards: tuple[Shard, ...]
+) -> Iterator[Problem]:
+    """Compares what the folder says in several places; TFDS alone reads two of them."""
+    features = records.record_features(info.label_sets, schema_version=info.schema_version)
+    try:
+        stored = json.loads(_read_small(folder / _FEATURES_FILE))
+        if stored["featuresDict"]["features"].keys() != features.keys():
+            yield Problem(_FEATURES_FILE, None, "names other fields than the records have")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        yield Problem(_FEATURES_FILE, None, f"cannot be read ({first_line(error)})")
+    for name, classes in info.label_sets.items():
+        path = folder / f"labels-{name}.labels.txt"
+        try:
+            if _read_small(path).splitlines() != list(classes):
+                yield Problem(path.name, None, "has other classes than metadata.json")
+        except (OSError, ValueError) as error:
+            yield Problem(path.name, None, f"cannot be read ({first_line(error)})")
     expected = {shard.path.name for shard in shards}
     there = {path.name for path in folder.glob(f"{records.DATASET_NAME}-*.array_record-*")}
     for name in sorted(there - expected):
         yield Problem(name, None, "dataset_info.json knows no such shard")
+
+
+def _read_small(path: Path) -> str:
+    if path.stat().st_size > _MAX_TEXT_BYTES:
+        raise ValueError(f"larger than {_MAX_TEXT_BYTES} bytes")
+    return path.read_text(encoding="utf-8")
 
 
 def _check_files(
@@ -178,12 +198,12 @@ def _check_files(
 
 def _read_checksums(path: Path) -> tuple[dict[str, str], str | None]:
     """({file name: SHA-256}, what is wrong with the file of checksums)."""
-    if not path.is_file():
-        return {}, "is missing"
-    if path.stat().st_size > _MAX_CHECKSUM_BYTES:
-        return {}, f"is larger than {_MAX_CHECKSUM_BYTES} bytes"
-    digests = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    digests: dict[str, str] = {}
+    try:
+        lines = _read_small(path).splitlines()
+    except (OSError, ValueError) as error:
+        return digests, f"cannot be read ({first_line(error)})"
+    for line in lines:
         match = re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)
         if not match:
             return digests, f"has a damaged line {line[:80]!r}"
@@ -200,7 +220,7 @@ def _look_at_file(task: _File) -> _File:
         num_records = len(ShardReader(task.shard.path, task.info))
         return dataclasses.replace(found, num_records=num_records)
     except Exception as error:  # whatever a damaged file provokes in the reader
-        return dataclasses.replace(found, complaint=f"cannot be opened ({_first_line(error)})")
+        return dataclasses.replace(found, complaint=f"cannot be opened ({first_line(error)})")
 
 
 def _file_complaints(
@@ -270,7 +290,7 @@ def _check_part(part: _Part) -> _Found:
     try:
         reader = ShardReader(part.shard.path, part.info)
     except Exception as error:  # it could be opened a moment ago
-        return [(None, [f"cannot be opened ({_first_line(error)})"])] * (part.end - part.first)
+        return [(None, [f"cannot be opened ({first_line(error)})"])] * (part.end - part.first)
     return [_check_one(reader, part.info, index) for index in range(part.first, part.end)]
 
 
@@ -280,89 +300,8 @@ def _check_one(
     try:
         record = reader.read(index)
     except Exception as error:  # whatever damaged bytes provoke in the parser
-        return None, [f"cannot be read ({_first_line(error)})"]
-    return record["id"] or None, check_record(record, info)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:160] or type(error).__name__
-
-
-def check_record(record: Mapping[str, Any], info: records.RecordsInfo) -> list[str]:
-    """Looks for everything that no extraction would have written.
-
-    Args:
-      record: as `records.open_split` gives it.
-      info: of its folder.
-
-    Returns:
-      One phrase for each thing that is wrong.
-    """
-    complaints = [f"has no {name}" for name in ("id", "source") if not record[name]]
-    start_sec, end_sec = float(record["start_sec"]), float(record["end_sec"])
-    span_sec = end_sec - start_sec
-    if not (math.isfinite(span_sec) and start_sec >= 0 and span_sec > 0):
-        complaints.append(f"its span is {start_sec:g} to {end_sec:g} s")
-        span_sec = math.inf  # no length to compare the others with
-    if np.float32(record["frame_rate_hz"]) != np.float32(info.frame_rate_hz):
-        complaints.append(
-            f"has {record['frame_rate_hz']:g} frames per second, not {info.frame_rate_hz:g}"
-        )
-    most = span_sec * info.frame_rate_hz + 1
-    if len(record["frames"]) > most:
-        complaints.append(f"has {len(record['frames'])} frames in {span_sec:g} s")
-    complaints += _frame_complaints(record["frames"], info.short_side_px)
-    complaints += _fbank_complaints(record["fbank"], bool(record["has_audio"]), span_sec)
-    for name, classes in info.label_sets.items():
-        if not 0 <= int(record["labels"][name]) < len(classes):
-            complaints.append(
-                f"its {name} is class {int(record['labels'][name])} of {len(classes)}"
-            )
-    if _minor(info.schema_version) <= _minor(records.SCHEMA_VERSION):
-        unknown = [code for code in record["flags"] if code not in records.FLAG_CODES]
-        complaints += [f"has an unknown flag {code[:40]!r}" for code in unknown]
-    return complaints
-
-
-def _minor(version: str) -> int:
-    return int(version.split(".")[1])
-
-
-def _frame_complaints(frames: list[bytes], short_side_px: int) -> list[str]:
-    """At most one complaint, of the first frame that deserves it."""
-    if not frames:
-        return ["has no frames"]
-    first_size = None
-    for number, jpeg in enumerate(frames):
-        if number and jpeg == frames[number - 1]:
-            continue
-        try:
-            size = frame_shape(jpeg)
-            image_hwc = simplejpeg.decode_jpeg(jpeg, fastdct=True, fastupsample=True)
-        except ValueError as error:
-            return [f"frame {number} is not a whole JPEG ({_first_line(error)})"]
-        if image_hwc.shape[:2] != size:
-            return [f"frame {number} has another size than its header says"]
-        first_size = first_size or size
-        if size != first_size:
-            return [f"frame {number} is {_size(size)} px, the first {_size(first_size)}"]
-    if min(first_size) > short_side_px:
-        return [f"its frames are {_size(first_size)} px with a short side of {short_side_px}"]
-    return []
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]}"
-
-
-def _fbank_complaints(fbank_sf: np.ndarray, has_audio: bool, span_sec: float) -> list[str]:
-    complaints = []
-    if fbank_sf.ndim != 2 or fbank_sf.shape[1] != records.MEL_BINS:
-        complaints.append(f"its fbank has the shape {fbank_sf.shape}")
-    if len(fbank_sf) > span_sec * FBANK_RATE_HZ + 1:
-        complaints.append(f"has {len(fbank_sf)} fbank rows in {span_sec:g} s")
-    if not np.isfinite(fbank_sf).all():
-        complaints.append("its fbank is not finite")
-    if has_audio != (len(fbank_sf) > 0):
-        complaints.append(f"has_audio is {has_audio} with {len(fbank_sf)} fbank rows")
-    return complaints
+        return None, [f"cannot be read ({first_line(error)})"]
+    try:
+        return record["id"] or None, check_record(record, info)
+    except Exception as error:  # values of types that no check expects
+        return None, [f"cannot be checked ({first_line(error)})"]

@@ -11,7 +11,16 @@ import pytest
 import simplejpeg
 from clip_records import grey_record, noise_record
 
-from avt_jax.data import new_folder, records, shards, shards_rewrite, shards_stats, shards_verify
+from avt_jax.data import (
+    new_folder,
+    records,
+    shards,
+    shards_check,
+    shards_rewrite,
+    shards_stats,
+    shards_verify,
+    worker_pool,
+)
 from avt_jax.data.record_writer import RecordWriter
 from avt_jax.errors import UserError
 
@@ -110,6 +119,10 @@ def test_a_clean_folder_is_clean(clean, workers):
     assert report.num_bytes == sum(p.stat().st_size for p in clean.glob("*.array_record-*"))
 
 
+def test_what_extraction_writes_is_clean(request):
+    assert found_in(request.getfixturevalue("shards")) == []
+
+
 def test_flipped_bytes_are_named_and_passed_over(folder):
     first, second, *_ = train_shards(folder)
     flip(first, IN_RECORD_2)
@@ -169,7 +182,58 @@ def test_list_of_checksums(folder):
     path.write_text("../x\n")
     assert [m for *_, m in found_in(folder, quick=True)] == ["has a damaged line '../x'"]
     path.unlink()
-    assert [m for *_, m in found_in(folder, quick=True)] == ["is missing"]
+    [(name, _, message)] = found_in(folder, quick=True)
+    assert name == path.name and "No such file" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("features.json", "{", "cannot be read"),
+        ("features.json", "[]", "cannot be read"),
+        ("features.json", '{"featuresDict": {"features": {"id": {}}}}', "names other fields"),
+        ("labels-label.labels.txt", "a\nc\nb\n", "other classes than metadata.json"),
+        ("labels-label.labels.txt", None, "cannot be read"),
+    ],
+)
+def test_description_that_contradicts_itself(folder, name, content, expected):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    [(found, index, message)] = found_in(folder)
+    assert (found, index) == (name, None) and expected in message
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "metadata.json", "SHA256SUMS"])
+def test_damaged_description_is_never_a_crash(folder, name):
+    path = folder / name
+    good = path.read_bytes()
+    noticed = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        content = bytearray(good)
+        for position in rng.integers(len(good), size=2):
+            content[position] = rng.choice(list(b'0189-e."[]{}:,\xff'))
+        path.write_bytes(bytes(content))
+        try:
+            noticed += bool(found_in(folder, quick=seed % 4))
+        except UserError:
+            noticed += 1
+    # Some of the texts in these files mean nothing.
+    assert noticed > 20
+
+
+def test_a_record_that_kills_its_reader_is_found_among_the_others(clean, monkeypatch):
+    first = shards.list_shards(clean)[0].path
+
+    def deadly_map(function, inputs, *, num_workers):
+        for item in inputs:
+            dies = getattr(item, "shard", None) and item.shard.path == first
+            dies = dies and getattr(item, "first", -1) <= 1 < getattr(item, "end", -1)
+            yield item, worker_pool.WorkerDied("gone") if dies else function(item)
+
+    monkeypatch.setattr(shards_verify, "ordered_map", deadly_map)
+    assert found_in(clean) == [(first.name, 1, "takes the process down that reads it")]
 
 
 def jpeg(height_px, width_px):
@@ -214,9 +278,9 @@ def test_records_that_no_extraction_writes(tmp_path):
 def test_a_class_out_of_range(clean):
     # The writer refuses such a record.
     info = records.read_info(clean)
-    assert shards_verify.check_record(clip(1), info) == []
+    assert shards_check.check_record(clip(1), info) == []
     for value in (-1, 3):
-        [complaint] = shards_verify.check_record(clip(1, labels={"label": value}), info)
+        [complaint] = shards_check.check_record(clip(1, labels={"label": value}), info)
         assert complaint == f"its label is class {value} of 3"
 
 
