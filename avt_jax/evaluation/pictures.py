@@ -127,7 +127,7 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
     """
     series = _series(entries)
     # Rates, norms and temperatures share no scale with the losses.
-    apart = {"lr", "clips_per_sec", "grad_norm", "temperature"}
+    apart = {"lr", "clips_per_sec", "damaged", "grad_norm", "temperature"}
     accuracy = sorted({name for _, name in series if _is_accuracy(name)})
     losses = {name for _, name in series} - apart - set(accuracy)
     # The total first: it keeps the first colour whatever the terms are called.

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,6 +70,9 @@ class TrainConfig:
 class Batches(Protocol):
     """An endless iterator over batches whose position can be saved."""
 
+    num_damaged: int
+    """Different damaged records that were passed over."""
+
     def __next__(self) -> dict[str, Any]: ...
 
     def get_state(self) -> dict[str, Any]: ...
@@ -124,7 +127,7 @@ class _StopRequest:
 def fit(
     state: TrainState,
     train_step: TrainStep,
-    batches: Iterator[dict[str, Any]] | Batches,
+    batches: Batches,
     *,
     key: jax.Array,
     mesh: Mesh,
@@ -176,7 +179,8 @@ def fit(
             drain(keep=1)
             if schedule.logs(step):
                 drain(keep=0)
-                writer.write(step, "train", progress.log({"lr": float(learning_rate(step - 1))}))
+                more = {"lr": float(learning_rate(step - 1)), "damaged": batches.num_damaged}
+                writer.write(step, "train", progress.log(more))
             if schedule.checkpoints(step) or stop.signal:
                 drain(keep=0)
                 score = None
@@ -234,6 +238,8 @@ class _Progress:
         left = (self._total - self._done) * self._batch_size / max(rate, 1e-9)
         shown = {k: v for k, v in values.items() if k == "loss" or k.startswith("top1/")}
         text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items()) + f", {rate:.1f} clips/s"
+        if values["damaged"]:
+            text += f", {values['damaged']} damaged records passed over"
         if self._bar.disable:
             self.say(f"step {self._done}/{self._total}: {text}, {_clock(left)} left")
         else:

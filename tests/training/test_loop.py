@@ -21,6 +21,8 @@ from avt_jax.training.writer import METRICS_FILE, MetricWriter
 class Counter:
     """Batches that hold their own number."""
 
+    num_damaged = 2
+
     def __init__(self):
         self.number = 0
 
@@ -63,7 +65,7 @@ def steps(folder):
     return sorted(int(p.name) for p in (folder / "checkpoints").iterdir())
 
 
-def test_logs_evaluates_and_checkpoints_when_due(tmp_path):
+def test_logs_evaluates_and_checkpoints_when_due(tmp_path, capsys):
     state = run(tmp_path, toy_step())
     assert int(state.step) == 6 and float(state.params["w"]) == 1 + 2 + 3 + 4 + 5 + 6
     assert steps(tmp_path) == [3, 4, 6]
@@ -71,6 +73,8 @@ def test_logs_evaluates_and_checkpoints_when_due(tmp_path):
     train = [(e["step"], e["loss"]) for e in entries if e["split"] == "train"]
     assert train == [(2, 1.5), (4, 3.5), (6, 5.5)], "means over the steps since the last line"
     assert [e["step"] for e in entries if e["split"] == "val"] == [4, 6]
+    assert all(e["damaged"] == 2 for e in entries if e["split"] == "train")
+    assert "2 damaged records passed over" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("bad_step", [3, 5, 6])
