@@ -147,7 +147,7 @@ class DamageCount:
             raise _too_many(
                 len(indices), last, path=self._path, max_damaged=self._max_damaged
             )
-        for index in met.keys() - self._indices:
+        for index in sorted(met.keys() - self._indices):
             logging.getLogger(__name__).warning("passed over a damaged record: %s", met[index])
         self._indices = indices
         return {name: value for name, value in batch.items() if name != KEY}

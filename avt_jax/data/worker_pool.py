@@ -1,21 +1,26 @@
-"""Runs a function over many inputs in processes that may die, and keeps the order."""
+"""Runs a function over many inputs in processes that may die or hang, and keeps the order."""
 
 from __future__ import annotations
 
 import collections
-import concurrent.futures
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+import pebble
 
 
 class WorkerDied(Exception):
     """The process that worked on an input ended without an answer (crash, out of memory)."""
+
+
+class TimedOut(Exception):
+    """An input took longer than its time limit; the process that worked on it was killed."""
 
 
 def default_num_workers() -> int:
@@ -24,55 +29,63 @@ def default_num_workers() -> int:
 
 
 def ordered_map(
-    function: Callable[[Any], Any], inputs: Iterable[Any], *, num_workers: int
+    function: Callable[[Any], Any],
+    inputs: Iterable[Any],
+    *,
+    num_workers: int,
+    time_limit_sec: float | None = None,
+    num_ahead: int = 4,
 ) -> Iterator[tuple[Any, Any]]:
     """Applies `function` in other processes; yields results in the order of the inputs.
 
-    At most four inputs per worker are under way or waiting to be fetched, so memory stays bounded
-    however many inputs there are. When a worker dies, all inputs under way are tried again one at a
-    time, each in a process of its own, to find out which one is to blame.
-
     Args:
-      function: importable by name, so that a fresh process can find it.
+      function: importable by name, so that a fresh process can find it. A TimeoutError of its own
+        cannot be told from the time limit.
       inputs: picklable arguments.
       num_workers: >= 1.
+      time_limit_sec: > 0, how long one input may take before its process is killed; None is for
+        ever. The start of a process does not count.
+      num_ahead: >= 1; as many inputs per worker are under way or waiting to be fetched, so memory
+        stays bounded however many inputs there are.
 
     Yields:
-      (input, result); the result is a `WorkerDied` where the input took its process down.
+      (input, result); the result is a `WorkerDied` where the input took its process down, a
+      `TimedOut` where it took too long. The other inputs do not notice.
 
     Raises:
       Exception: whatever `function` raises.
     """
     remaining = iter(inputs)
-    pending: collections.deque[tuple[Any, concurrent.futures.Future]] = collections.deque()
-    pool = _new_pool(num_workers)
+    pending: collections.deque[tuple[Any, pebble.ProcessFuture]] = collections.deque()
+    pool = pebble.ProcessPool(
+        num_workers, initializer=guard_worker, context=multiprocessing.get_context("spawn")
+    )
     try:
         while True:
-            for item in remaining:
-                pending.append((item, _submit(pool, function, item)))
-                if len(pending) >= 4 * num_workers:
-                    break
+            for item in itertools.islice(remaining, num_ahead * num_workers - len(pending)):
+                pending.append((item, pool.schedule(function, [item], timeout=time_limit_sec)))
             if not pending:
                 return
-            try:
-                result = pending[0][1].result()
-            except BrokenProcessPool:
-                pool.shutdown(wait=True, cancel_futures=True)
-                suspects = list(pending)
-                pending.clear()
-                for item, future in suspects:
-                    yield item, _finished_or_alone(function, item, future)
-                pool = _new_pool(num_workers)
-                continue
-            yield pending.popleft()[0], result
+            item, future = pending.popleft()
+            yield item, _result(future, time_limit_sec)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.stop()
+        pool.join()
 
 
-def _new_pool(num_workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    return concurrent.futures.ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), initializer=guard_worker
-    )
+def _result(future: pebble.ProcessFuture, time_limit_sec: float | None) -> Any:
+    try:
+        return future.result()
+    except pebble.ProcessExpired as error:
+        return WorkerDied(f"the process that worked on it {_ending(error.exitcode)}")
+    except TimeoutError:
+        return TimedOut(f"took longer than the {time_limit_sec:g} s allowed")
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is None or exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    return f"was ended by {signal.Signals(-exit_code).name}"
 
 
 def guard_worker() -> None:
@@ -86,25 +99,3 @@ def _exit_with_parent() -> None:
     """Ends this process when the parent is gone; a killed parent could not have told it to."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
-
-
-def _submit(
-    pool: concurrent.futures.Executor, function: Callable, item: Any
-) -> concurrent.futures.Future:
-    try:
-        return pool.submit(function, item)
-    except BrokenProcessPool as error:
-        # The pool broke since the last answer; the caller learns it from the future as usual.
-        future: concurrent.futures.Future = concurrent.futures.Future()
-        future.set_exception(error)
-        return future
-
-
-def _finished_or_alone(function: Callable, item: Any, future: concurrent.futures.Future) -> Any:
-    if future.done() and not future.cancelled() and future.exception() is None:
-        return future.result()
-    with _new_pool(1) as pool:
-        try:
-            return pool.submit(function, item).result()
-        except BrokenProcessPool as error:
-            return WorkerDied(f"the process that decoded it ended without an answer ({error})")

@@ -6,6 +6,7 @@ import csv
 import fractions
 import os
 import signal
+import time
 from pathlib import Path
 
 import av
@@ -126,6 +127,20 @@ def square_or_die_at_three(number: int) -> int:
     """Kills its own process when given 3."""
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def square_or_hang_at_three(number: int) -> int:
+    """Never ends when given 3."""
+    while number == 3:
+        time.sleep(1.0)
+    return number * number
+
+
+def square_or_raise_at_three(number: int) -> int:
+    """Raises when given 3."""
+    if number == 3:
+        raise ValueError("three")
     return number * number
 
 

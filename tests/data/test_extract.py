@@ -12,9 +12,9 @@ import chex
 import numpy as np
 import pytest
 import simplejpeg
-from media_files import render, square_or_die_at_three, write_manifest
+from media_files import render, write_manifest
 
-from avt_jax.data import extract, manifest, records, worker_pool
+from avt_jax.data import extract, manifest, records
 from avt_jax.data.clip_record import ExtractConfig, make_record
 from avt_jax.data.decode import DecodeError
 from avt_jax.errors import UserError
@@ -230,30 +230,6 @@ def test_folder_of_a_living_run_is_not_touched(videos, tmp_path):
         extract._remove_stale(tmp_path / "out")
         assert other.exists() and foreign.exists() and not stale.exists()
         other.rename(tmp_path / f"out.incomplete-{os.getpid()}")
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_dying_worker_costs_one_input(num_workers):
-    results = list(
-        worker_pool.ordered_map(square_or_die_at_three, range(9), num_workers=num_workers)
-    )
-    assert [item for item, _ in results] == list(range(9))
-    assert isinstance(results[3][1], worker_pool.WorkerDied)
-    assert [r for i, r in results if i != 3] == [i * i for i in range(9) if i != 3]
-
-
-def test_few_inputs_are_under_way_at_a_time():
-    taken = []
-
-    def numbers():
-        for number in range(100):
-            taken.append(number)
-            yield number
-
-    results = worker_pool.ordered_map(abs, numbers(), num_workers=1)
-    next(results)
-    assert len(taken) <= 5
-    results.close()
 
 
 def test_workers_load_neither_tfds_nor_jax():
