@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
                 num_threads=2,
                 num_workers=0,
                 prefetch=4,
+                max_damaged=10,
             ),
             # avt_jax.models.avt.AVTConfig
             model=dict(
