@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Compiling is most of what the tests do, and takes half as long without LLVM's optimisations.
+# launch/test_torch.sh repeats the comparisons with the originals as users compile.
+_FLAGS = {"xla_force_host_platform_device_count": 8, "xla_backend_optimization_level": 0}
+_given = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = " ".join(
+    [_given, *(f"--{name}={value}" for name, value in _FLAGS.items() if name not in _given)]
 ).strip()
 
 # The tests start several processes that compile the same steps; the second one need not.

@@ -36,8 +36,6 @@ CASES = {
     "tested without exchange": dict(test_with_bottlenecks=False, fusion_layer=0),
     "video only": dict(modalities="video", fusion_layer=0, classifier="gap"),
 }
-# Compiling is all the time these tests take.
-QUICKLY = {"xla_backend_optimization_level": 0}
 
 
 def linen_model(config, num_classes):
@@ -86,9 +84,9 @@ def test_tokens_and_logits_of_the_model_in_linen(case):
     config, original, *inputs, arrays = example(case)
     apply = functools.partial(original.apply, exchange=config.test_with_bottlenecks)
     weights = {"params": linen_mbt.unflat(arrays)}
-    want = jax.jit(apply, compiler_options=QUICKLY)(weights, *inputs)
+    want = jax.jit(apply)(weights, *inputs)
     model = from_state_dict("mbt", arrays, config)
-    tokens, logits = jax.jit(run, compiler_options=QUICKLY)(model, *inputs)
+    tokens, logits = jax.jit(run)(model, *inputs)
     np.testing.assert_allclose(tokens, want["tokens"], atol=ATOL, rtol=0)
     np.testing.assert_allclose(logits, want["logits"], atol=ATOL, rtol=0)
     assert logits.shape == (2, original.num_classes)
