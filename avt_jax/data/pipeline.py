@@ -76,10 +76,10 @@ def make_train_iterator(
         .shuffle(seed=shuffle_seed)
         .repeat()
         # Before the split over processes: the index that seeds each example is the global one.
-        .random_map(_MakeTrainExample(source, config), seed=vary_seed)[process_index::process_count]
+        .random_map(_draw_seed, seed=vary_seed)[process_index::process_count]
         # There is no remainder to drop, but without this Grain computes the endless length in
         # floating point, which does not fit.
-        .batch(batch_size, drop_remainder=True, batch_fn=_stack)
+        .batch(batch_size, drop_remainder=True, batch_fn=_MakeTrainBatch(source, config))
     )
     identity = {
         "seed": int(seed),
@@ -230,18 +230,29 @@ class TrainIterator:
             running.close()
 
 
-class _MakeTrainExample(grain.transforms.RandomMap):
-    """Record index -> varied example."""
+def _draw_seed(index: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Record index -> (record index, seed of its example)."""
+    return index, int(rng.integers(2**63))
+
+
+class _MakeTrainBatch:
+    """(record index, seed) of every example -> batch of varied examples."""
 
     def __init__(self, source: Source, config: DataConfig):
         self._source = source
         self._config = config
 
-    def random_map(self, element: int, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, draws: Sequence[tuple[int, int]]) -> dict[str, Any]:
+        arrays = sampling.empty_arrays(self._config, len(draws))
+        rows = [self._make(index, seed, _row(arrays, i)) for i, (index, seed) in enumerate(draws)]
+        return _assemble(arrays, rows)
+
+    def _make(self, index: int, seed: int, out: dict[str, np.ndarray]) -> dict[str, Any]:
+        rng = np.random.default_rng(seed)
         return damaged_records.make_usable_example(
-            lambda record: sampling.train_example(record, self._config, rng),
+            lambda record: sampling.train_example(record, self._config, rng, out=out),
             self._source,
-            element,
+            index,
             split=self._config.train_split,
             path=self._config.path,
             max_damaged=self._config.max_damaged,
@@ -272,14 +283,20 @@ class _EvalBatches:
         first = number * self._batch_size * self._process_count + self._process_index
         last = first + self._batch_size * self._process_count
         indices = range(first, min(last, len(self._source)), self._process_count)
-        # A batch without any clip of its own needs one to know the shapes.
-        elements = [self._make(index) for index in indices or [len(self._source) - 1]]
-        padding = [elements[-1]] * (self._batch_size - len(elements))
-        return _stack(elements + padding, num_valid=len(indices))
+        arrays = sampling.empty_arrays(self._config, self._batch_size)
+        # A batch without any clip of its own needs one to know the labels' names.
+        rows = [
+            self._make(index, _row(arrays, row))
+            for row, index in enumerate(indices or [len(self._source) - 1])
+        ]
+        for array in arrays.values():
+            array[len(rows) :] = array[len(rows) - 1]
+        rows += [rows[-1]] * (self._batch_size - len(rows))
+        return _assemble(arrays, rows, num_valid=len(indices))
 
-    def _make(self, index: int) -> dict[str, Any]:
+    def _make(self, index: int, out: dict[str, np.ndarray]) -> dict[str, Any]:
         return damaged_records.make_example(
-            lambda record: sampling.eval_example(record, self._config),
+            lambda record: sampling.eval_example(record, self._config, out=out),
             self._source,
             index,
             split=self._config.eval_split,
@@ -287,17 +304,30 @@ class _EvalBatches:
         )
 
 
-def _stack(elements: Sequence[dict[str, Any]], num_valid: int | None = None) -> dict[str, Any]:
-    """Stacks examples to a batch whose first `num_valid` (None: all) are real ones."""
-    batch: dict[str, Any] = {}
-    for key, value in elements[0].items():
-        column = [element[key] for element in elements]
-        if isinstance(value, Mapping):
-            batch[key] = {name: np.stack([item[name] for item in column]) for name in value}
+def _row(arrays: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
+    return {name: array[row] for name, array in arrays.items()}
+
+
+def _assemble(
+    arrays: dict[str, np.ndarray], rows: Sequence[dict[str, Any]], num_valid: int | None = None
+) -> dict[str, Any]:
+    """Makes a batch of examples that have put their large arrays into `arrays`.
+
+    Args:
+      arrays: of `sampling.empty_arrays`.
+      rows: the examples.
+      num_valid: how many of them, the first, are real ones; None = all.
+    """
+    batch: dict[str, Any] = dict(arrays)
+    for key in rows[0]:
+        if key in arrays:
+            continue
+        column = [row[key] for row in rows]
+        if isinstance(column[0], Mapping):
+            batch[key] = {name: np.stack([item[name] for item in column]) for name in column[0]}
         else:
-            batch[key] = np.array(column) if isinstance(value, str) else np.stack(column)
-    real = len(elements) if num_valid is None else num_valid
-    batch[axes.VALID] = np.arange(len(elements)) < real
+            batch[key] = np.array(column)
+    batch[axes.VALID] = np.arange(len(rows)) < (len(rows) if num_valid is None else num_valid)
     return batch
 
 

@@ -22,12 +22,32 @@ AUDIO_PADDING = 0.0
 _EPSILON_FRAMES = 1e-6
 
 
-def eval_example(record: Mapping[str, Any], config: DataConfig) -> dict[str, Any]:
+def empty_arrays(config: DataConfig, count: int) -> dict[str, np.ndarray]:
+    """Makes room for the large arrays of `count` examples.
+
+    Args:
+      config: the data block.
+      count: of the first axis, b.
+
+    Returns:
+      {"video": uint8 [b, t, h, w, 3], "audio": float32 [b, s, f]}, of any content.
+    """
+    side = config.frame_size_px
+    return {
+        axes.VIDEO: np.empty((count, config.num_frames, side, side, 3), np.uint8),
+        axes.AUDIO: np.empty((count, config.fbank_frames, MEL_BINS), np.float32),
+    }
+
+
+def eval_example(
+    record: Mapping[str, Any], config: DataConfig, *, out: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Any]:
     """Makes the example that evaluation sees: the middle of the record, the middle of the frame.
 
     Args:
       record: one clip as `avt_jax.data.records.open_split` gives it.
       config: the data block.
+      out: where to put the large arrays, a row of `empty_arrays`; None = in new ones.
 
     Returns:
       The keys of `avt_jax.axes` for one example, without "valid": "video" uint8 [t, h, w, 3];
@@ -39,16 +59,16 @@ def eval_example(record: Mapping[str, Any], config: DataConfig) -> dict[str, Any
     """
     start_sec = max(0.0, (_duration_sec(record) - config.clip_sec) / 2)
     jpegs = _sampled_frames(record, config, start_sec)
-    video_thwc = augment_video.decode_boxes(
-        jpegs,
-        augment_video.centre_box(*augment_video.frame_shape(jpegs[0])),
-        frame_size_px=config.frame_size_px,
-    )
-    return _example(record, video_thwc, clip_fbank(record, config, start_sec))
+    box = augment_video.centre_box(*augment_video.frame_shape(jpegs[0]))
+    return _example(record, config, start_sec, jpegs, box, mirrored=False, out=out)
 
 
 def train_example(
-    record: Mapping[str, Any], config: DataConfig, rng: np.random.Generator
+    record: Mapping[str, Any],
+    config: DataConfig,
+    rng: np.random.Generator,
+    *,
+    out: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Makes one randomly varied example: random clip, crop, mirroring and spectrogram masks.
 
@@ -56,6 +76,7 @@ def train_example(
       record: one clip as `avt_jax.data.records.open_split` gives it.
       config: the data block.
       rng: decides everything random.
+      out: where to put the large arrays, a row of `empty_arrays`; None = in new ones.
 
     Returns:
       As `eval_example`.
@@ -71,21 +92,16 @@ def train_example(
         scale=config.crop_scale,
         aspect=config.crop_aspect,
     )
-    video_thwc = augment_video.decode_boxes(
-        jpegs,
-        box,
-        frame_size_px=config.frame_size_px,
-        mirrored=config.flip and bool(rng.integers(2)),
-    )
-    audio_sf = clip_fbank(record, config, start_sec)
+    mirrored = config.flip and bool(rng.integers(2))
+    example = _example(record, config, start_sec, jpegs, box, mirrored=mirrored, out=out)
     if record["has_audio"]:
-        audio_sf = augment_audio.mask_spectrogram(
-            audio_sf,
+        augment_audio.mask_spectrogram(
+            example[axes.AUDIO],
             rng,
             freq_mask_bins=config.freq_mask_bins,
             time_mask_frames=config.time_mask_frames,
         )
-    return _example(record, video_thwc, audio_sf)
+    return example
 
 
 def frame_indices(
@@ -111,26 +127,35 @@ def frame_indices(
     return np.clip(index, 0, num_stored - 1)
 
 
-def clip_fbank(record: Mapping[str, Any], config: DataConfig, start_sec: float) -> np.ndarray:
+def clip_fbank(
+    record: Mapping[str, Any],
+    config: DataConfig,
+    start_sec: float,
+    *,
+    out_sf: np.ndarray | None = None,
+) -> np.ndarray:
     """The spectrogram of one clip.
 
     Args:
       record: one clip as `avt_jax.data.records.open_split` gives it.
       config: the data block.
       start_sec: of the clip, after the record's start; >= 0.
+      out_sf: where to put the result; None = in a new array.
 
     Returns:
       float32 [config.fbank_frames, 128] raw log-mel; 0.0 past the record's end; the log floor
       everywhere for a record without audio.
     """
-    shape = (config.fbank_frames, MEL_BINS)
+    if out_sf is None:
+        out_sf = np.empty((config.fbank_frames, MEL_BINS), np.float32)
     if not record["has_audio"]:
-        return np.full(shape, LOG_FLOOR, np.float32)
+        out_sf[:] = LOG_FLOOR
+        return out_sf
     first = round(start_sec * FBANK_RATE_HZ)
     stored_sf = record["fbank"][first : first + config.fbank_frames]
-    audio_sf = np.full(shape, AUDIO_PADDING, np.float32)
-    audio_sf[: len(stored_sf)] = stored_sf
-    return audio_sf
+    out_sf[: len(stored_sf)] = stored_sf
+    out_sf[len(stored_sf) :] = AUDIO_PADDING
+    return out_sf
 
 
 def source_group(source: str) -> int:
@@ -165,11 +190,29 @@ def _sampled_frames(record: Mapping[str, Any], config: DataConfig, start_sec: fl
 
 
 def _example(
-    record: Mapping[str, Any], video_thwc: np.ndarray, audio_sf: np.ndarray
+    record: Mapping[str, Any],
+    config: DataConfig,
+    start_sec: float,
+    jpegs: list[bytes],
+    box: augment_video.Box,
+    *,
+    mirrored: bool,
+    out: Mapping[str, np.ndarray] | None,
 ) -> dict[str, Any]:
+    """The example of a span and a box; the sound is that of the span."""
+    if out is None:
+        out = {name: array[0] for name, array in empty_arrays(config, 1).items()}
+    augment_video.decode_boxes(
+        jpegs,
+        box,
+        frame_size_px=config.frame_size_px,
+        mirrored=mirrored,
+        out_thwc=out[axes.VIDEO],
+    )
+    clip_fbank(record, config, start_sec, out_sf=out[axes.AUDIO])
     return {
-        axes.VIDEO: video_thwc,
-        axes.AUDIO: audio_sf,
+        axes.VIDEO: out[axes.VIDEO],
+        axes.AUDIO: out[axes.AUDIO],
         axes.HAS_AUDIO: np.bool_(record["has_audio"]),
         axes.LABELS: {name: np.int32(value) for name, value in record["labels"].items()},
         axes.GROUP: np.int32(source_group(record["source"])),
