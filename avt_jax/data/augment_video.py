@@ -7,24 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-import simplejpeg
 
-# A frame larger than this is no frame of ours; decoding it could take gigabytes.
-_MAX_PIXELS = 64 * 2**20
+from avt_jax.data.decode_box import Box, BoxDecoder, frame_shape
+
 _CROP_TRIES = 10
-
-
-class Box(NamedTuple):
-    """A part of a frame: rows [top, top + height), columns [left, left + width), in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def random_box(
@@ -83,24 +72,6 @@ def _centred(height_px: int, width_px: int, height: int, width: int) -> Box:
     return Box((height_px - height) // 2, (width_px - width) // 2, height, width)
 
 
-def frame_shape(jpeg: bytes) -> tuple[int, int]:
-    """Reads a JPEG's size without decoding it.
-
-    Args:
-      jpeg: the file's bytes.
-
-    Returns:
-      (height_px, width_px).
-
-    Raises:
-      ValueError: not a JPEG, or unreasonably large.
-    """
-    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-    if height * width > _MAX_PIXELS:
-        raise ValueError(f"a frame of {width} x {height} pixels, more than any extraction makes")
-    return height, width
-
-
 def reduction(box: Box, frame_size_px: int) -> int:
     """How much smaller a frame may be decoded without enlarging its box afterwards.
 
@@ -145,11 +116,9 @@ def decode_boxes(
     """
     shape = (len(jpegs), frame_size_px, frame_size_px, 3)
     video_thwc = np.empty(shape, np.uint8) if out_thwc is None else out_thwc
-    decoder = _Decoder(frame_shape(jpegs[0]), reduction(box, frame_size_px))
-    rows, columns = decoder.slices(box)
-    heights, widths = rows.stop - rows.start, columns.stop - columns.start
+    decoder = BoxDecoder(frame_shape(jpegs[0]), box, reduction(box, frame_size_px))
     # Averaging takes seven times as long, and cannot enlarge.
-    averages = max(heights, widths) >= 2 * frame_size_px <= 2 * min(heights, widths)
+    averages = max(decoder.box_shape) >= 2 * frame_size_px <= 2 * min(decoder.box_shape)
     method = cv2.INTER_AREA if averages else cv2.INTER_LINEAR
     for index, jpeg in enumerate(jpegs):
         square_hwc = video_thwc[index]
@@ -157,63 +126,8 @@ def decode_boxes(
         if index and jpeg == jpegs[index - 1]:
             square_hwc[:] = video_thwc[index - 1]
             continue
-        cut_hwc = decoder.decode(jpeg)[rows, columns]
+        cut_hwc = decoder.decode(jpeg)
         cv2.resize(cut_hwc, shape[1:3], dst=square_hwc, interpolation=method)
         if mirrored:
             cv2.flip(square_hwc, 1, dst=square_hwc)
     return video_thwc
-
-
-class _Decoder:
-    """Decodes frames of one size into one piece of memory.
-
-    A fresh array for each would be given to the kernel and taken back every time, which can take
-    half as long as decoding.
-    """
-
-    def __init__(self, shape: tuple[int, int], factor: int):
-        """Prepares for frames of `shape` (height_px, width_px), decoded `factor` times smaller."""
-        self._shape = shape
-        self._factor = factor
-        self._height, self._width = (-(-side // factor) for side in shape)
-        self._memory_hwc = np.empty((self._height, self._width, 3), np.uint8)
-
-    def slices(self, box: Box) -> tuple[slice, slice]:
-        """The box's rows and columns in a decoded frame.
-
-        Raises:
-          ValueError: the box does not lie inside the frame.
-        """
-        ends = box.top + box.height, box.left + box.width
-        if min(box) < 0 or ends[0] > self._shape[0] or ends[1] > self._shape[1]:
-            raise ValueError(f"{box} is not inside a frame of {self._shape} pixels")
-        starts = (box.top, box.left)
-        # To the nearest pixel. Both edges move alike, so a box that was as large as the square
-        # still is.
-        return tuple(
-            slice(self._nearest(start), self._nearest(end))
-            for start, end in zip(starts, ends, strict=True)
-        )
-
-    def _nearest(self, edge_px: int) -> int:
-        return (2 * edge_px + self._factor) // (2 * self._factor)
-
-    def decode(self, jpeg: bytes) -> np.ndarray:
-        """uint8 RGB [h, w, 3], valid until the next call.
-
-        Raises:
-          ValueError: not a JPEG, or of another size than the first.
-        """
-        if frame_shape(jpeg) != self._shape:
-            raise ValueError("its frames are not all of one size")
-        # The two fast options change pixels by a few levels at most and save a tenth of the time.
-        return simplejpeg.decode_jpeg(
-            jpeg,
-            colorspace="RGB",
-            fastdct=True,
-            fastupsample=True,
-            min_height=self._height,
-            min_width=self._width,
-            min_factor=self._factor,
-            buffer=self._memory_hwc,
-        )
