@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
         "inspect", "Print counts, durations and sizes of a shard folder and draw a contact sheet."
     )
     add = parser.add_argument
-    add("shards", help="folder that 'avt extract' made")
+    add("shards", help="folder that 'avt extract' made, or the URL of a copy")
     add("--out", default=None, help="picture to write (default: contact_sheet.png in the folder)")
     add("--split", default=None, help="split to draw (default: the first)")
     add("--num-clips", type=int, default=8, help="clips to draw, 0 for no picture (%(default)s)")
@@ -46,19 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     import tqdm
     from rich.console import Console
 
-    from avt_jax.data import records, summary
+    from avt_jax.data import records, remote, summary
 
+    folder = os.fspath(remote.local_folder(args.shards))
     console = Console(highlight=False, markup=False)
     if args.verify:
-        count = records.verify_checksums(args.shards)
+        count = records.verify_checksums(folder)
         console.print(f"{count} shards are as they were written")
-    info = records.read_info(args.shards)
+    info = records.read_info(folder)
     split = args.split or next(iter(info.splits))
     # Opened before the long pass over the records: a misspelt split should not cost minutes.
-    source = records.open_split(args.shards, split)
+    source = records.open_split(folder, split)
     total = sum(info.splits.values())
     with tqdm.tqdm(total=total, desc="reading", unit="clip", leave=False) as bar:
-        result = summary.summarize(args.shards, on_clip=bar.update)
+        result = summary.summarize(folder, on_clip=bar.update)
     _print_splits(console, result, args.shards)
     for name in info.label_sets:
         _print_classes(console, result, name)
@@ -66,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.num_clips:
         from avt_jax.data import contact_sheet
 
-        path = args.out or os.path.join(args.shards, "contact_sheet.png")
+        # Of a copy in the cache the picture comes into the current folder, where it is found.
+        place = "" if remote.is_remote(args.shards) else folder
+        path = args.out or os.path.join(place, "contact_sheet.png")
         chosen = contact_sheet.choose_clips(source, args.num_clips)
         heading = f"{os.path.basename(os.path.normpath(args.shards))}: {split}, "
         heading += f"{len(chosen)} of {len(source)} clips"

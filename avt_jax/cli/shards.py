@@ -18,7 +18,9 @@ _WORKERS = "processes that read; 0: none but this one (default: one per core)"
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = common.parser("shards", "Check, merge, divide anew or measure shard folders.")
+    parser = common.parser(
+        "shards", "Check, merge, divide anew or measure shard folders (or the URLs of copies)."
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def add_action(name: str, text: str, epilog: str | None = None):
@@ -96,8 +98,18 @@ def main(argv: Sequence[str] | None = None) -> int:
       UserError: a mistake in the options, or a folder that cannot be used.
     """
     args = build_parser().parse_args(argv)
+    args.shards = _local(args.shards, (args.split,) if args.action == "stats" else None)
     action = {"verify": _verify, "merge": _merge, "reshard": _reshard, "stats": _stats}
     return action[args.action](args)
+
+
+def _local(shards: str | list[str], splits: tuple[str, ...] | None) -> str | list[str]:
+    """The folders to read: those behind a URL are copied to this machine first."""
+    from avt_jax.data import remote
+
+    if isinstance(shards, list):
+        return [_local(folder, splits) for folder in shards]
+    return os.fspath(remote.local_folder(shards, splits)) if remote.is_remote(shards) else shards
 
 
 def _verify(args: argparse.Namespace) -> int:

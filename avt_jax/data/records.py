@@ -112,7 +112,7 @@ def verify_checksums(path: str | os.PathLike) -> int:
     """Compares every shard with the checksum written when it was made.
 
     Args:
-      path: shard folder.
+      path: shard folder, or URL of one.
 
     Returns:
       The number of shards compared.
@@ -120,7 +120,7 @@ def verify_checksums(path: str | os.PathLike) -> int:
     Raises:
       UserError: the checksums are missing or unreadable, or a shard is missing or differs.
     """
-    folder = Path(path)
+    folder = _local(path)
     lines = _read_text(folder / CHECKSUM_FILE, folder).splitlines()
     for line in lines:
         match = re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)
@@ -132,6 +132,12 @@ def verify_checksums(path: str | os.PathLike) -> int:
         if sha256_of(folder / name) != digest:
             raise UserError(f"shard {folder / name} changed after it was written; extract again.")
     return len(lines)
+
+
+def _local(path: str | os.PathLike, splits: tuple[str, ...] | None = None) -> Path:
+    from avt_jax.data import remote
+
+    return remote.local_folder(path, splits)
 
 
 def _read_text(path: Path, folder: Path) -> str:
@@ -163,7 +169,7 @@ def read_info(path: str | os.PathLike) -> RecordsInfo:
     """Reads what a shard folder says about itself, without opening a shard.
 
     Args:
-      path: shard folder.
+      path: shard folder, or URL of one.
 
     Returns:
       Its label sets, splits and extraction settings.
@@ -171,7 +177,7 @@ def read_info(path: str | os.PathLike) -> RecordsInfo:
     Raises:
       UserError: no such folder, not a shard folder, damaged, or written by an incompatible version.
     """
-    folder = Path(path)
+    folder = _local(path, ())
     info = _read_json(folder / "dataset_info.json", folder)
     metadata = _read_json(folder / "metadata.json", folder)
     try:
@@ -202,9 +208,10 @@ class RecordSource:
 
     def __init__(self, path: str | os.PathLike, split: str):
         """Opens the split; see `open_split`."""
-        self._folder = Path(path)
+        # Worker processes get the local folder and never download.
+        self._folder = _local(path, (split,))
         self._split = split
-        self._info = read_info(path)
+        self._info = read_info(self._folder)
         if split not in self._info.splits:
             raise UserError(
                 f"{self._folder} has no split {split!r}{nearest(split, self._info.splits)}; "
@@ -309,7 +316,7 @@ def open_split(path: str | os.PathLike, split: str) -> RecordSource:
     """Opens one split for random access.
 
     Args:
-      path: shard folder.
+      path: shard folder, or URL of one; the split's shards are then copied to this machine first.
       split: "train", "val" or "test".
 
     Returns:

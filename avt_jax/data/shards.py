@@ -11,7 +11,7 @@ from typing import Any
 
 import tqdm
 
-from avt_jax.data import records, worker_pool
+from avt_jax.data import records, remote, worker_pool
 from avt_jax.errors import UserError
 
 
@@ -36,12 +36,12 @@ def list_shards(path: str | os.PathLike) -> tuple[Shard, ...]:
     """The shards that dataset_info.json names, split by split, in the order of their records.
 
     Args:
-      path: shard folder.
+      path: shard folder, or URL of one.
 
     Raises:
       UserError: not a shard folder, or its description is damaged.
     """
-    folder = Path(path)
+    folder = remote.local_folder(path, ())
     records.read_info(folder)  # refuses what is not a shard folder, with a reason
     import tensorflow_datasets as tfds
     from google.protobuf.json_format import ParseError

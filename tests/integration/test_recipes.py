@@ -1,4 +1,4 @@
-"""Every recipe in configs/ trains, resumes and evaluates as `:smoke`."""
+"""Every recipe in configs/ trains as `:smoke`; test_datasets.py has those of MBT."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from avt_jax.training.checkpoint import load_run
 RECIPES = sorted(
     path.stem
     for path in Path(configs.__file__).parent.glob("*.py")
-    if path.stem not in ("__init__", "common")
+    if path.stem not in ("__init__", "common") and not path.stem.startswith("mbt_")
 )
 
 
@@ -43,9 +43,7 @@ def test_smoke(recipe, tmp_path):
     run = tmp_path / "run"
     train(recipe, run)
     assert [entry["step"] for entry in metrics(run, "train")] == [1, 2, 3]
-    assert {"loss", "classification", "lr"} <= metrics(run, "train")[0].keys()
-    mbt = recipe.startswith("mbt")
-    assert ("contrastive" in metrics(run, "train")[0]) != mbt, "MBT has no contrastive term"
+    assert {"loss", "classification", "contrastive", "lr"} <= metrics(run, "train")[0].keys()
     assert load_run(run).step == 3
 
 
