@@ -42,10 +42,33 @@ def test_vggsound(tmp_path):
     assert [row.line for row in rows] == [1, 2] and not any(row.problem for row in rows)
 
 
-def test_a_comment_in_front_of_vggsound_is_no_row(tmp_path):
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# YouTube ID, start seconds, label, split",
+        "youtube_id,start_second,label,split",
+        "YTID,start,Label,Split",
+        "# one field",
+    ],
+)
+def test_a_heading_in_front_of_vggsound_is_no_row(tmp_path, line):
     path = tmp_path / "vggsound.csv"
-    path.write_text('# YouTube ID, start seconds, label, split\nabcdefghijk,7,"hail",train\n')
+    path.write_text(f'{line}\nabcdefghijk,7,"hail",train\n')
     assert [row.line for row in read(VGGSOUND, path)] == [2]
+    path.write_text(f'abcdefghijk,7,"hail",train\n{line}\n')
+    with pytest.raises(UserError, match="line 2"):
+        read(VGGSOUND, path)
+
+
+def test_marks_and_line_ends_of_other_programs(tmp_path):
+    path = tmp_path / "vggsound.csv"
+    text = 'abcdefghijk,7,"say ""hi"", twice",train\r\n\r\n --_-abcdefg , 30 ,hail, test \r\n,,,\r\n'
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    rows = read(VGGSOUND, path)
+    assert [(row.video_id, row.start_sec, row.split, row.line) for row in rows] == [
+        ("abcdefghijk", 7.0, "train", 1), ("--_-abcdefg", 30.0, "test", 3)
+    ]  # fmt: skip
+    assert rows[0].labels == ('say "hi", twice',)
 
 
 def test_epic_takes_the_split_from_the_file_and_the_official_indices(tmp_path):

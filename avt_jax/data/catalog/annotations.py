@@ -96,7 +96,8 @@ def read_table(
     Args:
       path: CSV file in UTF-8.
       what: what messages call it.
-      columns: of a file without a header; () = the first line names them.
+      columns: of a file without a header; () = the first line names them. A comment or a header
+        that somebody put in front is passed over.
 
     Raises:
       UserError: no such file, not UTF-8, or a line with another number of fields.
@@ -114,10 +115,9 @@ def read_table(
             line = 1
             for fields in reader:
                 fields = [field.strip() for field in fields]
-                comment = columns and line == 1 and fields and fields[0].startswith("#")
                 if not header:
                     header = fields
-                elif any(fields) and not comment:
+                elif any(fields) and not (line == 1 and _is_heading(fields, header)):
                     if len(fields) != len(header):
                         raise UserError(
                             f"{path}, line {line}: {len(fields)} fields, expected {len(header)} "
@@ -131,6 +131,12 @@ def read_table(
         raise UserError(f"{path}, line {reader.line_num}: {error}.") from error
     except OSError as error:
         raise UserError(f"cannot read {what} {path}: {error.strerror}.") from error
+
+
+def _is_heading(fields: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether a first line says what the columns are, in a file that needs no such line."""
+    named = any(field.lower() == name for field, name in zip(fields, columns, strict=False))
+    return named or fields[0].startswith("#")
 
 
 def _split_of_file(entry: DataSet, path: Path) -> str:
