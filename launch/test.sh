@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up the checkout's own environment, then runs the linter and the tests.
+# Sets up the checkout's own environment, then runs the linter and the tests, in a process per core.
 #
 #   bash launch/test.sh              everything
 #   bash launch/test.sh tests/data   arguments go to pytest
@@ -10,4 +10,5 @@ cd "$ROOT"
 say "Linting"
 .venv/bin/ruff check .
 say "Running the tests"
-JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" exec .venv/bin/python -m pytest "$@"
+JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" exec .venv/bin/python -m pytest \
+    --numprocesses auto --maxprocesses 8 --dist loadfile "$@"
