@@ -62,7 +62,7 @@ def test_a_heading_in_front_of_vggsound_is_no_row(tmp_path, line):
 
 def test_marks_and_line_ends_of_other_programs(tmp_path):
     path = tmp_path / "vggsound.csv"
-    text = 'abcdefghijk,7,"say ""hi"", twice",train\r\n\r\n --_-abcdefg , 30 ,hail, test \r\n,,,\r\n'
+    text = 'abcdefghijk,7,"say ""hi"", twice",train\r\n\r\n --_-abcdefg , 30 ,hail, test \r\n,,,'
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     rows = read(VGGSOUND, path)
     assert [(row.video_id, row.start_sec, row.split, row.line) for row in rows] == [

@@ -24,9 +24,8 @@ def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "shards"
     folder.mkdir()
     writer = RecordWriter(
-        folder, label_sets={"label": ("a", "b", "c")}, frame_rate_hz=8.0, short_side_px=24,
-        jpeg_quality=90, max_shard_bytes=2**20,
-    )  # fmt: skip
+        folder, label_sets={"label": ("a", "b", "c")}, frame_rate_hz=8.0, short_side_px=24
+    )
     for index in range(4):
         writer.add("train" if index < 3 else "val", grey_record(index))
     writer.close()
