@@ -40,7 +40,12 @@ setup(
         "tensorboardX>=2.6.4,<3",
     ],
     extras_require={
-        "test": ["pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.14,<0.18", "scikit-video==1.1.11"],
+        "test": [
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.14,<0.18",
+            "scikit-video==1.1.11",
+        ],
         # Reads .pth files; the tests marked live_torch run with it.
         "convert": ["torch>=2.6,<3", "transformers>=5,<6"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
