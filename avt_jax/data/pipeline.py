@@ -371,15 +371,18 @@ def _next(running: grain.DatasetIterator, config: DataConfig) -> dict[str, Any]:
                 "/dev/shm is full; use a smaller config.data.num_workers or config.data.prefetch."
             ) from error
         raise
-    # What a worker made lies in shared memory that goes away with its array. A copy is safe to
-    # keep, for JAX too, and costs little beside decoding.
-    return _copied(batch) if config.num_workers else batch
+    return _plain(batch) if config.num_workers else batch
 
 
-def _copied(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Arrays as plain ones, without a copy.
+
+    What a worker made lies in shared memory that goes away with Grain's array. A view keeps that
+    array, and whoever uses the view's memory, as JAX does on a CPU, keeps the view.
+    """
     if isinstance(value, Mapping):
-        return {name: _copied(item) for name, item in value.items()}
-    return np.array(value)
+        return {name: _plain(item) for name, item in value.items()}
+    return value.view(np.ndarray)
 
 
 def _closing(batches: grain.MapDataset, config: DataConfig) -> Iterator[dict[str, Any]]:
