@@ -37,6 +37,8 @@ def get_config() -> ConfigDict:
                 flip=True,
                 freq_mask_bins=48,
                 time_mask_frames=192,
+                eval_clips=1,
+                eval_crops=1,
                 num_threads=2,
                 num_workers=0,
                 prefetch=4,

@@ -28,6 +28,7 @@ reconstruction_<modality>.png, what was hidden and what the model makes of it.
 
   avt evaluate --checkpoint runs/quickstart/av
   avt evaluate --checkpoint runs/mine --data other/shards --split val --out report
+  avt evaluate --checkpoint runs/mine --clips 4 --crops 3
 """
 
 
@@ -46,6 +47,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--batch-size", type=int, metavar="N", help="clips at once (default: the run's)"
     )
     cli.add_argument(
+        "--clips",
+        type=int,
+        metavar="N",
+        help="clips of each record, from its start to its end; their probabilities are averaged "
+        "(default: the run's config.data.eval_clips)",
+    )
+    cli.add_argument(
+        "--crops",
+        type=int,
+        metavar="N",
+        help="squares of each frame, along its longer side (default: the run's)",
+    )
+    cli.add_argument(
         "--step",
         choices=("best", "last"),
         default="best",
@@ -61,13 +75,21 @@ def main(argv: list[str] | None = None) -> int:
       UserError: no such run, data that do not fit it, or a folder that cannot be written.
     """
     args = build_parser().parse_args(argv)
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"--batch-size {args.batch_size}: give 1 or more.")
+    for name in ("batch_size", "clips", "crops"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: give 1 or more.")
     from avt_jax.inference.load import data_config, load_predict
 
     trained, predict = load_predict(args.checkpoint, args.step)
     data = data_config(trained)
-    data = dataclasses.replace(data, path=args.data or data.path, eval_split=args.split)
+    data = dataclasses.replace(
+        data,
+        path=args.data or data.path,
+        eval_split=args.split,
+        eval_clips=args.clips or data.eval_clips,
+        eval_crops=args.crops or data.eval_crops,
+    )
     source = _open(data, trained)
     batch_size = args.batch_size or trained.config["train"]["eval_batch_size"]
     out_dir = args.out or args.checkpoint / f"evaluation-{args.split}"
@@ -141,7 +163,12 @@ def _evaluate(
         )
         variants = _variants(trained.config["model"]["modalities"], data)
         found = evaluate_variants(
-            predict, batches, trained.label_sets, variants, on_batch=bar.update
+            predict,
+            batches,
+            trained.label_sets,
+            variants,
+            num_views=data.eval_views,
+            on_batch=bar.update,
         )
     seconds = time.monotonic() - began
     print(
@@ -153,6 +180,8 @@ def _evaluate(
         "step": trained.step,
         "data": data.path,
         "split": args.split,
+        "clips": data.eval_clips,
+        "crops": data.eval_crops,
         "seconds": round(seconds, 3),
     }
     return Evaluation(about, found.pop(""), found)
@@ -165,6 +194,7 @@ def _reconstruct(trained: Run, source: Any, data: DataConfig, out_dir: Path) -> 
     from avt_jax.cli.reconstructions import write_reconstructions
     from avt_jax.data import pipeline
 
+    data = dataclasses.replace(data, eval_clips=1, eval_crops=1)
     with contextlib.closing(pipeline.eval_batches(source, data, batch_size=4)) as batches:
         for path in write_reconstructions(trained, data, next(batches), out_dir):
             print(f"wrote {path}")

@@ -287,7 +287,9 @@ def make_evaluate(
             return jax.tree.map(lambda p: np.asarray(p)[: len(batch[axes.VALID])], probabilities)
 
         batches = pipeline.eval_batches(splits.val, parts.data, batch_size=local_batch)
-        result = classification.evaluate(predict_batch, batches, splits.info.label_sets)
+        result = classification.evaluate(
+            predict_batch, batches, splits.info.label_sets, num_views=parts.data.eval_views
+        )
         values = {f"top1/{name}": result[name]["top1"] for name in splits.info.label_sets}
         return values, float(np.mean(list(values.values())))
 

@@ -54,18 +54,20 @@ def random_box(
     return _centred(height_px, width_px, height, width)
 
 
-def centre_box(height_px: int, width_px: int) -> Box:
-    """The largest square in the middle of a frame.
+def square_box(height_px: int, width_px: int, place: float) -> Box:
+    """The largest square at some place along the longer side of a frame.
 
-    Cutting it and resizing it is the same as resizing the short side and cutting the middle, with
+    Cutting it and resizing it is the same as resizing the short side and cutting a square, with
     fewer pixels to resize.
 
     Args:
       height_px: of the frame, >= 1.
       width_px: of the frame, >= 1.
+      place: from 0 (left or top) over 0.5 (middle) to 1 (right or bottom).
     """
     side = min(height_px, width_px)
-    return _centred(height_px, width_px, side, side)
+    top, left = (math.floor(place * (length - side)) for length in (height_px, width_px))
+    return Box(top, left, side, side)
 
 
 def _centred(height_px: int, width_px: int, height: int, width: int) -> Box:

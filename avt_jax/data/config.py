@@ -38,6 +38,10 @@ class DataConfig:
       flip: mirror half of the training clips. False when left and right decide the class.
       freq_mask_bins: widest band of mel bins hidden in training; 0 = never.
       time_mask_frames: widest span of spectrogram rows hidden in training; 0 = never.
+      eval_clips: clips of each record in an evaluation, spread evenly from its start to its end;
+        1 = the one in the middle. The probabilities of all views of a record are averaged.
+      eval_crops: squares of each frame in an evaluation, spread evenly along its longer side;
+        1 = the one in the middle.
       num_threads: threads per process that prepare batches; 0 = in the caller's thread.
       num_workers: processes that prepare batches beside the main one, each with `num_threads`
         threads; 0 = none. Batches come back through shared memory (/dev/shm).
@@ -63,6 +67,8 @@ class DataConfig:
     flip: bool = True
     freq_mask_bins: int = 48
     time_mask_frames: int = 192
+    eval_clips: int = 1
+    eval_crops: int = 1
     num_threads: int = 2
     num_workers: int = 0
     prefetch: int = 4
@@ -79,6 +85,8 @@ class DataConfig:
         self._check_whole("frame_size_px", 8, _MAX_FRAME_PX)
         self._check_whole("freq_mask_bins", 0, _MEL_BINS)
         self._check_whole("time_mask_frames", 0, round(_MAX_CLIP_SEC * FBANK_RATE_HZ))
+        self._check_whole("eval_clips", 1, 1000)
+        self._check_whole("eval_crops", 1, 100)
         self._check_whole("num_threads", 0, 256)
         self._check_whole("num_workers", 0, 256)
         self._check_whole("prefetch", 1, 1024)
@@ -95,6 +103,11 @@ class DataConfig:
     def fbank_frames(self) -> int:
         """Spectrogram rows per clip."""
         return round(self.clip_sec * FBANK_RATE_HZ)
+
+    @property
+    def eval_views(self) -> int:
+        """Views of each record in an evaluation."""
+        return self.eval_clips * self.eval_crops
 
     def _check_whole(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)

@@ -11,25 +11,17 @@ takes the next record instead and counts, see `damaged_records`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from avt_jax import axes
-from avt_jax.data import damaged_records, sampling, worker_pool
+from avt_jax.data import damaged_records, worker_pool
+from avt_jax.data.batches import EvalBatches, MakeTrainBatch, Source, draw_seed
 from avt_jax.data.config import DataConfig
 from avt_jax.errors import UserError
-
-
-class Source(Protocol):
-    """Records by index, such as `avt_jax.data.records.open_split` gives, or a list of them."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
 
 def make_train_iterator(
@@ -76,10 +68,10 @@ def make_train_iterator(
         .shuffle(seed=shuffle_seed)
         .repeat()
         # Before the split over processes: the index that seeds each example is the global one.
-        .random_map(_draw_seed, seed=vary_seed)[process_index::process_count]
+        .random_map(draw_seed, seed=vary_seed)[process_index::process_count]
         # There is no remainder to drop, but without this Grain computes the endless length in
         # floating point, which does not fit.
-        .batch(batch_size, drop_remainder=True, batch_fn=_MakeTrainBatch(source, config))
+        .batch(batch_size, drop_remainder=True, batch_fn=MakeTrainBatch(source, config))
     )
     identity = {
         "seed": int(seed),
@@ -100,15 +92,16 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Every clip once, in order, unvaried.
+    """Every clip once, in order, unvaried; with several views of a clip, one after another.
 
     Process p of P takes clips p, p + P, ...; all processes get the same number of batches. What
-    does not fill the last ones is filled with copies of a clip, `valid` False.
+    does not fill the last ones is filled with copies of a view, `valid` False. The views of a clip
+    may begin in one batch and end in the next.
 
     Args:
       source: the split to evaluate.
       config: the data block.
-      batch_size: clips per batch of this process, >= 1.
+      batch_size: views per batch of this process, >= 1.
       process_index: of this process, in [0, process_count).
       process_count: processes that share the data.
 
@@ -120,7 +113,7 @@ def eval_batches(
       ValueError: a bad batch size or process index.
     """
     _check_share(batch_size, process_index, process_count)
-    batches = _EvalBatches(source, config, batch_size, process_index, process_count)
+    batches = EvalBatches(source, config, batch_size, process_index, process_count)
     return _closing(grain.MapDataset.source(batches), config)
 
 
@@ -228,107 +221,6 @@ class TrainIterator:
         running, self._running = self._running, None
         if running is not None:
             running.close()
-
-
-def _draw_seed(index: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Record index -> (record index, seed of its example)."""
-    return index, int(rng.integers(2**63))
-
-
-class _MakeTrainBatch:
-    """(record index, seed) of every example -> batch of varied examples."""
-
-    def __init__(self, source: Source, config: DataConfig):
-        self._source = source
-        self._config = config
-
-    def __call__(self, draws: Sequence[tuple[int, int]]) -> dict[str, Any]:
-        arrays = sampling.empty_arrays(self._config, len(draws))
-        rows = [self._make(index, seed, _row(arrays, i)) for i, (index, seed) in enumerate(draws)]
-        return _assemble(arrays, rows)
-
-    def _make(self, index: int, seed: int, out: dict[str, np.ndarray]) -> dict[str, Any]:
-        rng = np.random.default_rng(seed)
-        return damaged_records.make_usable_example(
-            lambda record: sampling.train_example(record, self._config, rng, out=out),
-            self._source,
-            index,
-            split=self._config.train_split,
-            path=self._config.path,
-            max_damaged=self._config.max_damaged,
-        )
-
-
-class _EvalBatches:
-    """Padded batches of one process by their number, as a Grain source."""
-
-    def __init__(
-        self,
-        source: Source,
-        config: DataConfig,
-        batch_size: int,
-        process_index: int,
-        process_count: int,
-    ):
-        self._source = source
-        self._config = config
-        self._batch_size = batch_size
-        self._process_index = process_index
-        self._process_count = process_count
-
-    def __len__(self) -> int:
-        return -(-len(self._source) // (self._batch_size * self._process_count))
-
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        first = number * self._batch_size * self._process_count + self._process_index
-        last = first + self._batch_size * self._process_count
-        indices = range(first, min(last, len(self._source)), self._process_count)
-        arrays = sampling.empty_arrays(self._config, self._batch_size)
-        # A batch without any clip of its own needs one to know the labels' names.
-        rows = [
-            self._make(index, _row(arrays, row))
-            for row, index in enumerate(indices or [len(self._source) - 1])
-        ]
-        for array in arrays.values():
-            array[len(rows) :] = array[len(rows) - 1]
-        rows += [rows[-1]] * (self._batch_size - len(rows))
-        return _assemble(arrays, rows, num_valid=len(indices))
-
-    def _make(self, index: int, out: dict[str, np.ndarray]) -> dict[str, Any]:
-        return damaged_records.make_example(
-            lambda record: sampling.eval_example(record, self._config, out=out),
-            self._source,
-            index,
-            split=self._config.eval_split,
-            path=self._config.path,
-        )
-
-
-def _row(arrays: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
-    return {name: array[row] for name, array in arrays.items()}
-
-
-def _assemble(
-    arrays: dict[str, np.ndarray], rows: Sequence[dict[str, Any]], num_valid: int | None = None
-) -> dict[str, Any]:
-    """Makes a batch of examples that have put their large arrays into `arrays`.
-
-    Args:
-      arrays: of `sampling.empty_arrays`.
-      rows: the examples.
-      num_valid: how many of them, the first, are real ones; None = all.
-    """
-    batch: dict[str, Any] = dict(arrays)
-    for key in rows[0]:
-        if key in arrays:
-            continue
-        column = [row[key] for row in rows]
-        if isinstance(column[0], Mapping):
-            batch[key] = {name: np.stack([item[name] for item in column]) for name in column[0]}
-        else:
-            batch[key] = np.array(column)
-    batch[axes.VALID] = np.arange(len(rows)) < (len(rows) if num_valid is None else num_valid)
-    return batch
 
 
 def _check_share(batch_size: int, process_index: int, process_count: int) -> None:

@@ -40,13 +40,22 @@ def empty_arrays(config: DataConfig, count: int) -> dict[str, np.ndarray]:
 
 
 def eval_example(
-    record: Mapping[str, Any], config: DataConfig, *, out: Mapping[str, np.ndarray] | None = None
+    record: Mapping[str, Any],
+    config: DataConfig,
+    *,
+    view: int | None = None,
+    out: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Makes the example that evaluation sees: the middle of the record, the middle of the frame.
+    """Makes an example that evaluation sees: the middle of the record, the middle of the frame.
+
+    With several views of a record the spans are spread evenly from its start to its end, and the
+    squares along the longer side of the frame.
 
     Args:
       record: one clip as `avt_jax.data.records.open_split` gives it.
       config: the data block.
+      view: in [0, config.eval_views): span view // eval_crops, square view % eval_crops; None =
+        the middle of both, whatever the config says.
       out: where to put the large arrays, a row of `empty_arrays`; None = in new ones.
 
     Returns:
@@ -57,9 +66,10 @@ def eval_example(
     Raises:
       ValueError: the record has no frames, or one that is not a JPEG.
     """
-    start_sec = max(0.0, (_duration_sec(record) - config.clip_sec) / 2)
+    span, square = (0.5, 0.5) if view is None else _view_places(config, view)
+    start_sec = span * max(0.0, _duration_sec(record) - config.clip_sec)
     jpegs = _sampled_frames(record, config, start_sec)
-    box = augment_video.centre_box(*augment_video.frame_shape(jpegs[0]))
+    box = augment_video.square_box(*augment_video.frame_shape(jpegs[0]), square)
     return _example(record, config, start_sec, jpegs, box, mirrored=False, out=out)
 
 
@@ -170,6 +180,18 @@ def source_group(source: str) -> int:
     """
     digest = hashlib.blake2b(source.encode("utf-8"), digest_size=4).digest()
     return int.from_bytes(digest, "little") & 0x7FFFFFFF
+
+
+def _view_places(config: DataConfig, view: int) -> tuple[float, float]:
+    """Where the span and the square of a view lie, each from 0 (start) to 1 (end)."""
+    if not 0 <= view < config.eval_views:
+        raise ValueError(f"view {view} is not in [0, {config.eval_views})")
+    counts = (config.eval_clips, config.eval_crops)
+    places = divmod(view, config.eval_crops)
+    return tuple(
+        place / (count - 1) if count > 1 else 0.5
+        for place, count in zip(places, counts, strict=True)
+    )
 
 
 def _duration_sec(record: Mapping[str, Any]) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 
 from avt_jax import axes
 from avt_jax.errors import UserError
+from avt_jax.evaluation.multiview import ViewAverage
 
 Batch = dict[str, Any]
 Predict = Callable[[Batch], Mapping[str, np.ndarray]]
@@ -159,13 +160,18 @@ class Joint:
 class _Evaluation:
     """All label sets of one evaluation."""
 
-    def __init__(self, label_sets: Mapping[str, Sequence[str]]):
+    def __init__(self, label_sets: Mapping[str, Sequence[str]], num_views: int):
+        self._views = ViewAverage(num_views) if num_views > 1 else None
         self._sets = {name: Confusion(classes) for name, classes in label_sets.items()}
         # A data set that labels actions itself keeps its own.
         self._joint = Joint() if len(label_sets) > 1 and JOINT not in label_sets else None
 
     def add(self, probabilities: Mapping[str, np.ndarray], batch: Batch) -> int:
+        if self._views:
+            probabilities, batch = self._views.add(probabilities, batch)
         valid_b = np.asarray(batch[axes.VALID], bool)
+        if not valid_b.any():
+            return 0
         found, labels = [], []
         for name, confusion in self._sets.items():
             p_by = np.asarray(probabilities[name])[valid_b]
@@ -179,6 +185,8 @@ class _Evaluation:
         return int(valid_b.sum())
 
     def report(self) -> dict[str, ClassificationReport]:
+        if self._views and self._views.num_waiting:
+            raise ValueError(f"the last record lacks views: {self._views.num_waiting} came")
         reports = {name: confusion.report() for name, confusion in self._sets.items()}
         return reports | {JOINT: self._joint.report()} if self._joint else reports
 
@@ -195,7 +203,11 @@ def _check_finite(p_by: np.ndarray, name: str, batch: Batch, valid_b: np.ndarray
 
 
 def evaluate(
-    predict: Predict, batches: Iterable[Batch], label_sets: Mapping[str, Sequence[str]]
+    predict: Predict,
+    batches: Iterable[Batch],
+    label_sets: Mapping[str, Sequence[str]],
+    *,
+    num_views: int = 1,
 ) -> dict[str, ClassificationReport]:
     """Judges predictions over a split.
 
@@ -203,6 +215,7 @@ def evaluate(
       predict: batch -> {label set: probabilities [b, y] float}.
       batches: padded batches, once through (see `avt_jax.axes`).
       label_sets: {label set: class names}.
+      num_views: rows that each clip has, one after another; their probabilities are averaged.
 
     Returns:
       {label set: report}; with several label sets also `JOINT`.
@@ -210,7 +223,7 @@ def evaluate(
     Raises:
       UserError: there is no clip, or a probability is not finite.
     """
-    return evaluate_variants(predict, batches, label_sets, {"": dict})[""]
+    return evaluate_variants(predict, batches, label_sets, {"": dict}, num_views=num_views)[""]
 
 
 def evaluate_variants(
@@ -219,6 +232,7 @@ def evaluate_variants(
     label_sets: Mapping[str, Sequence[str]],
     variants: Mapping[str, Callable[[Batch], Batch]],
     *,
+    num_views: int = 1,
     on_batch: Callable[[int], None] = lambda num_clips: None,
 ) -> dict[str, dict[str, ClassificationReport]]:
     """Judges predictions on several versions of every batch; the data is read once.
@@ -228,6 +242,7 @@ def evaluate_variants(
       batches: padded batches, once through (see `avt_jax.axes`).
       label_sets: {label set: class names}.
       variants: {name: batch -> changed copy}, for example `silence_audio` bound to its constant.
+      num_views: rows that each clip has, one after another; their probabilities are averaged.
       on_batch: called with the number of real clips after each batch.
 
     Returns:
@@ -236,7 +251,7 @@ def evaluate_variants(
     Raises:
       UserError: there is no clip, or a probability is not finite.
     """
-    evaluations = {name: _Evaluation(label_sets) for name in variants}
+    evaluations = {name: _Evaluation(label_sets, num_views) for name in variants}
     total = 0
     for batch in batches:
         num_clips = 0

@@ -44,6 +44,20 @@ def test_numbers_pictures_and_table(run, tmp_path, capsys):
     assert not (tmp_path / "out" / "training_curves.png").exists()
 
 
+def test_several_views_count_each_clip_once(run, tmp_path):
+    assert evaluate(run, "--out", tmp_path / "one") == 0
+    assert evaluate(run, "--clips", 3, "--crops", 2, "--out", tmp_path / "six") == 0
+    one, six = (
+        json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "six")
+    )
+    assert (one["evaluated-on"]["clips"], one["evaluated-on"]["crops"]) == (1, 1)
+    assert (six["evaluated-on"]["clips"], six["evaluated-on"]["crops"]) == (3, 2)
+    assert six["label"]["count"] == one["label"]["count"] == 10
+    assert [c["count"] for c in six["label"]["classes"]] == [
+        c["count"] for c in one["label"]["classes"]
+    ]
+
+
 def test_one_modality_has_nothing_to_silence(tmp_path, capsys):
     run = make_run(tmp_path / "run", ["--config.model.modalities=video"])
     assert evaluate(run, "--split", "val") == 0
@@ -58,6 +72,7 @@ def test_one_modality_has_nothing_to_silence(tmp_path, capsys):
         (["--data", "generated:4:verb=16"], "the data have no label set 'label', the run has"),
         (["--data", "nowhere"], "no shard folder at nowhere"),
         (["--batch-size", "0"], "--batch-size 0: give 1 or more"),
+        (["--clips", "0"], "--clips 0: give 1 or more"),
     ],
 )
 def test_mistakes_are_one_sentence(run, capsys, words, message):

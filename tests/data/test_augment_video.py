@@ -53,9 +53,12 @@ def test_where_no_box_fits_the_middle_is_taken(rng):
     assert box == Box(50, 0, 200, 100)
 
 
-def test_centre_box():
-    assert augment_video.centre_box(24, 33) == Box(0, 4, 24, 24)
-    assert augment_video.centre_box(40, 20) == Box(10, 0, 20, 20)
+def test_squares_along_the_longer_side():
+    assert augment_video.square_box(24, 33, 0.5) == Box(0, 4, 24, 24)
+    assert augment_video.square_box(40, 20, 0.5) == Box(10, 0, 20, 20)
+    assert augment_video.square_box(24, 33, 0.0) == Box(0, 0, 24, 24)
+    assert augment_video.square_box(24, 33, 1.0) == Box(0, 9, 24, 24)
+    assert augment_video.square_box(40, 20, 1.0) == Box(20, 0, 20, 20)
 
 
 @pytest.mark.parametrize("size", [16, 24, 50], ids=["smaller", "same", "larger"])

@@ -12,7 +12,7 @@ import pytest
 from clip_records import noise_record
 
 from avt_jax import axes
-from avt_jax.data import pipeline, records
+from avt_jax.data import pipeline, records, sampling
 from avt_jax.data.config import DataConfig
 from avt_jax.data.record_writer import RecordWriter
 from avt_jax.errors import UserError
@@ -412,6 +412,30 @@ def test_evaluation_left_early_leaves_no_process(source):
     next(batches)
     batches.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("batch_size,processes", [(4, 1), (5, 1), (40, 1), (4, 2), (3, 3)])
+def test_views_of_a_clip_follow_each_other(source, batch_size, processes):
+    settings = config(eval_clips=3, eval_crops=2)
+    lengths, seen = set(), []
+    for p in range(processes):
+        batches = list(
+            pipeline.eval_batches(
+                source, settings, batch_size=batch_size, process_index=p, process_count=processes
+            )
+        )
+        lengths.add(len(batches))
+        ids = [i for batch in batches for i in batch[axes.ID][batch[axes.VALID]].tolist()]
+        assert ids == [source[i]["id"] for i in range(p, NUM_CLIPS, processes) for _ in range(6)]
+        seen += ids
+        videos = np.concatenate([batch[axes.VIDEO][batch[axes.VALID]] for batch in batches])
+        wanted = [
+            sampling.eval_example(source[i], settings, view=view)[axes.VIDEO]
+            for i in range(p, NUM_CLIPS, processes)
+            for view in range(6)
+        ]
+        np.testing.assert_array_equal(videos, np.stack(wanted))
+    assert len(lengths) == 1 and len(seen) == 6 * NUM_CLIPS
 
 
 @pytest.fixture(scope="module")

@@ -169,3 +169,45 @@ def test_the_defaults_of_recipes_are_those_of_the_dataclass():
     block = common.get_config().data.to_dict()
     assert dataclasses.asdict(DataConfig(**block)) == block
     assert DataConfig(**block) == DataConfig(path=block["path"])
+
+
+def test_views_go_from_start_to_end_and_side_to_side():
+    image_hwc = np.zeros((24, 48, 3), np.uint8)
+    image_hwc[:, 24:] = 200
+    record = grey_record() | {"frames": [simplejpeg.encode_jpeg(image_hwc)] * 16}
+    config = dataclasses.replace(CONFIG, eval_clips=3, eval_crops=2)
+    starts, sides = [], []
+    for view in range(config.eval_views):
+        example = sampling.eval_example(record, config, view=view)
+        starts.append(shown_rows(example[axes.AUDIO])[0])
+        sides.append(round(float(example[axes.VIDEO].mean()) / 100))
+    # 2 s, clips of 1 s: starts at 0, 0.5 and 1 s, each with the left and the right square.
+    assert starts == [0, 0, 50, 50, 100, 100]
+    assert sides == [0, 2, 0, 2, 0, 2]
+    for view in (-1, 6):
+        with pytest.raises(ValueError, match="view"):
+            sampling.eval_example(record, config, view=view)
+
+
+def test_pictures_and_sound_of_a_view_are_of_the_same_span():
+    config = dataclasses.replace(CONFIG, eval_clips=5)
+    for view in range(5):
+        example = sampling.eval_example(grey_record(), config, view=view)
+        first_sec = shown_rows(example[axes.AUDIO])[0] / 100
+        expected = [int((first_sec + 0.125 + 0.25 * i) * RATE_HZ) for i in range(4)]
+        assert shown_frames(example[axes.VIDEO]).tolist() == expected
+
+
+def test_one_view_is_the_middle_and_so_are_all_of_a_short_record():
+    record = noise_record(0)
+    for config in (CONFIG, dataclasses.replace(CONFIG, eval_clips=3, eval_crops=3)):
+        middle = sampling.eval_example(record, config)
+        view = sampling.eval_example(record, config, view=config.eval_views // 2)
+        for key in (axes.VIDEO, axes.AUDIO):
+            np.testing.assert_array_equal(view[key], middle[key])
+    short = noise_record(0, num_frames=4, duration_sec=0.5)
+    config = dataclasses.replace(CONFIG, eval_clips=4)
+    first, *others = [sampling.eval_example(short, config, view=view) for view in range(4)]
+    for other in others:
+        np.testing.assert_array_equal(other[axes.VIDEO], first[axes.VIDEO])
+        np.testing.assert_array_equal(other[axes.AUDIO], first[axes.AUDIO])
