@@ -1,73 +1,195 @@
-"""Writes records into a new shard folder, shard by shard."""
+"""Writes records into shard files, and the description that makes a folder of them readable."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from avt_jax.data import records
 
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
+# One record per group: random access then reads one record, not a block of them. JPEG does not get
+# smaller by compressing it again; a whole record does by 4 %, at five times the time to write it.
+_ARRAY_RECORD_OPTIONS = "group_size:1,uncompressed"
 
 
-class _OpenSplit:
-    """The shards of one split while they are being written."""
+@dataclasses.dataclass(frozen=True)
+class ShardInfo:
+    """A finished shard file.
 
-    def __init__(self, folder: Path, split: str, max_shard_bytes: int):
-        self._folder = folder
-        self._split = split
-        self._max_shard_bytes = max_shard_bytes
-        self._writer = None
-        self._shard_bytes = 0
+    Attributes:
+      num_records: > 0.
+      num_bytes: total size of the records, in bytes.
+      sha256: of the file, in hexadecimal.
+    """
+
+    num_records: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderInfo:
+    """What is the same for all records of a folder.
+
+    Attributes:
+      label_sets: class names per label set.
+      frame_rate_hz: frames per second of every record.
+      short_side_px: shorter side of every frame.
+      jpeg_quality: of every frame, 1 to 100.
+    """
+
+    label_sets: Mapping[str, tuple[str, ...]]
+    frame_rate_hz: float
+    short_side_px: int
+    jpeg_quality: int
+
+
+def make_serializer(label_sets: Mapping[str, tuple[str, ...]]) -> Callable[[Mapping], bytes]:
+    """Gives the function that turns a record into the bytes that are stored.
+
+    Args:
+      label_sets: class names per label set.
+
+    Returns:
+      A function of what `make_record` returns plus "labels": {set: class index}; without "flags" it
+      has none. Equal records have equal bytes, in any process.
+    """
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+    features = records.record_features(label_sets)
+    serializer = ExampleSerializer(features.get_serialized_info())
+
+    def serialize(record: Mapping[str, Any]) -> bytes:
+        example = serializer.get_tf_example(features.encode_example({"flags": (), **record}))
+        # A protobuf map has no order of its own: without this each process writes its own order.
+        return example.SerializeToString(deterministic=True)
+
+    return serialize
+
+
+class ShardFile:
+    """A shard while it is being written."""
+
+    def __init__(self, path: Path):
+        """Creates the file.
+
+        Raises:
+          RuntimeError: it cannot be created.
+        """
+        from array_record.python.array_record_module import ArrayRecordWriter
+
+        self.path = path
+        self.num_records = 0
         self.num_bytes = 0
-        self.shard_lengths: list[int] = []
-
-    def _path(self, index: int) -> Path:
-        return self._folder / f"{self._split}.part-{index:05d}"
+        self._writer = ArrayRecordWriter(os.fspath(path), _ARRAY_RECORD_OPTIONS)
 
     def add(self, serialized: bytes) -> None:
-        if self._writer is None or self._shard_bytes + len(serialized) > self._max_shard_bytes:
-            self.close()
-            from array_record.python.array_record_module import ArrayRecordWriter
+        """Appends a record.
 
-            path = self._path(len(self.shard_lengths))
-            # One record per group: random access then reads one record, not a block of them.
-            self._writer = ArrayRecordWriter(os.fspath(path), "group_size:1")
-            self._shard_bytes = 0
-            self.shard_lengths.append(0)
+        Raises:
+          RuntimeError: it cannot be written.
+        """
         self._writer.write(serialized)
-        self._shard_bytes += len(serialized)
+        self.num_records += 1
         self.num_bytes += len(serialized)
-        self.shard_lengths[-1] += 1
 
-    def close(self) -> None:
-        if self._writer is not None:
+    def close(self) -> ShardInfo:
+        """Ends the file; it is on the disk when this returns.
+
+        Raises:
+          RuntimeError: it cannot be written.
+          OSError: it cannot be written.
+        """
+        self._writer.close()
+        with open(self.path, "r+b") as file:
+            os.fsync(file.fileno())
+        return ShardInfo(self.num_records, self.num_bytes, records.sha256_of(self.path))
+
+    def discard(self) -> None:
+        """Gives the shard up."""
+        with contextlib.suppress(Exception):  # what made it useless may be why it cannot be closed
             self._writer.close()
-            self._writer = None
+        self.path.unlink(missing_ok=True)
 
-    def finish(self) -> tfds.core.SplitInfo:
-        """Gives the shards their TFDS names, which contain how many there are."""
-        import tensorflow_datasets as tfds
 
-        self.close()
+def shard_names(split: str, num_shards: int) -> list[str]:
+    """The names by which TFDS finds the shards of a split, in order."""
+    import tensorflow_datasets as tfds
+
+    template = tfds.core.ShardedFileTemplate(
+        dataset_name=records.DATASET_NAME,
+        data_dir="",
+        split=split,
+        filetype_suffix="array_record",
+    )
+    return [
+        os.path.basename(template.sharded_filepath(shard_index=index, num_shards=num_shards))
+        for index in range(num_shards)
+    ]
+
+
+def sorted_splits(names: Sequence[str]) -> list[str]:
+    """Puts the usual splits first, in their usual order; others keep theirs."""
+    return sorted(names, key=lambda name: (*records.SPLITS, *names).index(name))
+
+
+def write_description(
+    folder: Path, info: FolderInfo, shards: Mapping[str, Sequence[ShardInfo]]
+) -> None:
+    """Writes everything but the shards: TFDS's files, class lists and checksums.
+
+    Args:
+      folder: where the shards are, under the names of `shard_names`.
+      info: what it says about all records.
+      shards: per split, in order.
+    """
+    import tensorflow_datasets as tfds
+
+    splits, lines = [], []
+    for name in sorted_splits(list(shards)):
         template = tfds.core.ShardedFileTemplate(
             dataset_name=records.DATASET_NAME,
-            data_dir=self._folder,
-            split=self._split,
+            data_dir=folder,
+            split=name,
             filetype_suffix="array_record",
         )
-        info = tfds.core.SplitInfo(
-            name=self._split,
-            shard_lengths=self.shard_lengths,
-            num_bytes=self.num_bytes,
-            filename_template=template,
+        splits.append(
+            tfds.core.SplitInfo(
+                name=name,
+                shard_lengths=[shard.num_records for shard in shards[name]],
+                num_bytes=sum(shard.num_bytes for shard in shards[name]),
+                filename_template=template,
+            )
         )
-        for index, path in enumerate(info.filepaths):
-            os.replace(self._path(index), path)
-        return info
+        files = shard_names(name, len(shards[name]))
+        lines += [(file, shard.sha256) for file, shard in zip(files, shards[name], strict=True)]
+    description = tfds.core.DatasetInfo(
+        builder=tfds.core.dataset_info.DatasetIdentity(
+            name=records.DATASET_NAME,
+            version=tfds.core.Version(records.SCHEMA_VERSION),
+            data_dir=os.fspath(folder),
+            module_name=records.__name__,
+        ),
+        description="Clips as JPEG frames and log-mel filter banks, written by avt_jax.",
+        features=records.record_features(info.label_sets),
+        disable_shuffling=True,
+        metadata=tfds.core.MetadataDict(
+            schema_version=records.SCHEMA_VERSION,
+            frame_rate_hz=float(info.frame_rate_hz),
+            short_side_px=int(info.short_side_px),
+            jpeg_quality=int(info.jpeg_quality),
+            label_sets={name: list(classes) for name, classes in info.label_sets.items()},
+        ),
+    )
+    description.set_file_format("array_record")
+    description.set_splits(tfds.core.splits.SplitDict(splits))
+    description.write_to_directory(folder)
+    sums = "".join(f"{digest}  {file}\n" for file, digest in sorted(lines))
+    (folder / records.CHECKSUM_FILE).write_text(sums, encoding="utf-8")
 
 
 class RecordWriter:
@@ -98,18 +220,17 @@ class RecordWriter:
           max_shard_bytes: > 0; a shard is closed before it would grow beyond this.
         """
         self._folder = Path(folder)
-        self._label_sets = {name: list(classes) for name, classes in label_sets.items()}
-        self._features = records.record_features(label_sets)
-        self._frame_rate_hz = frame_rate_hz
-        self._short_side_px = short_side_px
-        self._jpeg_quality = jpeg_quality
+        self._info = FolderInfo(dict(label_sets), frame_rate_hz, short_side_px, jpeg_quality)
+        self._serialize = make_serializer(label_sets)
         self._max_shard_bytes = max_shard_bytes
-        self._splits: dict[str, _OpenSplit] = {}
+        self._open: dict[str, ShardFile] = {}
+        self._closed: dict[str, list[ShardInfo]] = {}
 
     @property
     def num_bytes(self) -> int:
         """Size of all records so far, in bytes."""
-        return sum(split.num_bytes for split in self._splits.values())
+        shards = [*self._open.values(), *(s for split in self._closed.values() for s in split)]
+        return sum(shard.num_bytes for shard in shards)
 
     def add(self, split: str, record: Mapping[str, Any]) -> None:
         """Appends one record.
@@ -119,37 +240,27 @@ class RecordWriter:
           record: what `make_record` returns plus "labels": {set: class index}; without "flags" it
             has none.
         """
-        if split not in self._splits:
-            self._splits[split] = _OpenSplit(self._folder, split, self._max_shard_bytes)
-        self._splits[split].add(self._features.serialize_example({"flags": (), **record}))
+        serialized = self._serialize(record)
+        shard = self._open.get(split)
+        if shard is not None and shard.num_bytes + len(serialized) > self._max_shard_bytes:
+            self._close_shard(split)
+            shard = None
+        if shard is None:
+            index = len(self._closed.setdefault(split, []))
+            shard = self._open[split] = ShardFile(self._part(split, index))
+        shard.add(serialized)
+
+    def _part(self, split: str, index: int) -> Path:
+        return self._folder / f"{split}.part-{index:05d}"
+
+    def _close_shard(self, split: str) -> None:
+        self._closed[split].append(self._open.pop(split).close())
 
     def close(self) -> None:
         """Closes the shards and writes the data set's description and checksums."""
-        import tensorflow_datasets as tfds
-
-        names = sorted(self._splits, key=lambda name: (*records.SPLITS, name).index(name))
-        splits = [self._splits[name].finish() for name in names]
-        info = tfds.core.DatasetInfo(
-            builder=tfds.core.dataset_info.DatasetIdentity(
-                name=records.DATASET_NAME,
-                version=tfds.core.Version(records.SCHEMA_VERSION),
-                data_dir=os.fspath(self._folder),
-                module_name=records.__name__,
-            ),
-            description="Clips as JPEG frames and log-mel filter banks, written by avt_jax.",
-            features=self._features,
-            disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(
-                schema_version=records.SCHEMA_VERSION,
-                frame_rate_hz=float(self._frame_rate_hz),
-                short_side_px=int(self._short_side_px),
-                jpeg_quality=int(self._jpeg_quality),
-                label_sets=self._label_sets,
-            ),
-        )
-        info.set_file_format("array_record")
-        info.set_splits(tfds.core.splits.SplitDict(splits))
-        info.write_to_directory(self._folder)
-        paths = sorted(Path(path) for split in splits for path in split.filepaths)
-        lines = [f"{records.sha256_of(path)}  {path.name}\n" for path in paths]
-        (self._folder / records.CHECKSUM_FILE).write_text("".join(lines), encoding="utf-8")
+        for split in list(self._open):
+            self._close_shard(split)
+        for split, shards in self._closed.items():
+            for index, name in enumerate(shard_names(split, len(shards))):
+                os.replace(self._part(split, index), self._folder / name)
+        write_description(self._folder, self._info, self._closed)

@@ -29,7 +29,7 @@ SHARD_BYTES = 56_000  # three of the records below
 
 
 # Byte positions in such a shard.
-IN_RECORD_0, IN_RECORD_2, RECORDS_END = 3000, 9000, 10_500
+IN_RECORD_0, IN_RECORD_2, RECORDS_END = 3000, 45_000, 60_000
 
 
 def clip(index, **changes):
@@ -334,12 +334,12 @@ def test_resharding_stops_at_damage_or_leaves_it_out(folder, tmp_path):
 
 def test_old_schema_is_brought_up_to_date_and_a_newer_one_refused(tmp_path, monkeypatch):
     old = records.record_features({"label": CLASSES}, schema_version="1.0.0")
-    serialize = old.serialize_example
+    encode = old.encode_example
     with monkeypatch.context() as patch:
         patch.setattr(
             old,
-            "serialize_example",
-            lambda record: serialize({k: v for k, v in record.items() if k != "flags"}),
+            "encode_example",
+            lambda record: encode({k: v for k, v in record.items() if k != "flags"}),
         )
         patch.setattr(records, "record_features", lambda label_sets: old)
         patch.setattr(records, "SCHEMA_VERSION", "1.0.0")
