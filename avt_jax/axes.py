@@ -20,6 +20,11 @@ A batch is a dict with the keys below:
     group      [b] int32                 source video; equal = cut from the same video
     valid      [b] bool                  False: padding, counts nowhere
     id         [b] str                   clip id; stays on the host
+
+and, on the device only, where clips are mixed with each other (`training.mixing`):
+
+    partner_labels  {label set: [b] int32}   labels of the clip that was mixed in
+    own_share       [b] float32              how much of the example is the clip itself
 """
 
 VIDEO = "video"
@@ -29,6 +34,8 @@ LABELS = "labels"
 GROUP = "group"
 VALID = "valid"
 ID = "id"
+PARTNER_LABELS = "partner_labels"
+OWN_SHARE = "own_share"
 
 # What goes to the device; strings cannot.
 DEVICE_KEYS = (VIDEO, AUDIO, HAS_AUDIO, LABELS, GROUP, VALID)

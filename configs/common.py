@@ -109,6 +109,8 @@ def get_config() -> ConfigDict:
                 min_gap_sec=0.1,
                 min_activity_sec=0.15,
             ),
+            # avt_jax.training.mixing.MixingConfig: off; needs losses other than classification off
+            mixing=dict(mixup_alpha=0.0, cutmix_alpha=0.0, cutmix_share=0.5),
             # avt_jax.training.optimizer.OptimizerConfig
             optimizer=dict(
                 name="adamw",

@@ -37,6 +37,7 @@ from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer, has_checkpoint, load_run
 from avt_jax.training.hiding import make_hide
 from avt_jax.training.loop import Schedule, TrainConfig, fit
+from avt_jax.training.mixing import MixingConfig, make_mix
 from avt_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 from avt_jax.training.state import TrainState, init_sharded, with_variables
 from avt_jax.training.step import TrainStep, jit_train_step, make_train_step
@@ -48,6 +49,7 @@ BLOCKS = {
     "losses": ObjectiveConfig,
     "masking": MaskingConfig,
     "activity": ActivityConfig,
+    "mixing": MixingConfig,
     "optimizer": OptimizerConfig,
     "train": TrainConfig,
     "mesh": meshes.MeshConfig,
@@ -63,6 +65,7 @@ class Parts:
     losses: ObjectiveConfig
     masking: MaskingConfig
     activity: ActivityConfig
+    mixing: MixingConfig
     optimizer: OptimizerConfig
     train: TrainConfig
     mesh: meshes.MeshConfig
@@ -208,7 +211,12 @@ def make_step(
     parts: Parts, skeleton: tree.Skeleton, objective: Objective,
     optimizer: optax.GradientTransformation,
 ) -> TrainStep:
-    """The training step, not yet jitted."""
+    """The training step, not yet jitted.
+
+    Raises:
+      UserError: clips are to be mixed although a loss needs them whole.
+    """
+    mix = make_mix(parts.mixing, objective.weights)
     hide = {}
     if objective.hides:
         model = skeleton.merge(skeleton.params, skeleton.stats)
@@ -217,6 +225,7 @@ def make_step(
     return make_train_step(
         skeleton, objective, optimizer, normalisation(parts.data),
         ema_decay=parts.optimizer.ema_decay, hide=hide, shared_pass=parts.masking.shared_pass,
+        mix=mix,
     )
 
 

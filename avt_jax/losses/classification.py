@@ -17,6 +17,8 @@ def classification_loss(
     valid_b: jax.Array,
     *,
     label_smoothing: float = 0.0,
+    partner_labels: Mapping[str, jax.Array] | None = None,
+    own_share_b: jax.Array | None = None,
 ) -> Metrics:
     """Cross-entropy summed over the label sets, and the top-1 hits of each.
 
@@ -25,10 +27,13 @@ def classification_loss(
       labels: {label set: [b] int32}.
       valid_b: [b] bool; padding (False) counts nowhere.
       label_smoothing: in [0, 1): this much of the target is spread evenly over all classes.
+      partner_labels: {label set: [b] int32} of the clips that were mixed in; None = none were.
+      own_share_b: [b] float32 in [0, 1], how much of each example is its own; with partner_labels.
 
     Returns:
       {"classification": (sum, count), "top1/<label set>": (hits, count)}; with two or more label
-      sets also "top1/all", the clips that are right in every one of them.
+      sets also "top1/all", the clips that are right in every one of them. What was mixed is right
+      with the label of the larger part.
 
     Source: arXiv:2401.04154, L_cls; EPIC-Kitchens-100 sums verb and noun.
     """
@@ -39,11 +44,17 @@ def classification_loss(
     metrics: Metrics = {}
     for name, logits_by in logits.items():
         logits_by = logits_by.astype(jnp.promote_types(logits_by.dtype, jnp.float32))
-        target_by = optax.smooth_labels(
-            jax.nn.one_hot(labels[name], logits_by.shape[-1]), label_smoothing
-        )
+        label_b, num_classes = labels[name], logits_by.shape[-1]
+        target_by = jax.nn.one_hot(label_b, num_classes)
+        if partner_labels is not None:
+            share_b1, partner_b = own_share_b[:, None], partner_labels[name]
+            target_by = share_b1 * target_by + (1 - share_b1) * jax.nn.one_hot(
+                partner_b, num_classes
+            )
+            label_b = jnp.where(own_share_b >= 0.5, label_b, partner_b)
+        target_by = optax.smooth_labels(target_by, label_smoothing)
         loss_b += optax.softmax_cross_entropy(logits_by, target_by)
-        hit_b = (logits_by.argmax(-1) == labels[name]) & valid_b
+        hit_b = (logits_by.argmax(-1) == label_b) & valid_b
         right_b &= hit_b
         metrics[f"top1/{name}"] = (hit_b.sum().astype(jnp.float32), count)
     if len(logits) > 1:

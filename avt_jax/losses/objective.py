@@ -134,6 +134,8 @@ def _classification(forward: Forward, batch: Batch, config: ObjectiveConfig) -> 
             batch[axes.LABELS],
             batch[axes.VALID],
             label_smoothing=config.label_smoothing,
+            partner_labels=batch.get(axes.PARTNER_LABELS),
+            own_share_b=batch.get(axes.OWN_SHARE),
         )
 
     metrics = score(forward.logits)

@@ -15,7 +15,11 @@ from avt_jax import tree
 from avt_jax.losses.objective import Metrics, Objective
 from avt_jax.models.forward import Forward, Hide, Normalisation
 from avt_jax.training import mesh as meshes
+from avt_jax.training.mixing import Mix
 from avt_jax.training.state import TrainState
+
+# A use of the step's key like those of `models.forward.Forward.key`, and beyond them.
+_MIXING = 2**31 + 4
 
 TrainStep = Callable[[TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]]
 
@@ -29,6 +33,7 @@ def make_train_step(
     ema_decay: float,
     hide: Mapping[str, Hide] | None = None,
     shared_pass: bool = False,
+    mix: Mix | None = None,
 ) -> TrainStep:
     """Builds the pure (not yet jitted) function (state, batch, key) -> (state, metrics).
 
@@ -43,10 +48,13 @@ def make_train_step(
       ema_decay: in [0, 1); 0 = no averaged parameters.
       hide: {modality: how to choose what is hidden}, for the reconstruction terms.
       shared_pass: see `models.forward.Forward`.
+      mix: mixes the clips of a batch with each other, from `training.mixing.make_mix`.
     """
 
     def train_step(state: TrainState, batch: dict[str, Any], key: jax.Array):
         step_key = jax.random.fold_in(key, state.step)
+        if mix:
+            batch = mix(batch, jax.random.fold_in(step_key, _MIXING))
 
         def loss_fn(params):
             model = skeleton.merge(params, state.stats)

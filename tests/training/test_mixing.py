@@ -1,0 +1,196 @@
+"""Mixup and CutMix: who is mixed with whom, how much of each, and what the loss makes of it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from avt_jax import axes, tree
+from avt_jax.cli import wiring
+from avt_jax.cli.config import load_config
+from avt_jax.data import pipeline
+from avt_jax.errors import UserError
+from avt_jax.losses.classification import classification_loss
+from avt_jax.training import mesh as meshes
+from avt_jax.training.mixing import MixingConfig, make_mix
+from avt_jax.training.state import init_sharded
+from avt_jax.training.step import jit_train_step
+
+ONLY_CLASSES = ("classification",)
+
+
+def make_batch(size=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        axes.VIDEO: rng.integers(0, 256, (size, 2, 12, 16, 3), np.uint8),
+        axes.AUDIO: rng.normal(-5, 4, (size, 20, 8)).astype(np.float32),
+        axes.HAS_AUDIO: np.ones(size, bool),
+        axes.LABELS: {"label": rng.integers(0, 5, size).astype(np.int32)},
+        axes.VALID: np.ones(size, bool),
+    }
+
+
+@functools.cache
+def compiled(config):
+    return jax.jit(make_mix(config, ONLY_CLASSES))
+
+
+def mixed_by(batch, seed=0, **config):
+    mix = compiled(MixingConfig(**config))
+    return jax.tree.map(np.asarray, mix(batch, jax.random.key(seed)))
+
+
+def test_off_is_nothing_at_all():
+    assert make_mix(MixingConfig(), ("classification", "contrastive")) is None
+
+
+def test_mixup_is_the_weighted_mean_with_the_clip_from_the_other_end():
+    batch = make_batch()
+    shares = set()
+    for seed in range(5):
+        out = mixed_by(batch, seed, mixup_alpha=0.8)
+        share = out[axes.OWN_SHARE][0]
+        assert (out[axes.OWN_SHARE] == share).all() and 0 <= share <= 1
+        for name in (axes.VIDEO, axes.AUDIO):
+            own = batch[name].astype(np.float32)
+            expected = share * own + (1 - share) * own[::-1]
+            np.testing.assert_allclose(out[name], expected, rtol=1e-4, atol=1e-3)
+        np.testing.assert_array_equal(
+            out[axes.PARTNER_LABELS]["label"], batch[axes.LABELS]["label"][::-1]
+        )
+        np.testing.assert_array_equal(out[axes.LABELS]["label"], batch[axes.LABELS]["label"])
+        shares.add(float(share))
+    assert len(shares) == 5
+
+
+def test_cutmix_puts_one_box_of_the_partner_into_all_frames():
+    batch = make_batch()
+    for seed in range(8):
+        out = mixed_by(batch, seed, cutmix_alpha=1.0)
+        kept = []
+        for name, last in ((axes.VIDEO, (1, 4)), (axes.AUDIO, ())):
+            own = batch[name].astype(np.float32)
+            from_partner = (out[name] == own[::-1]) & (own != own[::-1])
+            assert ((out[name] == own) | from_partner).all()
+            # One rectangle for all clips, frames and colours.
+            inside_hw = from_partner.any((0, *last))
+            rows, columns = inside_hw.any(1), inside_hw.any(0)
+            np.testing.assert_array_equal(inside_hw, rows[:, None] & columns[None])
+            for line in (rows, columns):
+                assert np.diff(np.flatnonzero(line)).max(initial=1) == 1
+            kept.append(1 - inside_hw.mean())
+        assert abs(kept[0] - kept[1]) < 0.15  # the same share, in whole pixels
+        np.testing.assert_allclose(out[axes.OWN_SHARE], np.mean(kept), atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_shares_are_drawn_from_the_beta_distribution(alpha):
+    mix = make_mix(MixingConfig(mixup_alpha=alpha), ONLY_CLASSES)
+    batch = jax.tree.map(lambda x: x[:2], make_batch())
+    keys = jax.random.split(jax.random.key(1), 2000)
+    shares = jax.jit(jax.vmap(lambda key: mix(batch, key)[axes.OWN_SHARE][0]))(keys)
+    # Variance of Beta(a, a): 1 / (4 (2 a + 1)).
+    np.testing.assert_allclose(np.mean(shares), 0.5, atol=0.04)
+    np.testing.assert_allclose(np.var(shares), 1 / (4 * (2 * alpha + 1)), rtol=0.1)
+
+
+def test_both_kinds_take_turns():
+    batch = make_batch(2)
+    kinds = []
+    for seed in range(40):
+        out = mixed_by(batch, seed, mixup_alpha=1.0, cutmix_alpha=1.0, cutmix_share=0.25)
+        own = batch[axes.AUDIO]
+        kinds.append(bool(((out[axes.AUDIO] == own) | (out[axes.AUDIO] == own[::-1])).all()))
+    assert 3 <= sum(kinds) <= 18
+
+
+def test_padding_is_neither_mixed_nor_mixed_in():
+    batch = make_batch(4)
+    batch[axes.VALID] = np.array([True, True, True, False])
+    batch[axes.AUDIO][3] = np.nan
+    out = mixed_by(batch, mixup_alpha=1.0)
+    np.testing.assert_array_equal(out[axes.VIDEO][0], batch[axes.VIDEO][0])
+    np.testing.assert_array_equal(out[axes.AUDIO][0], batch[axes.AUDIO][0])
+    assert out[axes.OWN_SHARE][0] == 1 and out[axes.OWN_SHARE][1] < 1
+    assert np.isfinite(out[axes.AUDIO][1:3]).all()
+
+
+def test_loss_of_a_mixed_pair():
+    logits = {"label": jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]))}
+    metrics = classification_loss(
+        logits, {"label": jnp.array([0, 1])}, jnp.ones(2, bool),
+        partner_labels={"label": jnp.array([1, 2])}, own_share_b=jnp.array([0.75, 0.25]),
+    )
+    expected = -(0.75 * np.log(0.7) + 0.25 * np.log(0.2)) - (
+        0.25 * np.log(0.3) + 0.75 * np.log(0.4)
+    )
+    np.testing.assert_allclose(metrics["classification"][0], expected, rtol=1e-6)
+    # Right is the label of the larger part: 0 of the first, 2 of the second.
+    assert metrics["top1/label"] == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"mixup_alpha": -1}, "config.mixing.mixup_alpha is -1; give a number from 0 to 100"),
+        ({"cutmix_alpha": "1"}, "cutmix_alpha is '1'"),
+        ({"cutmix_share": 1.5}, "cutmix_share is 1.5; give a number from 0 to 1"),
+        ({"mixup_alpha": float("nan")}, "mixup_alpha is nan"),
+    ],
+)
+def test_bad_values_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        MixingConfig(**changes)
+
+
+def test_losses_that_need_whole_clips_are_refused():
+    with pytest.raises(UserError, match="config.mixing is on together with the loss 'matching'"):
+        make_mix(MixingConfig(mixup_alpha=0.5), ("classification", "matching"))
+
+
+def test_a_training_that_cannot_be_mixed_says_so_at_once():
+    config = load_config("kinetics_sounds:smoke", ["--config.mixing.mixup_alpha=0.8"])
+    parts = wiring.parse(config)
+    with pytest.raises(UserError, match="config.mixing is on together with the loss 'contrastive'"):
+        wiring.make_step(parts, None, wiring.make_objective(config, parts), None)
+
+
+def step_metrics(devices, mixing):
+    """Metrics of the first step of a small MBT."""
+    config = load_config(
+        "mbt_vggsound:smoke",
+        [f"--config.mixing.{name}={value}" for name, value in mixing.items()],
+    )
+    parts = wiring.parse(config)
+    splits = wiring.open_splits(parts.data)
+    classes = {name: len(names) for name, names in splits.info.label_sets.items()}
+    build = wiring.model_builder(config.model.to_dict(), parts.data, classes)
+    mesh = meshes.make_mesh(parts.mesh, devices)
+    optimizer = optax.sgd(0.1)
+    state, places = init_sharded(
+        build, optimizer, jax.random.key(0), with_ema=False, mesh=mesh, rules=parts.mesh.rules
+    )
+    skeleton = tree.Skeleton(functools.partial(build, jax.random.key(0)))
+    objective = wiring.make_objective(config, parts)
+    step = jit_train_step(wiring.make_step(parts, skeleton, objective, optimizer), places, mesh)
+    batches = pipeline.make_train_iterator(splits.train, parts.data, batch_size=8, seed=1)
+    _, metrics = step(state, meshes.to_device(next(batches), mesh), jax.random.key(1))
+    batches.close()
+    return {name: float(total) for name, (total, _) in metrics.items()}
+
+
+def test_eight_devices_mix_as_one_does():
+    mixing = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}
+    one, eight = (step_metrics(devices, mixing) for devices in (jax.devices()[:1], jax.devices()))
+    for name, value in one.items():
+        np.testing.assert_allclose(eight[name], value, rtol=1e-4)
+    batch = make_batch()
+    mesh = meshes.make_mesh(meshes.MeshConfig(-1, 1, ((".*", "replicate"),)), jax.devices())
+    mix = jax.jit(make_mix(MixingConfig(**mixing), ONLY_CLASSES))
+    alone = mix(batch, jax.random.key(3))
+    shared = mix(meshes.to_device(batch, mesh), jax.random.key(3))
+    for name in (axes.VIDEO, axes.AUDIO, axes.OWN_SHARE):
+        np.testing.assert_allclose(shared[name], alone[name], rtol=1e-6)
