@@ -41,6 +41,7 @@ def make_runner(options: Sequence[str] = (), *, num_workers: int | None = None):
       UserError: Beam is not installed, or an option is wrong.
     """
     try:
+        import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise UserError(
@@ -56,8 +57,12 @@ def make_runner(options: Sequence[str] = (), *, num_workers: int | None = None):
     try:
         parsed = PipelineOptions([*direct, *options])
         parsed.get_all_options()
+        beam.Pipeline(options=parsed)  # finds the runner and asks it what it thinks of them
     except SystemExit as error:  # argparse has said what is wrong
         raise UserError(f"Beam does not accept {' '.join(options)}.") from error
+    except (ValueError, ImportError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise UserError(f"Beam does not accept {' '.join(options)} ({reason}).") from error
     return functools.partial(_run, options=parsed)
 
 
