@@ -37,6 +37,7 @@ setup(
         "rich>=14,<16",
         "tqdm>=4.66,<5",
         "pebble>=5.2,<6",
+        "fsspec>=2024.6",
         "tensorboardX>=2.6.4,<3",
     ],
     extras_require={
