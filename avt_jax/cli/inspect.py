@@ -25,6 +25,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--split", default=None, help="split to draw (default: the first)")
     add("--num-clips", type=int, default=8, help="clips to draw, 0 for no picture (%(default)s)")
     add("--verify", action="store_true", help="compare the shards with their checksums first")
+    add(
+        "--probe",
+        action="store_true",
+        help="only measure how many threads or workers prepare training clips fastest here",
+    )
     return parser
 
 
@@ -53,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verify:
         count = records.verify_checksums(folder)
         console.print(f"{count} shards are as they were written")
+    if args.probe:
+        _probe(console, folder, args.split)
+        return 0
     info = records.read_info(folder)
     split = args.split or next(iter(info.splits))
     # Opened before the long pass over the records: a misspelt split should not cost minutes.
@@ -76,6 +84,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         contact_sheet.save_contact_sheet(source, chosen, path, title=heading)
         console.print(f"contact sheet: {path}")
     return 0
+
+
+def _probe(console, shards: str, split: str | None) -> None:
+    """Tries settings of the input pipeline, with the clips and frames of the default config."""
+    from avt_jax.data import probe, records
+    from avt_jax.data.config import DataConfig
+
+    split = split or next(iter(records.read_info(shards).splits))
+    config = DataConfig(path=shards, train_split=split)
+    source = records.open_split(shards, split)
+    trials = list(
+        probe.try_settings(source, config, on_trial=lambda trial: console.print(str(trial)))
+    )
+    chosen = probe.choose(trials)
+    console.print(
+        f"use --config.data.num_threads={chosen.num_threads} "
+        f"--config.data.num_workers={chosen.num_workers}",
+        soft_wrap=True,
+    )
 
 
 def _print_splits(console, result, shards: str) -> None:

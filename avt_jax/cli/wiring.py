@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from avt_jax.audio.activity import ActivityConfig
 from avt_jax.audio.masking import MaskingConfig
 from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
 from avt_jax.conversion.store import is_converted, read_converted
-from avt_jax.data import pipeline, records
+from avt_jax.data import pipeline, probe, records
 from avt_jax.data.config import DataConfig
 from avt_jax.data.generated import is_generated, open_generated
 from avt_jax.errors import UserError
@@ -142,6 +142,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     """
     parts = parse(config)
     splits = open_splits(parts.data)
+    parts = replace(parts, data=probe.settle(splits.train, parts.data, say=_say))
     mesh = meshes.make_mesh(parts.mesh)
     batches = pipeline.make_train_iterator(
         splits.train,
@@ -303,6 +304,10 @@ def make_evaluate(
         return values, float(np.mean(list(values.values())))
 
     return evaluate
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _announce(workdir, splits, schedule, objective, state, mesh) -> None:

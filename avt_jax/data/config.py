@@ -11,6 +11,9 @@ from avt_jax.errors import UserError
 FBANK_RATE_HZ = 100
 """Spectrogram rows per second (10 ms hop)."""
 
+AUTO_WORKERS = -1
+"""Value of `num_workers` that leaves the choice to a trial, see `avt_jax.data.probe`."""
+
 _MAX_CLIP_SEC = 600.0
 _MAX_FRAME_PX = 4096
 _MEL_BINS = 128
@@ -44,7 +47,9 @@ class DataConfig:
         1 = the one in the middle.
       num_threads: threads per process that prepare batches; 0 = in the caller's thread.
       num_workers: processes that prepare batches beside the main one, each with `num_threads`
-        threads; 0 = none. Batches come back through shared memory (/dev/shm).
+        threads; 0 = none. Batches come back through shared memory (/dev/shm). -1 = training finds
+        out, by trying for some seconds, how many of these and of `num_threads` to take; elsewhere
+        one thread per core. What is prepared does not depend on any of them.
       prefetch: batches kept ready.
       max_damaged: different damaged records that a training passes over in each process, taking
         the next record instead; one more is an error. Shards are written with checksums, so more
@@ -88,7 +93,7 @@ class DataConfig:
         self._check_whole("eval_clips", 1, 1000)
         self._check_whole("eval_crops", 1, 100)
         self._check_whole("num_threads", 0, 256)
-        self._check_whole("num_workers", 0, 256)
+        self._check_whole("num_workers", AUTO_WORKERS, 256)
         self._check_whole("prefetch", 1, 1024)
         self._check_whole("max_damaged", 0, 1_000_000)
         self._check_number("clip_sec", 1 / FBANK_RATE_HZ, _MAX_CLIP_SEC)

@@ -11,16 +11,18 @@ takes the next record instead and counts, see `damaged_records`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
+from grain.multiprocessing import SharedMemoryArray
 
 from avt_jax.data import damaged_records, worker_pool
 from avt_jax.data.batches import EvalBatches, MakeTrainBatch, Source, draw_seed
-from avt_jax.data.config import DataConfig
+from avt_jax.data.config import AUTO_WORKERS, DataConfig
 from avt_jax.errors import UserError
 
 
@@ -81,7 +83,7 @@ def make_train_iterator(
     damage = damaged_records.DamageCount(
         path=config.path, num_clips=len(source), max_damaged=config.max_damaged
     )
-    return TrainIterator(batches, config, identity, damage)
+    return TrainIterator(batches, _settled(config), identity, damage)
 
 
 def eval_batches(
@@ -114,7 +116,7 @@ def eval_batches(
     """
     _check_share(batch_size, process_index, process_count)
     batches = EvalBatches(source, config, batch_size, process_index, process_count)
-    return _closing(grain.MapDataset.source(batches), config)
+    return _closing(grain.MapDataset.source(batches), _settled(config))
 
 
 class TrainIterator:
@@ -230,6 +232,14 @@ def _check_share(batch_size: int, process_index: int, process_count: int) -> Non
         raise ValueError(f"process_index={process_index} is not in [0, {process_count})")
 
 
+def _settled(config: DataConfig) -> DataConfig:
+    if config.num_workers != AUTO_WORKERS:
+        return config
+    return dataclasses.replace(
+        config, num_workers=0, num_threads=worker_pool.default_num_workers()
+    )
+
+
 def _start(batches: grain.MapDataset, config: DataConfig) -> grain.DatasetIterator:
     """Begins to prepare `batches` in order, with the threads and workers of the config."""
     threads = config.num_threads
@@ -270,10 +280,14 @@ def _plain(value: Any) -> Any:
     """Arrays as plain ones, without a copy.
 
     What a worker made lies in shared memory that goes away with Grain's array. A view keeps that
-    array, and whoever uses the view's memory, as JAX does on a CPU, keeps the view.
+    array, and whoever uses the view's memory, as JAX does on a CPU, keeps the view. The memory's
+    name is taken away at once: then nothing is left over, however the program ends.
     """
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, SharedMemoryArray):
+        value.shm.unlink()
+        value._unlink_on_del = False  # Grain would do it when the array goes
     return value.view(np.ndarray)
 
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import gc
 import itertools
 import json
 import multiprocessing
 import pickle
+from multiprocessing import shared_memory
 
 import numpy as np
 import pytest
@@ -120,6 +122,17 @@ def test_threads_and_workers_change_nothing(source, threads, workers):
     resumed = taken(source, 4, changes=changes, start=position(2))
     assert_same(resumed, expected[2:])
     assert not multiprocessing.active_children()
+
+
+def test_batches_of_workers_outlive_them_and_leave_no_shared_memory(source):
+    expected = taken(source, 3)
+    batches = taken(source, 3, changes=dict(num_threads=1, num_workers=1))
+    gc.collect()
+    assert_same(batches, expected)
+    for batch in batches:
+        memory = batch[axes.VIDEO].base.shm
+        with pytest.raises(FileNotFoundError):
+            shared_memory.SharedMemory(memory.name)
 
 
 def position(batches, **changes):
