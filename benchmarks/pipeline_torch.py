@@ -32,7 +32,7 @@ class ClipDataset(torch.utils.data.IterableDataset):
         source = records.open_split(self._config.path, self._config.train_split)
         while True:
             for index in rng.permutation(len(source)):
-                yield self._example(source[int(index)], rng)
+                yield self._example(source.read_lazily(int(index)), rng)
 
     def _example(self, record, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, int]:
         config = self._config

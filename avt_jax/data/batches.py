@@ -25,12 +25,27 @@ def draw_seed(index: int, rng: np.random.Generator) -> tuple[int, int]:
     return index, int(rng.integers(2**63))
 
 
+class LazyRecords:
+    """Records of which only the frames that are used are copied, where the source can do that."""
+
+    def __init__(self, source: Source):
+        """Takes any source."""
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        read = getattr(self._source, "read_lazily", self._source.__getitem__)
+        return read(index)
+
+
 class MakeTrainBatch:
     """(record index, seed) of every example -> batch of varied examples."""
 
     def __init__(self, source: Source, config: DataConfig):
         """Takes the training split and the data block."""
-        self._source = source
+        self._source = LazyRecords(source)
         self._config = config
 
     def __call__(self, draws: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -66,7 +81,7 @@ class EvalBatches:
         process_count: int,
     ):
         """Takes the arguments of `pipeline.eval_batches`."""
-        self._source = source
+        self._source = LazyRecords(source)
         self._config = config
         self._batch_size = batch_size
         self._process_index = process_index

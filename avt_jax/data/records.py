@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
+from avt_jax.data.record_parse import parse_record
 from avt_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -217,9 +218,6 @@ class RecordSource:
                 f"{self._folder} has no split {split!r}{nearest(split, self._info.splits)}; "
                 f"it has {', '.join(self._info.splits) or 'none'}."
             )
-        self._features = record_features(
-            self._info.label_sets, schema_version=self._info.schema_version
-        )
         self._reader = self._open()
 
     def _open(self) -> Any:
@@ -276,30 +274,29 @@ class RecordSource:
           IndexError: `index` is not in [0, len).
           UserError: the record is damaged.
         """
+        record = self.read_lazily(index)
+        return record | {"frames": list(record["frames"])}
+
+    def read_lazily(self, index: SupportsIndex) -> dict[str, Any]:
+        """As `self[index]`, but "frames" is a sequence that copies a frame when asked for it.
+
+        Args:
+          index: of the clip.
+
+        Raises:
+          IndexError: `index` is not in [0, len).
+          UserError: the record is damaged.
+        """
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)} in split {self._split!r}")
-        from google.protobuf.message import DecodeError
-
         try:
-            raw = self._features.deserialize_example_np(self._reader[index])
-        except (RuntimeError, ValueError, KeyError, DecodeError) as error:
+            return parse_record(self._reader[index], tuple(self._info.label_sets), MEL_BINS)
+        except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"clip {index} of split {self._split!r} in {self._folder} is damaged "
                 f"({_first_line(error)}); extract again."
             ) from error
-        return {
-            "id": raw["id"].decode(),
-            "source": raw["source"].decode(),
-            "frames": list(raw["frames"]),
-            "frame_rate_hz": float(raw["frame_rate_hz"]),
-            "fbank": raw["fbank"],
-            "has_audio": bool(raw["has_audio"]),
-            "start_sec": float(raw["start_sec"]),
-            "end_sec": float(raw["end_sec"]),
-            "flags": [code.decode() for code in raw.get("flags", ())],
-            "labels": {name: int(raw["labels"][name]) for name in self._info.label_sets},
-        }
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self._folder, "split": self._split}

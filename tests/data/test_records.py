@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from avt_jax.data import records
+from avt_jax.data.record_parse import parse_record
 from avt_jax.data.record_writer import RecordWriter
 from avt_jax.errors import UserError
 
@@ -175,3 +176,42 @@ def test_a_damaged_record_is_an_error_for_that_record_only(folder, position, dam
                 source[index]
         else:
             assert source[index]["id"] == name
+
+
+def test_lazy_records_are_the_same(folder):
+    train = records.open_split(folder, "train")
+    for index in range(len(train)):
+        whole, lazy = train[index], train.read_lazily(index)
+        assert whole.keys() == lazy.keys() and type(whole["frames"]) is list
+        assert len(lazy["frames"]) == len(whole["frames"])
+        assert [lazy["frames"][i] for i in range(len(whole["frames"]))] == whole["frames"]
+        np.testing.assert_array_equal(lazy.pop("fbank"), whole.pop("fbank"))
+        assert list(lazy.pop("frames")) == whole.pop("frames") and lazy == whole
+    with pytest.raises(IndexError):
+        train.read_lazily(len(train))
+
+
+def test_our_parser_reads_what_tfds_reads(folder):
+    features = records.record_features(LABEL_SETS)
+    written = record(5)
+    data = features.serialize_example(written)
+    ours, theirs = parse_record(data, LABEL_SETS, 128), features.deserialize_example_np(data)
+    assert list(ours["frames"]) == list(theirs["frames"]) == written["frames"]
+    np.testing.assert_array_equal(ours["fbank"], theirs["fbank"])
+    assert ours["labels"] == {name: int(value) for name, value in theirs["labels"].items()}
+    assert ours["flags"] == [flag.decode() for flag in theirs["flags"]] == written["flags"]
+    for name in ("frame_rate_hz", "has_audio", "start_sec", "end_sec"):
+        assert ours[name] == theirs[name]
+
+
+def test_records_that_lack_something_are_refused():
+    features = records.record_features({"verb": ("cut", "mix")})
+    data = features.serialize_example(record(1) | {"labels": {"verb": 0}})
+    with pytest.raises(ValueError, match="no 'labels/noun'"):
+        parse_record(data, LABEL_SETS, 128)
+    with pytest.raises(ValueError, match="no record"):
+        parse_record(b"\xff\xff\xff", LABEL_SETS, 128)
+    with pytest.raises(ValueError, match="it has no 'fbank'"):
+        parse_record(b"", LABEL_SETS, 128)
+    with pytest.raises(ValueError):
+        parse_record(data, ("verb",), 127)
