@@ -18,9 +18,8 @@ from typing import Any
 import grain
 import numpy as np
 from absl import flags
-from grain.multiprocessing import SharedMemoryArray
 
-from avt_jax.data import damaged_records, worker_pool
+from avt_jax.data import damaged_records, shared_arrays, worker_pool
 from avt_jax.data.batches import EvalBatches, MakeTrainBatch, Source, draw_seed
 from avt_jax.data.config import AUTO_WORKERS, DataConfig
 from avt_jax.errors import UserError
@@ -273,22 +272,7 @@ def _next(running: grain.DatasetIterator, config: DataConfig) -> dict[str, Any]:
                 "/dev/shm is full; use a smaller config.data.num_workers or config.data.prefetch."
             ) from error
         raise
-    return _plain(batch) if config.num_workers else batch
-
-
-def _plain(value: Any) -> Any:
-    """Arrays as plain ones, without a copy.
-
-    What a worker made lies in shared memory that goes away with Grain's array. A view keeps that
-    array, and whoever uses the view's memory, as JAX does on a CPU, keeps the view. The memory's
-    name is taken away at once: then nothing is left over, however the program ends.
-    """
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, SharedMemoryArray):
-        value.shm.unlink()
-        value._unlink_on_del = False  # Grain would do it when the array goes
-    return value.view(np.ndarray)
+    return shared_arrays.plain(batch) if config.num_workers else batch
 
 
 def _closing(batches: grain.MapDataset, config: DataConfig) -> Iterator[dict[str, Any]]:

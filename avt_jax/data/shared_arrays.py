@@ -1,0 +1,46 @@
+"""Arrays that a worker process fills where the main process will find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from grain.multiprocessing import SharedMemoryArray
+
+
+class WorkerArray(SharedMemoryArray):
+    """Grain sends such an array as it is, where it would copy any other into shared memory.
+
+    Its memory goes away with it unless it was sent, which is when Grain asks for the metadata.
+    """
+
+    def __new__(cls, shape: tuple[int, ...], dtype: Any) -> WorkerArray:
+        """Makes room for an array of any content."""
+        array = super().__new__(cls, shape, dtype)
+        array.unlink_on_del()
+        return array
+
+    @property
+    def metadata(self) -> Any:
+        """Where the receiver finds the array, and what it is."""
+        self._unlink_on_del = False
+        return super().metadata
+
+
+def plain(value: Any) -> Any:
+    """Arrays of a batch from a worker as plain ones, without a copy.
+
+    Grain's array takes its memory with it. A view keeps that array, and whoever uses the view's
+    memory, as JAX does on a CPU, keeps the view. The memory's name is taken away at once: then
+    nothing is left over, however the program ends.
+
+    Args:
+      value: array, or mapping of them.
+    """
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, SharedMemoryArray):
+        value.shm.unlink()
+        value._unlink_on_del = False  # Grain would do it when the array goes
+    return value.view(np.ndarray)
