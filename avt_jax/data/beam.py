@@ -19,7 +19,7 @@ from avt_jax.data.shard_plan import PlannedShard
 from avt_jax.errors import UserError
 
 _SHARDS_FILE = "shards.jsonl"
-_POLL_SEC = 1.0
+_POLL_SEC = 2.0
 
 
 def make_runner(options: Sequence[str] = (), *, num_workers: int | None = None):
