@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from avt_jax import axes
-from avt_jax.data import damaged_records, sampling, shared_arrays
+from avt_jax.data import damaged_records, sampling
 from avt_jax.data.config import DataConfig
 
 
@@ -50,7 +50,7 @@ class MakeTrainBatch:
 
     def __call__(self, draws: Sequence[tuple[int, int]]) -> dict[str, Any]:
         """Makes the batch."""
-        arrays = _empty_arrays(self._config, len(draws))
+        arrays = sampling.empty_arrays(self._config, len(draws))
         rows = [self._make(index, seed, _row(arrays, i)) for i, (index, seed) in enumerate(draws)]
         return _assemble(arrays, rows)
 
@@ -97,7 +97,7 @@ class EvalBatches:
         clips = len(range(self._process_index, len(self._source), step))
         first = number * self._batch_size
         positions = range(first, min(first + self._batch_size, clips * views))
-        arrays = _empty_arrays(self._config, self._batch_size)
+        arrays = sampling.empty_arrays(self._config, self._batch_size)
         reader = _LastRecord(self._source)
         rows = [
             self._make(
@@ -143,13 +143,8 @@ class _LastRecord:
         return self._record
 
 
-def _empty_arrays(config: DataConfig, count: int) -> dict[str, np.ndarray]:
-    make = shared_arrays.WorkerArray if config.num_workers > 0 else np.empty
-    return sampling.empty_arrays(config, count, make)
-
-
 def _row(arrays: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
-    return {name: array.view(np.ndarray)[row] for name, array in arrays.items()}
+    return {name: array[row] for name, array in arrays.items()}
 
 
 def _assemble(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,25 +22,20 @@ AUDIO_PADDING = 0.0
 _EPSILON_FRAMES = 1e-6
 
 
-def empty_arrays(
-    config: DataConfig,
-    count: int,
-    make: Callable[[tuple[int, ...], Any], np.ndarray] = np.empty,
-) -> dict[str, np.ndarray]:
+def empty_arrays(config: DataConfig, count: int) -> dict[str, np.ndarray]:
     """Makes room for the large arrays of `count` examples.
 
     Args:
       config: the data block.
       count: of the first axis, b.
-      make: (shape, dtype) -> array.
 
     Returns:
       {"video": uint8 [b, t, h, w, 3], "audio": float32 [b, s, f]}, of any content.
     """
     side = config.frame_size_px
     return {
-        axes.VIDEO: make((count, config.num_frames, side, side, 3), np.uint8),
-        axes.AUDIO: make((count, config.fbank_frames, MEL_BINS), np.float32),
+        axes.VIDEO: np.empty((count, config.num_frames, side, side, 3), np.uint8),
+        axes.AUDIO: np.empty((count, config.fbank_frames, MEL_BINS), np.float32),
     }
 
 

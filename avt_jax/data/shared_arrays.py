@@ -1,4 +1,4 @@
-"""Arrays that a worker process fills where the main process will find them."""
+"""Arrays that come from a worker process through shared memory."""
 
 from __future__ import annotations
 
@@ -7,25 +7,6 @@ from typing import Any
 
 import numpy as np
 from grain.multiprocessing import SharedMemoryArray
-
-
-class WorkerArray(SharedMemoryArray):
-    """Grain sends such an array as it is, where it would copy any other into shared memory.
-
-    Its memory goes away with it unless it was sent, which is when Grain asks for the metadata.
-    """
-
-    def __new__(cls, shape: tuple[int, ...], dtype: Any) -> WorkerArray:
-        """Makes room for an array of any content."""
-        array = super().__new__(cls, shape, dtype)
-        array.unlink_on_del()
-        return array
-
-    @property
-    def metadata(self) -> Any:
-        """Where the receiver finds the array, and what it is."""
-        self._unlink_on_del = False
-        return super().metadata
 
 
 def plain(value: Any) -> Any:

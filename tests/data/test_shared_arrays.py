@@ -1,4 +1,4 @@
-"""Memory that a worker fills reaches the main process, or goes away."""
+"""What a worker sent is used where it lies, and nothing of it is left over."""
 
 import gc
 import time
@@ -7,7 +7,7 @@ from multiprocessing import shared_memory
 import numpy as np
 from grain.multiprocessing import SharedMemoryArray
 
-from avt_jax.data.shared_arrays import WorkerArray, plain
+from avt_jax.data.shared_arrays import plain
 
 
 def is_gone(name):
@@ -22,19 +22,8 @@ def is_gone(name):
     return False
 
 
-def test_an_array_that_nobody_was_sent_goes_away():
-    array = WorkerArray((3, 2), np.int32)
-    name = array.shm.name
-    array[:] = 1
-    row = array.view(np.ndarray)[1]
-    del array
-    assert row.tolist() == [1, 1], "a view keeps the memory"
-    del row
-    assert is_gone(name)
-
-
-def test_an_array_that_was_sent_is_the_receivers():
-    array = WorkerArray((3, 2), np.int32)
+def test_received_arrays_are_views_of_memory_that_has_no_name_any_more():
+    array = SharedMemoryArray((3, 2), np.int32)
     array[:] = [[1, 2], [3, 4], [5, 6]]
     metadata = array.metadata
     del array
