@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 
 import pytest
 from media_files import square_or_die_at_three, square_or_hang_at_three, square_or_raise_at_three
@@ -64,3 +65,12 @@ def test_few_inputs_are_under_way_at_a_time():
 
 def test_no_inputs():
     assert list(worker_pool.ordered_map(abs, [], num_workers=2)) == []
+
+
+def test_workers_compute_with_one_thread_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    names = ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"]
+    results = [value for _, value in worker_pool.ordered_map(os.getenv, names, num_workers=1)]
+    assert results == ["1", "3"]
+    assert [os.environ.get(name) for name in names] == [None, "3"]
