@@ -49,6 +49,7 @@ setup(
         ],
         # Reads .pth files; the tests marked live_torch run with it.
         "convert": ["torch>=2.6,<3", "transformers>=5,<6"],
+        "beam": ["apache-beam>=2.75,<3"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },
