@@ -264,7 +264,9 @@ def measure_rate(batches: Iterator, config: DataConfig, args: argparse.Namespace
         if hasattr(batches, "close"):
             batches.close()
         elif hasattr(batches, "_shutdown_workers"):
-            batches._shutdown_workers()
+            # A forked worker may crash when it is told to end; what it made is counted already.
+            with contextlib.suppress(RuntimeError):
+                batches._shutdown_workers()
 
 
 def print_split(rows: dict[str, list[float]]) -> None:
