@@ -91,24 +91,7 @@ def make_record(
       DecodeError: the clip cannot be decoded; its code says why.
     """
     media = decode.probe(path)
-    if not media.has_video:
-        raise decode.DecodeError("no_video", f"{path} has no video stream")
-    if not media.duration_sec > 0:
-        raise decode.DecodeError("unreadable", f"nothing in {path} has a length")
-    start_sec = 0.0 if start_sec is None else float(start_sec)
-    if start_sec >= media.duration_sec:
-        raise decode.DecodeError(
-            "span_past_end",
-            f"the span starts at {start_sec:g} s but {path} ends at {media.duration_sec:.3f} s",
-        )
-    asked_end_sec = media.duration_sec if end_sec is None else float(end_sec)
-    end_sec = min(asked_end_sec, media.duration_sec)
-    if end_sec - start_sec > config.max_clip_sec:
-        raise decode.DecodeError(
-            "too_large",
-            f"the clip of {path} lasts {end_sec - start_sec:.1f} s, more than the "
-            f"{config.max_clip_sec:g} s allowed",
-        )
+    start_sec, end_sec, asked_end_sec = _span(path, media, start_sec, end_sec, config)
     report = decode.DecodeReport()
     stillness = _Stillness()
     frames = list(_jpeg_frames(path, start_sec, end_sec, config, report, stillness))
@@ -144,6 +127,35 @@ def make_record(
         "end_sec": end_sec,
         "flags": [code for code in FLAG_CODES if flags[code]],
     }
+
+
+def _span(
+    path: str | os.PathLike,
+    media: decode.MediaInfo,
+    start_sec: float | None,
+    end_sec: float | None,
+    config: ExtractConfig,
+) -> tuple[float, float, float]:
+    """(start, end within the file, end asked for) of a clip, or why there is none."""
+    if not media.has_video:
+        raise decode.DecodeError("no_video", f"{path} has no video stream")
+    if not media.duration_sec > 0:
+        raise decode.DecodeError("unreadable", f"nothing in {path} has a length")
+    start_sec = 0.0 if start_sec is None else float(start_sec)
+    if start_sec >= media.duration_sec:
+        raise decode.DecodeError(
+            "span_past_end",
+            f"the span starts at {start_sec:g} s but {path} ends at {media.duration_sec:.3f} s",
+        )
+    asked_end_sec = media.duration_sec if end_sec is None else float(end_sec)
+    end_sec = min(asked_end_sec, media.duration_sec)
+    if end_sec - start_sec > config.max_clip_sec:
+        raise decode.DecodeError(
+            "too_large",
+            f"the clip of {path} lasts {end_sec - start_sec:.1f} s, more than the "
+            f"{config.max_clip_sec:g} s allowed",
+        )
+    return start_sec, end_sec, asked_end_sec
 
 
 def _is_missing(wanted_sec: float, got_sec: float) -> bool:
