@@ -50,9 +50,7 @@ class Skeleton:
         Raises:
           ValueError: a path is missing or unknown; all such paths are listed.
         """
-        return nnx.merge(
-            self._graphdef, _filled(self._params, params), _filled(self._stats, stats)
-        )
+        return nnx.merge(self._graphdef, _filled(self._params, params), _filled(self._stats, stats))
 
 
 def split(model: nnx.Module) -> tuple[Flat, Flat]:

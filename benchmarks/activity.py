@@ -104,10 +104,12 @@ def print_table(rows: dict[str, list]) -> None:
     """One line per set of clips."""
     batches = {name: np.stack([rows_sf for rows_sf, _ in clips]) for name, clips in rows.items()}
     same_f1 = [
-        np.mean([
-            with_threshold(batches[name], clips, level, plain=False)["frame_f1"]
-            for name, clips in rows.items()
-        ])
+        np.mean(
+            [
+                with_threshold(batches[name], clips, level, plain=False)["frame_f1"]
+                for name, clips in rows.items()
+            ]
+        )
         for level in SAME_DB
     ]
     same_db = SAME_DB[int(np.argmax(same_f1))]
@@ -146,7 +148,10 @@ def count_equal(number: int, batch_size: int = 50) -> tuple[int, int]:
         clips = []
         for index in range(batch_size):
             waveform, _ = synthesize_audio(
-                KINDS[index % 4], rng, clip_sec=4.0, sample_rate_hz=RATE_HZ,
+                KINDS[index % 4],
+                rng,
+                clip_sec=4.0,
+                sample_rate_hz=RATE_HZ,
                 snr_db=rng.uniform(-5, 40),
             )
             rows_sf = fbank(waveform * 10 ** rng.uniform(-3, 0))
@@ -173,17 +178,19 @@ def main() -> None:
         f"{platform.python_version()}, {versions}; {args.clips} clips a row\n"
     )
     number = args.clips
-    print_table({
-        "as rendered (15 to 39 dB)": av_events(number),
-        "20 dB SNR": av_events(number, snr_db=20.0),
-        "10 dB SNR": av_events(number, snr_db=10.0),
-        "5 dB SNR": av_events(number, snr_db=5.0),
-        "0 dB SNR": av_events(number, snr_db=0.0),
-        "20 dB level change": av_events(number, step_db=20.0),
-        "20 dB level change, 20 dB SNR": av_events(number, snr_db=20.0, step_db=20.0),
-        "peak at 0 dBFS": av_events(number, peak_dbfs=0.0),
-        "peak at -40 dBFS": av_events(number, peak_dbfs=-40.0),
-    })
+    print_table(
+        {
+            "as rendered (15 to 39 dB)": av_events(number),
+            "20 dB SNR": av_events(number, snr_db=20.0),
+            "10 dB SNR": av_events(number, snr_db=10.0),
+            "5 dB SNR": av_events(number, snr_db=5.0),
+            "0 dB SNR": av_events(number, snr_db=0.0),
+            "20 dB level change": av_events(number, step_db=20.0),
+            "20 dB level change, 20 dB SNR": av_events(number, snr_db=20.0, step_db=20.0),
+            "peak at 0 dBFS": av_events(number, peak_dbfs=0.0),
+            "peak at -40 dBFS": av_events(number, peak_dbfs=-40.0),
+        }
+    )
     print(f"{CLIP_SEC:g} s clips:\n")
     print_table({name: signals(name, number) for name in SIGNALS})
     equal, activities = count_equal(args.equal)

@@ -35,7 +35,8 @@ SYSTEMS = {
     "MBT-B": ("mbt_vggsound", ()),
     "MBT-B, concatenation at 8": ("mbt_vggsound", (f"{_MODEL}fusion=concat",)),
     "MBT-B, concatenation at 0": (
-        "mbt_vggsound", (f"{_MODEL}fusion=concat", f"{_MODEL}fusion_layer=0")
+        "mbt_vggsound",
+        (f"{_MODEL}fusion=concat", f"{_MODEL}fusion_layer=0"),
     ),
     "MBT-B, video only": ("mbt_vggsound", (f"{_MODEL}modalities=video",)),
     "MBT-B, audio only": ("mbt_vggsound", (f"{_MODEL}modalities=audio",)),
@@ -134,19 +135,21 @@ def encoder_cost(name: str) -> EncoderCost:
 @cache
 def fusion_skeleton(kind: str, k: int, length: int) -> tree.Skeleton:
     if kind == "merged":
-        return tree.Skeleton(
-            lambda: MergedAttention(WIDTH, HEADS, num_blocks=k, rngs=nnx.Rngs(0))
-        )
+        return tree.Skeleton(lambda: MergedAttention(WIDTH, HEADS, num_blocks=k, rngs=nnx.Rngs(0)))
     return tree.Skeleton(
-        lambda: AVBottleneck(
-            WIDTH, HEADS, num_blocks=k, num_bottleneck=length, rngs=nnx.Rngs(0)
-        )
+        lambda: AVBottleneck(WIDTH, HEADS, num_blocks=k, num_bottleneck=length, rngs=nnx.Rngs(0))
     )
 
 
 @cache
 def fusion_flops(
-    kind: str, n: int, m: int, *, k: int = K, length: int = L, without_attention: bool = False,
+    kind: str,
+    n: int,
+    m: int,
+    *,
+    k: int = K,
+    length: int = L,
+    without_attention: bool = False,
     backward: bool = False,
 ) -> int:
     """FLOPs of the fusion module alone, XLA.
@@ -178,9 +181,7 @@ def fusion_flops(
 
 def attention_flops(kind: str, n: int, m: int, **how) -> int:
     """What attention costs within the fusion: the whole less the whole without it."""
-    return fusion_flops(kind, n, m, **how) - fusion_flops(
-        kind, n, m, without_attention=True, **how
-    )
+    return fusion_flops(kind, n, m, **how) - fusion_flops(kind, n, m, without_attention=True, **how)
 
 
 def pairs_flops(kind: str, n: int, m: int, *, k: int = K, length: int = L) -> int:

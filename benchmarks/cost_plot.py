@@ -60,7 +60,10 @@ def _draw_together(axes) -> None:
         _curve(axes, TOKENS, [pairs_flops(kind, n, n) / 1e9 for n in TOKENS], kind)
         _points(axes, TOKENS, [attention_flops(kind, n, n) / 1e9 for n in TOKENS], kind)
     axes.set(
-        xscale="log", yscale="log", xlabel="N = M, tokens of each modality", ylabel="GFLOP",
+        xscale="log",
+        yscale="log",
+        xlabel="N = M, tokens of each modality",
+        ylabel="GFLOP",
         title=f"Attention of the fusion, K = {K}, L = {L}",
     )
     axes.legend(frameon=False)
@@ -72,12 +75,16 @@ def _draw_share(axes) -> None:
     axes.plot(
         fine, curve, color="#2563eb", linewidth=1.4, label=f"[{_CURVE['bottleneck']}] / (N + M)²"
     )
-    counted = [attention_flops("bottleneck", n, M) / attention_flops("merged", n, M)
-               for n in TOKENS]
+    counted = [
+        attention_flops("bottleneck", n, M) / attention_flops("merged", n, M) for n in TOKENS
+    ]
     axes.plot(TOKENS, counted, "o", color="#2563eb", label="counted by XLA")
     axes.axhline(1, color="#d97706", linewidth=1.4, label="merged attention")
     axes.set(
-        xscale="log", ylim=(0, 1.1), xlabel=f"N, with M = {M}", ylabel="share of merged attention",
+        xscale="log",
+        ylim=(0, 1.1),
+        xlabel=f"N, with M = {M}",
+        ylabel="share of merged attention",
         title="Bottleneck's attention against merged attention",
     )
     axes.legend(frameon=False, loc="lower right")
@@ -85,14 +92,22 @@ def _draw_share(axes) -> None:
 
 def _draw_lengths(axes) -> None:
     fine = range(1, 420)
-    _curve(axes, fine, [pairs_flops("bottleneck", N, M, length=x) / 1e9 for x in fine],
-           "bottleneck")
+    _curve(
+        axes, fine, [pairs_flops("bottleneck", N, M, length=x) / 1e9 for x in fine], "bottleneck"
+    )
     counted = [attention_flops("bottleneck", N, M, length=x) / 1e9 for x in _LENGTHS]
     _points(axes, _LENGTHS, counted, "bottleneck")
-    axes.axhline(pairs_flops("merged", N, M) / 1e9, color="#d97706", linewidth=1.4,
-                 label=f"4 K d · {_CURVE['merged']}")
+    axes.axhline(
+        pairs_flops("merged", N, M) / 1e9,
+        color="#d97706",
+        linewidth=1.4,
+        label=f"4 K d · {_CURVE['merged']}",
+    )
     axes.set(
-        xscale="log", ylim=(0, None), xlabel="L, bottleneck tokens", ylabel="GFLOP",
+        xscale="log",
+        ylim=(0, None),
+        xlabel="L, bottleneck tokens",
+        ylabel="GFLOP",
         title=f"Attention of the fusion in AVT-B: N = {N}, M = {M}, K = {K}",
     )
     axes.legend(frameon=False, loc="upper left")
@@ -102,10 +117,19 @@ def _draw_whole(axes) -> None:
     for kind in _STYLE:
         _points(axes, TOKENS, [fusion_flops(kind, n, n) / 1e9 for n in TOKENS], kind)
     linear = [fusion_flops("merged", n, n, without_attention=True) / 1e9 for n in TOKENS]
-    axes.plot(TOKENS, linear, "--", color="#6b7280", linewidth=1.4,
-              label="linear part: projections, MLPs, norms")
+    axes.plot(
+        TOKENS,
+        linear,
+        "--",
+        color="#6b7280",
+        linewidth=1.4,
+        label="linear part: projections, MLPs, norms",
+    )
     axes.set(
-        xscale="log", yscale="log", xlabel="N = M, tokens of each modality", ylabel="GFLOP",
+        xscale="log",
+        yscale="log",
+        xlabel="N = M, tokens of each modality",
+        ylabel="GFLOP",
         title="The whole fusion",
     )
     axes.legend(frameon=False)

@@ -124,15 +124,25 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def encoder_table(found: Mapping[str, counts.EncoderCost]) -> str:
     header = (
-        "encoder", "parameters", "GFLOP analytic", "GFLOP XLA", "training step",
-        "10^9 multiply-adds", "published",
+        "encoder",
+        "parameters",
+        "GFLOP analytic",
+        "GFLOP XLA",
+        "training step",
+        "10^9 multiply-adds",
+        "published",
     )
     return table(
         header,
         (
             (
-                name, f"{cost.parameters:,}", f"{cost.analytic:.1f}", f"{cost.xla:.1f}",
-                f"{cost.step:.1f}", f"{cost.analytic / 2:.2f}", cost.published_gmac or "-",
+                name,
+                f"{cost.parameters:,}",
+                f"{cost.analytic:.1f}",
+                f"{cost.xla:.1f}",
+                f"{cost.step:.1f}",
+                f"{cost.analytic / 2:.2f}",
+                cost.published_gmac or "-",
             )
             for name, cost in found.items()
         ),
@@ -146,7 +156,12 @@ def gflop(found: Profile, kind: str = "xla_flops") -> float:
 
 def system_table(found: Mapping[str, Profile]) -> str:
     header = (
-        "model", "parameters", "GFLOP analytic", "GFLOP XLA", "training step", "MBT-B / this",
+        "model",
+        "parameters",
+        "GFLOP analytic",
+        "GFLOP XLA",
+        "training step",
+        "MBT-B / this",
         "memory, MB",
     )
     base = gflop(found["MBT-B"])
@@ -154,9 +169,12 @@ def system_table(found: Mapping[str, Profile]) -> str:
         header,
         (
             (
-                name, f"{sum(cost.parameters.values()):,}",
-                f"{gflop(cost, 'analytic_flops'):.1f}", f"{gflop(cost):.1f}",
-                f"{cost.step_flops / 1e9:.1f}", f"{base / gflop(cost):.2f}",
+                name,
+                f"{sum(cost.parameters.values()):,}",
+                f"{gflop(cost, 'analytic_flops'):.1f}",
+                f"{gflop(cost):.1f}",
+                f"{cost.step_flops / 1e9:.1f}",
+                f"{base / gflop(cost):.2f}",
                 f"{cost.forward_bytes / 1e6:.0f}",
             )
             for name, cost in found.items()
@@ -184,8 +202,15 @@ def part_table(found: Mapping[str, Profile]) -> str:
 def grid_table(avt: Profile, mbt_gflop: float) -> str:
     """L and K, from the whole AVT-B with its fusion exchanged."""
     header = (
-        "K", "L", "parameters", "fusion analytic", "fusion XLA", "forward + backward",
-        "model analytic", "model XLA", "MBT-B / this",
+        "K",
+        "L",
+        "parameters",
+        "fusion analytic",
+        "fusion XLA",
+        "forward + backward",
+        "model analytic",
+        "model XLA",
+        "MBT-B / this",
     )
     others = {
         kind: sum(value for part, value in getattr(avt, kind).items() if part != "fusion")
@@ -203,9 +228,14 @@ def grid_table(avt: Profile, mbt_gflop: float) -> str:
             model = (others["xla_flops"] + measured) / 1e9
             rows.append(
                 (
-                    k, length, f"{others['parameters'] + own:,}", f"{formula / 1e9:.1f}",
-                    f"{measured / 1e9:.1f}", f"{trained / 1e9:.1f}",
-                    f"{(others['analytic_flops'] + formula) / 1e9:.1f}", f"{model:.1f}",
+                    k,
+                    length,
+                    f"{others['parameters'] + own:,}",
+                    f"{formula / 1e9:.1f}",
+                    f"{measured / 1e9:.1f}",
+                    f"{trained / 1e9:.1f}",
+                    f"{(others['analytic_flops'] + formula) / 1e9:.1f}",
+                    f"{model:.1f}",
                     f"{mbt_gflop / model:.2f}",
                 )
             )
@@ -214,7 +244,12 @@ def grid_table(avt: Profile, mbt_gflop: float) -> str:
 
 def growth_table(rows) -> str:
     header = (
-        "N", "M", "bottleneck, GFLOP", "/ its curve", "/ (N + M)² curve", "merged, GFLOP",
+        "N",
+        "M",
+        "bottleneck, GFLOP",
+        "/ its curve",
+        "/ (N + M)² curve",
+        "merged, GFLOP",
         "/ its curve",
     )
     lines = []
@@ -222,8 +257,13 @@ def growth_table(rows) -> str:
         other = measured["bottleneck"] * 1e9 / counts.pairs_flops("merged", n, m)
         lines.append(
             (
-                n, m, f"{measured['bottleneck']:.3f}", f"{ratio['bottleneck']:.3f}",
-                f"{other:.3f}", f"{measured['merged']:.3f}", f"{ratio['merged']:.3f}",
+                n,
+                m,
+                f"{measured['bottleneck']:.3f}",
+                f"{ratio['bottleneck']:.3f}",
+                f"{other:.3f}",
+                f"{measured['merged']:.3f}",
+                f"{ratio['merged']:.3f}",
             )
         )
     return table(header, lines)
@@ -235,8 +275,9 @@ def _encoder_figures(found: Mapping[str, Profile]) -> dict[str, object]:
     def excess(cost: Profile) -> float:
         return 1 - cost.analytic_flops["video encoder"] / cost.xla_flops["video encoder"]
 
-    deviations = [abs(gflop(found[name]) / value - 1) for name, value in
-                  counts.ORIGINAL_GFLOP.items()]
+    deviations = [
+        abs(gflop(found[name]) / value - 1) for name, value in counts.ORIGINAL_GFLOP.items()
+    ]
     *most, last = (f"{value:g}" for value in counts.ORIGINAL_GFLOP.values())
     return dict(
         ratio=gflop(mbt) / gflop(avt),
@@ -252,9 +293,7 @@ def _encoder_figures(found: Mapping[str, Profile]) -> dict[str, object]:
 def _fusion_figures(found: Mapping[str, Profile], rows) -> dict[str, object]:
     n, m = cost_plot.N, cost_plot.M
     total = gflop(found["AVT-B"])
-    fusion, merged = (
-        counts.fusion_flops(kind, n, m) / 1e9 for kind in ("bottleneck", "merged")
-    )
+    fusion, merged = (counts.fusion_flops(kind, n, m) / 1e9 for kind in ("bottleneck", "merged"))
     attention, attention_merged = (
         counts.attention_flops(kind, n, m) / 1e9 for kind in ("bottleneck", "merged")
     )
@@ -269,18 +308,29 @@ def _fusion_figures(found: Mapping[str, Profile], rows) -> dict[str, object]:
 
     merged_pairs = counts.pairs_flops("merged", n, m)
     return dict(
-        n=n, m=m, fusion=fusion, fusion_merged=merged, attention=attention,
-        attention_merged=attention_merged, saved=1 - fusion / merged,
+        n=n,
+        m=m,
+        fusion=fusion,
+        fusion_merged=merged,
+        attention=attention,
+        attention_merged=attention_merged,
+        saved=1 - fusion / merged,
         saved_model=(merged - fusion) / (total - fusion + merged),
-        low=min(own), high=max(own), low_other=min(other), high_other=max(other),
+        low=min(own),
+        high=max(own),
+        low_other=min(other),
+        high_other=max(other),
         crossing=max(
             x for x in range(400) if counts.pairs_flops("bottleneck", n, m, length=x) < merged_pairs
         ),
         even=max(
-            x for x in range(1, 800)
+            x
+            for x in range(1, 800)
             if counts.fusion_formula("bottleneck", x) > counts.fusion_formula("merged", x)
-        ) + 1,
-        per_block=formula(counts.L), per_token=formula(counts.L + 1) - formula(counts.L),
+        )
+        + 1,
+        per_block=formula(counts.L),
+        per_token=formula(counts.L + 1) - formula(counts.L),
     )
 
 

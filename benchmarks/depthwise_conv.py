@@ -86,8 +86,12 @@ def draw(shape: tuple[int, ...], size: int, dtype: str) -> list[jax.Array]:
 def grouped(x_bthwc: jax.Array, kernel_xyzc: jax.Array) -> jax.Array:
     """The same convolution as XLA's grouped one."""
     return lax.conv_general_dilated(
-        x_bthwc, kernel_xyzc[:, :, :, None], (1, 1, 1), "SAME",
-        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"), feature_group_count=x_bthwc.shape[-1],
+        x_bthwc,
+        kernel_xyzc[:, :, :, None],
+        (1, 1, 1),
+        "SAME",
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        feature_group_count=x_bthwc.shape[-1],
     )
 
 
@@ -115,9 +119,7 @@ def measure(
     return times_ms
 
 
-def row(
-    shape: tuple[int, ...], size: int, name: str, ours: list[float], naive: list[float]
-) -> str:
+def row(shape: tuple[int, ...], size: int, name: str, ours: list[float], naive: list[float]) -> str:
     """One line of the table; the ratio is between the medians."""
     cells = [f"{shape} {size}x{size}x{size}", name]
     for times_ms in (ours, naive):

@@ -85,7 +85,8 @@ def row(model: str, name: str, ours, theirs, repeats: int) -> str:
     variants = theirs.variants(name)
     tried = {
         # The first call warms up.
-        variant: min([theirs.seconds(name, variant) for _ in range(3)][1:]) for variant in variants
+        variant: min([theirs.seconds(name, variant) for _ in range(3)][1:])
+        for variant in variants
     }
     best = min(tried, key=tried.get)
     times_sec: dict[str, list[float]] = {"ours": [], best: []}
@@ -125,9 +126,7 @@ class OwnProcess:
     def __init__(self, build, model: str, args: argparse.Namespace):
         context = multiprocessing.get_context("spawn")
         self._pipe, end = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(end, build, model, args), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(end, build, model, args), daemon=True)
         self._process.start()
         end.close()
 
@@ -179,7 +178,10 @@ def jax_passes(model: str, args: argparse.Namespace) -> dict[str, Timed]:
 
         def build():
             return ast.AST(
-                ast.ASTConfig(**base), num_frames=_FBANK[0], mel_bins=_FBANK[1], **kind,
+                ast.ASTConfig(**base),
+                num_frames=_FBANK[0],
+                mel_bins=_FBANK[1],
+                **kind,
                 rngs=nnx.Rngs(0),
             )
     else:
@@ -204,9 +206,7 @@ def jax_passes(model: str, args: argparse.Namespace) -> dict[str, Timed]:
         "forward": lambda params, stats, x: skeleton.merge(params, stats)(x),
         "forward + backward": jax.value_and_grad(loss_of, has_aux=True),
     }
-    ready = {
-        name: jax.jit(call).lower(params, stats, x).compile() for name, call in calls.items()
-    }
+    ready = {name: jax.jit(call).lower(params, stats, x).compile() for name, call in calls.items()}
     return {
         name: {"ours": lambda run=run: jax.block_until_ready(run(params, stats, x))}
         for name, run in ready.items()
@@ -245,7 +245,8 @@ def torch_uniformer(model: str, args: argparse.Namespace) -> dict[str, tuple]:
 
     found = {}
     for name, layout in (
-        ("channels first", torch.contiguous_format), ("channels last", torch.channels_last_3d)
+        ("channels first", torch.contiguous_format),
+        ("channels last", torch.channels_last_3d),
     ):
         net = theirs.UniFormer(**getattr(theirs, model[-1].upper()), num_classes=_CLASSES[model])
         x = torch.randn(args.batch, 3, *_CLIP)
@@ -262,8 +263,12 @@ def torch_ast(args: argparse.Namespace) -> dict[str, tuple]:
         def __init__(self, implementation):
             super().__init__()
             config = ASTConfig(
-                num_labels=_CLASSES["ast"], max_length=_FBANK[0], num_mel_bins=_FBANK[1],
-                frequency_stride=10, time_stride=10, attn_implementation=implementation,
+                num_labels=_CLASSES["ast"],
+                max_length=_FBANK[0],
+                num_mel_bins=_FBANK[1],
+                frequency_stride=10,
+                time_stride=10,
+                attn_implementation=implementation,
             )
             self.net = ASTForAudioClassification(config)
 

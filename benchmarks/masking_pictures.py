@@ -111,7 +111,10 @@ def table(fbank_bsf: np.ndarray) -> list[str]:
     for name in STRATEGIES:
         for stride, grid in GRIDS.items():
             masked_bm, fallback_b = hide_audio(
-                fbank_bsf, jax.random.key(0), grid=grid, config=MaskingConfig(strategy=name),
+                fbank_bsf,
+                jax.random.key(0),
+                grid=grid,
+                config=MaskingConfig(strategy=name),
                 activity=ACTIVITY,
             )
             share_b = np.asarray(masked_bm).mean(-1)

@@ -36,7 +36,13 @@ from avt_jax.data.config import DataConfig
 from avt_jax.errors import UserError
 
 PACKAGES = (
-    "grain", "numpy", "simplejpeg", "opencv-python-headless", "array-record", "torch", "pillow"
+    "grain",
+    "numpy",
+    "simplejpeg",
+    "opencv-python-headless",
+    "array-record",
+    "torch",
+    "pillow",
 )
 # (threads, workers) of ours; a worker has one thread, or it would have more than its core.
 SETUPS = ((0, 0), (1, 0), (2, 0), (1, 1), (1, 2))

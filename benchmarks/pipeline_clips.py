@@ -55,9 +55,7 @@ def make_shards(
     writer.close()
 
 
-def _frames(
-    rng: np.random.Generator, count: int, height_px: int, width_px: int
-) -> Iterator[bytes]:
+def _frames(rng: np.random.Generator, count: int, height_px: int, width_px: int) -> Iterator[bytes]:
     """JPEGs of a camera that moves over a scene."""
     scene_hwc = _scene(rng, 2 * height_px, 2 * width_px)
     # Steps of a random walk, so that no two frames hold the same blocks.

@@ -44,8 +44,11 @@ class ClipDataset(torch.utils.data.IterableDataset):
         )
         images = [Image.open(io.BytesIO(frames[i])).convert("RGB") for i in chosen]
         box = augment_video.random_box(
-            images[0].height, images[0].width, rng,
-            scale=config.crop_scale, aspect=config.crop_aspect,
+            images[0].height,
+            images[0].width,
+            rng,
+            scale=config.crop_scale,
+            aspect=config.crop_aspect,
         )
         corners = (box.left, box.top, box.left + box.width, box.top + box.height)
         side = (config.frame_size_px, config.frame_size_px)

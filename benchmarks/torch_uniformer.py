@@ -131,8 +131,16 @@ class UniFormer(nn.Module):
     """
 
     def __init__(
-        self, *, depth=S["depth"], dim=S["dim"], head_dim: int = 64, mlp_ratio: float = 4.0,
-        qkv_bias: bool = True, split: bool = False, std: bool = False, num_classes: int = 400,
+        self,
+        *,
+        depth=S["depth"],
+        dim=S["dim"],
+        head_dim: int = 64,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        split: bool = False,
+        std: bool = False,
+        num_classes: int = 400,
     ):
         super().__init__()
         channels = (3, *dim[:3])

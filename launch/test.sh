@@ -9,6 +9,7 @@ setup_env
 cd "$ROOT"
 say "Linting"
 .venv/bin/ruff check .
+.venv/bin/ruff format --check .
 say "Running the tests"
 JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" exec .venv/bin/python -m pytest \
     --numprocesses auto --maxprocesses 8 --dist loadfile "$@"

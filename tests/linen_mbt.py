@@ -63,8 +63,7 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(self, tokens: dict[str, Any], bottleneck, exchange: bool) -> dict[str, Any]:
         tokens = {
-            name: Positions(name=f"posembed_input{SUFFIXES[name]}")(x)
-            for name, x in tokens.items()
+            name: Positions(name=f"posembed_input{SUFFIXES[name]}")(x) for name, x in tokens.items()
         }
         for layer in range(self.depth):
             blocks = self._blocks(layer, tokens)
@@ -181,8 +180,13 @@ class LinenMBT(nn.Module):
             bottleneck = self.param("bottleneck", nn.initializers.normal(0.02), shape)
             bottleneck = jnp.tile(bottleneck, (batch, 1, 1))
         tokens = Transformer(
-            self.depth, self.num_heads, self.hidden, self.fusion, self.fusion_layer,
-            self.share_encoder, name="Transformer",
+            self.depth,
+            self.num_heads,
+            self.hidden,
+            self.fusion,
+            self.fusion_layer,
+            self.share_encoder,
+            name="Transformer",
         )(tokens, bottleneck, exchange)
         head = nn.Dense(self.num_classes, name="output_projection")
         joint = jnp.concatenate([tokens[name] for name in order(tokens)], 1)

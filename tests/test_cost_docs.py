@@ -41,8 +41,9 @@ def counts_fixture():
 
 def test_whole_models(counts):
     printed = {row["model"]: row["GFLOP analytic"] for row in rows("model")}
-    by_part = {row.pop("XLA (analytic), parameters"): row
-               for row in rows("XLA (analytic), parameters")}
+    by_part = {
+        row.pop("XLA (analytic), parameters"): row for row in rows("XLA (analytic), parameters")
+    }
     assert list(printed) == list(by_part) == list(counts.SYSTEMS)
     for name in counts.SYSTEMS:
         gflop = counts.analytic_gflop(name)

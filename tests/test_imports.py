@@ -29,8 +29,19 @@ ALLOWED = {
     "inference": {"models", "audio", "data", "training.checkpoint", "tree"} | BASE,
     "conversion": {"models", "tree"} | BASE,
     "profiling": {"models", "tree"} | BASE,
-    "cli": {"conversion", "profiling", "inference", "training", "evaluation", "models", "losses",
-            "data", "audio", "tree"} | BASE,
+    "cli": {
+        "conversion",
+        "profiling",
+        "inference",
+        "training",
+        "evaluation",
+        "models",
+        "losses",
+        "data",
+        "audio",
+        "tree",
+    }
+    | BASE,
 }
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 

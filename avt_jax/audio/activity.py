@@ -286,8 +286,12 @@ def _edges(
 
 
 def _active(
-    envelope_s: jax.Array, smoothed_s: jax.Array, floor_s: jax.Array, proposed_s: jax.Array,
-    valid_s: jax.Array, config: ActivityConfig,
+    envelope_s: jax.Array,
+    smoothed_s: jax.Array,
+    floor_s: jax.Array,
+    proposed_s: jax.Array,
+    valid_s: jax.Array,
+    config: ActivityConfig,
 ) -> jax.Array:
     """Step 4: which of the spans between boundaries are active, bool [s].
 

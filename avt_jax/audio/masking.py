@@ -131,7 +131,12 @@ def _columns(values_s: jax.Array, grid: PatchGrid) -> jax.Array:
 
 
 def _choose_units(
-    key: jax.Array, ids_cw: jax.Array, num_ids: int, allowed_c: jax.Array, most: jax.Array | int, *,
+    key: jax.Array,
+    ids_cw: jax.Array,
+    num_ids: int,
+    allowed_c: jax.Array,
+    most: jax.Array | int,
+    *,
     at_least_one: bool = True,
 ) -> jax.Array:
     """Takes whole units in random order until the next one would pass a limit.
@@ -288,7 +293,11 @@ def _check_size(num_frames: int, grid: PatchGrid) -> None:
 
 @functools.partial(jax.jit, static_argnames=("grid", "ratio"))
 def hide_activities(
-    ids_bs: jax.Array, key: jax.Array, *, grid: PatchGrid, ratio: float,
+    ids_bs: jax.Array,
+    key: jax.Array,
+    *,
+    grid: PatchGrid,
+    ratio: float,
     clip_bs: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Hides random whole activities of every clip.
@@ -321,7 +330,11 @@ def hide_activities(
 
 @functools.partial(jax.jit, static_argnames=("grid", "config", "activity"))
 def hide_audio(
-    fbank_bsf: jax.Array, key: jax.Array, *, grid: PatchGrid, config: MaskingConfig,
+    fbank_bsf: jax.Array,
+    key: jax.Array,
+    *,
+    grid: PatchGrid,
+    config: MaskingConfig,
     activity: ActivityConfig,
 ) -> tuple[jax.Array, jax.Array]:
     """Chooses the patches to hide of every clip's spectrogram.

@@ -270,7 +270,7 @@ def say(line: str) -> None:
 
 
 def time_left(study: Study, index: int) -> str:
-    """", about h:mm:ss left" for the runs from `index` on, judged by those that ended; or "".
+    """ ", about h:mm:ss left" for the runs from `index` on, judged by those that ended; or "".
 
     A setting without a finished run is taken to last as long as the others do on average.
     """
@@ -330,8 +330,7 @@ def commands(study: Study) -> list[str]:
     for one in study.runs:
         workdir = str(one.folder / RUN)
         lines.append(
-            f"# {one.label}, seed {one.seed}"
-            f"{' (finished)' if finished(one, study.split) else ''}"
+            f"# {one.label}, seed {one.seed}{' (finished)' if finished(one, study.split) else ''}"
         )
         words = ["avt", "train", "--config", study.config, "--workdir", workdir, *one.overrides]
         lines.append(shlex.join(words))

@@ -47,9 +47,7 @@ def _losses() -> dict[str, Setting]:
 def _masking() -> dict[str, Setting]:
     strategies = ("activity", "random", "time", "frequency", "time_frequency")
     return {"none": Setting("nothing hidden", off=("masked_audio",))} | {
-        name: Setting(
-            name.replace("_", " + "), {"masking.strategy": name}, on=("masked_audio",)
-        )
+        name: Setting(name.replace("_", " + "), {"masking.strategy": name}, on=("masked_audio",))
         for name in strategies
     }
 

@@ -37,7 +37,10 @@ def build_parser():
     cli.add_argument("--source", required=True, type=Path, metavar="FILE", help="published file")
     cli.add_argument("--out", required=True, type=Path, metavar="DIR", help="new folder")
     cli.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE",
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
         help="a field of the model's config that the weights do not tell, such as stride=16",
     )
     cli.add_argument(
@@ -69,8 +72,10 @@ def main(argv: list[str] | None = None) -> int:
     write_converted(
         args.out, Converted(args.kind, fields, grid, variables, source, sorted(left_out))
     )
-    print(f"{len(state_dict)} arrays read, {parameter_count(skeleton.params):,} parameters in "
-          f"{len(variables)} arrays written to {args.out}")
+    print(
+        f"{len(state_dict)} arrays read, {parameter_count(skeleton.params):,} parameters in "
+        f"{len(variables)} arrays written to {args.out}"
+    )
     print("config: " + ", ".join(f"{name}={value}" for name, value in fields.items()))
     if left_out:
         print(f"left out, having no use here: {', '.join(sorted(left_out))}")

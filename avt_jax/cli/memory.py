@@ -9,9 +9,7 @@ import sys
 # takes it again in pages of 4 KiB, zeroed one fault at a time. Kept, and in huge pages, a step of
 # the tiny model takes 0.7 times as long (docs/performance.md). hugetlb is known since glibc 2.35;
 # older versions and other libraries ignore all of it.
-TUNABLES = (
-    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000"
-)
+TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000"
 _VARIABLE = "GLIBC_TUNABLES"
 
 

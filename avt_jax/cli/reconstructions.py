@@ -60,8 +60,13 @@ def write_reconstructions(
     for name, arrays in jax.tree.map(np.asarray, found).items():
         starts, size = _corners(model, name, arrays["original"].shape)
         hidden = Hidden(
-            [str(batch[axes.ID][i]) for i in shown], arrays["original"], arrays["predicted"],
-            arrays["target"], arrays["masked"], starts, size,
+            [str(batch[axes.ID][i]) for i in shown],
+            arrays["original"],
+            arrays["predicted"],
+            arrays["target"],
+            arrays["masked"],
+            starts,
+            size,
         )
         written.append(out_dir / f"reconstruction_{name}.png")
         title = f"{name}: hidden ({masking.strategy if name == 'audio' else 'tubes'}, grey)"

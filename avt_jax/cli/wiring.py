@@ -165,7 +165,11 @@ def train(config: ConfigDict, workdir: Path) -> None:
         starting, said = starting_variables(parts.init, skeleton, input_spec(parts.data))
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     state, shardings = init_sharded(
-        build, optimizer, init_key, with_ema=parts.optimizer.ema_decay > 0, mesh=mesh,
+        build,
+        optimizer,
+        init_key,
+        with_ema=parts.optimizer.ema_decay > 0,
+        mesh=mesh,
         rules=parts.mesh.rules,
     )
     state = with_variables(state, shardings, starting)
@@ -209,7 +213,9 @@ def make_objective(config: ConfigDict, parts: Parts) -> Objective:
 
 
 def make_step(
-    parts: Parts, skeleton: tree.Skeleton, objective: Objective,
+    parts: Parts,
+    skeleton: tree.Skeleton,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
 ) -> TrainStep:
     """The training step, not yet jitted.
@@ -224,8 +230,13 @@ def make_step(
         spec = input_spec(parts.data)
         hide = make_hide(model, objective.hides, parts.masking, parts.activity, spec)
     return make_train_step(
-        skeleton, objective, optimizer, normalisation(parts.data),
-        ema_decay=parts.optimizer.ema_decay, hide=hide, shared_pass=parts.masking.shared_pass,
+        skeleton,
+        objective,
+        optimizer,
+        normalisation(parts.data),
+        ema_decay=parts.optimizer.ema_decay,
+        hide=hide,
+        shared_pass=parts.masking.shared_pass,
         mix=mix,
     )
 

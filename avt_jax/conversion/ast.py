@@ -26,7 +26,9 @@ _PATCH = 16
 _MEL_BINS = 128
 _QUERY_BIASES = (".attn.qkv.bias", ".attention.query.bias", ".q_proj.bias")
 _POSITIONS = (
-    "v.pos_embed", "pos_embed", "embeddings.position_embeddings",
+    "v.pos_embed",
+    "pos_embed",
+    "embeddings.position_embeddings",
     "audio_spectrogram_transformer.embeddings.position_embeddings",
 )
 
@@ -62,9 +64,7 @@ def _one(state_dict: Mapping[str, np.ndarray], *endings: str) -> np.ndarray:
     raise KeyError(endings[0].lstrip("."))
 
 
-def grid(
-    config: ASTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int
-) -> tuple[int, int]:
+def grid(config: ASTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int) -> tuple[int, int]:
     """Patches along (frequency, time) that the positions are for.
 
     Raises:
@@ -140,8 +140,11 @@ def _hugging_face() -> list[Rule]:
         Rule(rf"{v}embeddings\.cls_token", "cls_token"),
         Rule(rf"{v}embeddings\.distillation_token", "dist_token"),
         Rule(rf"{v}embeddings\.position_embeddings", "pos_embed"),
-        Rule(rf"{v}embeddings\.patch_embeddings\.projection\.weight", "patch_embed.kernel",
-             patch_kernel),
+        Rule(
+            rf"{v}embeddings\.patch_embeddings\.projection\.weight",
+            "patch_embed.kernel",
+            patch_kernel,
+        ),
         Rule(rf"{v}embeddings\.patch_embeddings\.projection\.bias", "patch_embed.bias"),
         *one_of_three,
         *dense_rules(rf"{block}\.attention\.(?:output\.dense|o_proj)", r"blocks.\1.attn.proj"),

@@ -77,12 +77,12 @@ def convert(
             want = (*want[:-1], want[-1] // count)
         if pieces[index].shape != want:
             misfits.append(f"{name} {np.shape(array)} for {path} {want}")
-    missing = [
-        path for path in shapes if any(piece is None for piece in found.get(path, [None]))
-    ]
+    missing = [path for path in shapes if any(piece is None for piece in found.get(path, [None]))]
     check_complete(missing, unknown, misfits)
-    return {path: np.concatenate(found[path], -1) if len(found[path]) > 1 else found[path][0]
-            for path in shapes}, left_out
+    return {
+        path: np.concatenate(found[path], -1) if len(found[path]) > 1 else found[path][0]
+        for path in shapes
+    }, left_out
 
 
 def _transformed(rule: Rule, array: np.ndarray) -> np.ndarray:

@@ -53,8 +53,19 @@ _PREFIXES = {
 # Names under which programs put a state dict beside epoch numbers, arguments and optimisers.
 _WRAPPERS = ("model", "model_state", "state_dict", "model_state_dict", "module")
 _SAFETENSORS_TYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": jnp.bfloat16, "I64": "<i8", "I32": "<i4",
-    "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": jnp.bfloat16,
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "u1",
+    "BOOL": "?",
 }
 _MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
 

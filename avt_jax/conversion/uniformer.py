@@ -30,9 +30,7 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> UniFormerConfig:
     dim = tuple(len(state_dict[f"patch_embed{stage}.proj.weight"]) for stage in range(1, 5))
     second = np.shape(state_dict["patch_embed2.proj.weight"])
     return UniFormerConfig(
-        depth=tuple(
-            block_count(state_dict, rf"blocks{stage}\.(\d+)\.") for stage in range(1, 5)
-        ),
+        depth=tuple(block_count(state_dict, rf"blocks{stage}\.(\d+)\.") for stage in range(1, 5)),
         dim=dim,
         mlp_ratio=ratio(len(state_dict["blocks1.0.mlp.fc1.weight"]), dim[0]),
         qkv_bias="blocks3.0.attn.qkv.bias" in state_dict,
@@ -50,7 +48,9 @@ def grid(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray], mel_bins
 def build(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray], dtype) -> UniFormer:
     """The model that the weights are of; without a head where they have none."""
     return UniFormer(
-        config, num_classes=first_axis(state_dict, "head.weight"), dtype=jnp.dtype(dtype),
+        config,
+        num_classes=first_axis(state_dict, "head.weight"),
+        dtype=jnp.dtype(dtype),
         rngs=nnx.Rngs(0),
     )
 
@@ -61,13 +61,19 @@ def rules(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray]) -> list
     local, whole = r"(blocks[12]\.\d+)", r"(blocks[34]\.\d+)"
     batch_norms = r"(blocks[12]\.\d+\.norm[12]|norm)"
     return [
-        Rule(r"patch_embed1\.proj\.weight", "patch_embed1.proj.kernel",
-             partial(patches, kernel=(3, 4, 4))),
+        Rule(
+            r"patch_embed1\.proj\.weight",
+            "patch_embed1.proj.kernel",
+            partial(patches, kernel=(3, 4, 4)),
+        ),
         Rule(r"(patch_embed[234])\.proj\.weight", r"\1.proj.kernel", later),
         Rule(r"(patch_embed\d)\.proj\.bias", r"\1.proj.bias", vector),
         *norm_rules(r"(patch_embed\d\.norm)", r"\1"),
-        Rule(r"(blocks\d\.\d+)\.pos_embed\.weight", r"\1.pos_embed.kernel",
-             partial(depthwise, size=3)),
+        Rule(
+            r"(blocks\d\.\d+)\.pos_embed\.weight",
+            r"\1.pos_embed.kernel",
+            partial(depthwise, size=3),
+        ),
         Rule(r"(blocks\d\.\d+)\.pos_embed\.bias", r"\1.pos_embed.bias", vector),
         Rule(rf"{local}\.attn\.weight", r"\1.attn.kernel", partial(depthwise, size=5)),
         Rule(rf"{local}\.attn\.bias", r"\1.attn.bias", vector),

@@ -38,8 +38,11 @@ def tower_fields(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Sizes of a ViT tower under Flax names, as keyword arguments of its config."""
     kernel = np.shape(state_dict["embedding/kernel"])
     block = "Transformer/encoderblock_0/"
-    found = {name.removeprefix(block): array for name, array in state_dict.items()
-             if name.startswith(block)}
+    found = {
+        name.removeprefix(block): array
+        for name, array in state_dict.items()
+        if name.startswith(block)
+    }
     query = next((v for k, v in found.items() if k.endswith("/query/kernel")), None)
     hidden = next((v for k, v in found.items() if k.endswith("/Dense_0/bias")), None)
     if query is None or hidden is None or np.ndim(query) != 3:
@@ -54,9 +57,7 @@ def tower_fields(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     )
 
 
-def grid(
-    config: ViTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int
-) -> tuple[int, ...]:
+def grid(config: ViTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int) -> tuple[int, ...]:
     """Patches along (time, rows, columns) that the positions are for; () where it is not known.
 
     Raises:

@@ -144,9 +144,7 @@ class DamageCount:
         indices = self._indices | met.keys()
         if len(indices) > self._max_damaged:
             last = list(met.values())[-1]
-            raise _too_many(
-                len(indices), last, path=self._path, max_damaged=self._max_damaged
-            )
+            raise _too_many(len(indices), last, path=self._path, max_damaged=self._max_damaged)
         for index in sorted(met.keys() - self._indices):
             logging.getLogger(__name__).warning("passed over a damaged record: %s", met[index])
         self._indices = indices

@@ -169,9 +169,7 @@ def _digest(path: Path) -> bytes:
         return os.fsencode(path)
 
 
-def _write(
-    root: Path, out: Path, files: dict[str, list[Path]], splits: dict[Path, str]
-) -> None:
+def _write(root: Path, out: Path, files: dict[str, list[Path]], splits: dict[Path, str]) -> None:
     prefix = path_prefix(root, out)
 
     def write(file):

@@ -234,9 +234,7 @@ def _check_share(batch_size: int, process_index: int, process_count: int) -> Non
 def _settled(config: DataConfig) -> DataConfig:
     if config.num_workers != AUTO_WORKERS:
         return config
-    return dataclasses.replace(
-        config, num_workers=0, num_threads=worker_pool.default_num_workers()
-    )
+    return dataclasses.replace(config, num_workers=0, num_threads=worker_pool.default_num_workers())
 
 
 def _start(batches: grain.MapDataset, config: DataConfig) -> grain.DatasetIterator:

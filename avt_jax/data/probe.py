@@ -89,9 +89,7 @@ def try_settings(
         for num_threads, num_workers in series:
             if best_rate and time.monotonic() - began_sec > _LIMIT_SEC:
                 return
-            setting = dataclasses.replace(
-                config, num_threads=num_threads, num_workers=num_workers
-            )
+            setting = dataclasses.replace(config, num_threads=num_threads, num_workers=num_workers)
             trial = Trial(num_threads, num_workers, measure_rate(source, setting))
             on_trial(trial)
             yield trial

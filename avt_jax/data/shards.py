@@ -154,6 +154,10 @@ def progress(total: int, what: str, unit: str) -> tqdm.tqdm:
     """A bar on stderr with rate and time left; in a log file a line every ten seconds."""
     interval_sec = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm.tqdm(
-        total=total, desc=what, unit=unit, unit_scale=unit == "B", mininterval=interval_sec,
+        total=total,
+        desc=what,
+        unit=unit,
+        unit_scale=unit == "B",
+        mininterval=interval_sec,
         smoothing=0.1,
     )

@@ -133,8 +133,13 @@ def markdown(rows: Sequence[Row]) -> str:
       Lines with a line feed at the end. The column of failures is there when there are any.
     """
     header = [
-        "setting", "top-1, %", "n", f"against {rows[0].setting}, points", "ms a step",
-        "GFLOP a step", "parameters",
+        "setting",
+        "top-1, %",
+        "n",
+        f"against {rows[0].setting}, points",
+        "ms a step",
+        "GFLOP a step",
+        "parameters",
     ]
     failed = any(row.errors for row in rows)
     lines = [header + ["failed"] * failed, ["---"] + ["---:"] * 6 + ["---"] * failed]
@@ -177,15 +182,35 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     with replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow(
-            ["setting", "top1_mean", "top1_std", "n", "gain_mean", "gain_std", "step_sec",
-             "step_flops", "parameters", *(f"top1_seed_{seed}" for seed in seeds), "failed"]
+            [
+                "setting",
+                "top1_mean",
+                "top1_std",
+                "n",
+                "gain_mean",
+                "gain_std",
+                "step_sec",
+                "step_flops",
+                "parameters",
+                *(f"top1_seed_{seed}" for seed in seeds),
+                "failed",
+            ]
         )
         for row in rows:
             cost = (row.cost.step_flops, row.cost.parameters) if row.cost else ("", "")
             writer.writerow(
-                [row.setting, row.mean, row.std, len(row.top1), row.gain, row.gain_std,
-                 row.step_sec, *cost, *(row.top1.get(seed) for seed in seeds),
-                 "; ".join(row.errors)]
+                [
+                    row.setting,
+                    row.mean,
+                    row.std,
+                    len(row.top1),
+                    row.gain,
+                    row.gain_std,
+                    row.step_sec,
+                    *cost,
+                    *(row.top1.get(seed) for seed in seeds),
+                    "; ".join(row.errors),
+                ]
             )
 
 
@@ -237,8 +262,14 @@ def _accuracies(axes: Axes, rows: Sequence[Row]) -> None:
             )
         else:
             axes.text(
-                0.5, y, "failed" if row.errors else "no run yet", color=_MUTED, fontsize=9,
-                ha="center", va="center", transform=axes.get_yaxis_transform(),
+                0.5,
+                y,
+                "failed" if row.errors else "no run yet",
+                color=_MUTED,
+                fontsize=9,
+                ha="center",
+                va="center",
+                transform=axes.get_yaxis_transform(),
             )
     axes.set_xlabel("top-1, %   (○ a seed, ◆ mean ± standard deviation)", color=_MUTED)
 

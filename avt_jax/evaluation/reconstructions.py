@@ -37,9 +37,7 @@ class Hidden:
     size: tuple[int, ...]
 
 
-def spectrogram_corners(
-    grid: tuple[int, int], strides: tuple[int, int]
-) -> list[tuple[int, int]]:
+def spectrogram_corners(grid: tuple[int, int], strides: tuple[int, int]) -> list[tuple[int, int]]:
     """(frame, bin) corners of AST's patches, frequency-major; both arguments (frequency, time)."""
     return [
         (column * strides[1], row * strides[0])
@@ -106,8 +104,15 @@ def draw_reconstructions(path: Path, hidden: Hidden, *, title: str) -> None:
         for axis, name, image in zip(clip_axes, _COLUMNS, images, strict=True):
             axis.set_facecolor("#9ca3af")  # grey = hidden
             if image.ndim == 2:
-                axis.imshow(image.T, origin="lower", aspect="auto", cmap="magma",
-                            vmin=low, vmax=high, interpolation="nearest")
+                axis.imshow(
+                    image.T,
+                    origin="lower",
+                    aspect="auto",
+                    cmap="magma",
+                    vmin=low,
+                    vmax=high,
+                    interpolation="nearest",
+                )
             else:
                 axis.imshow(_frame(image, low, high), interpolation="nearest")
             axis.set_xticks([])

@@ -162,7 +162,10 @@ class _Columns:
         np.add.at(self._count_c, column_s, 1)
         np.add.at(self._fbank_cf, column_s, rows_sf)
         curves = (
-            seen.envelope_db, seen.smoothed_db, seen.gradient_db_per_sec, seen.floor_db,
+            seen.envelope_db,
+            seen.smoothed_db,
+            seen.gradient_db_per_sec,
+            seen.floor_db,
             seen.ids > 0,
         )
         for total_c, values_s in zip(self._curves_5c, curves, strict=True):

@@ -90,8 +90,14 @@ def _bars(axes: Axes, found: FileActivities, true) -> None:
             length_sec = offset_sec - onset_sec
             axes.barh(-place, length_sec, left=onset_sec, height=0.6, color=colour, linewidth=0)
         axes.annotate(
-            name, (1, -place), xycoords=("axes fraction", "data"), xytext=(8, 0),
-            textcoords="offset points", va="center", fontsize=9, color=colour,
+            name,
+            (1, -place),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=colour,
         )
     axes.set_ylim(-len(rows) + 0.5, 0.5)
     axes.set_axis_off()
@@ -109,8 +115,13 @@ def _spectrogram(axes: Axes, found: FileActivities) -> None:
         low, high = np.percentile(rows_cf, (2, 99.5))
         low = max(float(low), float(high) - 16.0, LOG_FLOOR)
         axes.imshow(
-            rows_cf.T, extent=(0.0075, len(rows_cf) * found.column_sec + 0.0075, 0, 128),
-            origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=max(float(high), low + 1.0),
+            rows_cf.T,
+            extent=(0.0075, len(rows_cf) * found.column_sec + 0.0075, 0, 128),
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=low,
+            vmax=max(float(high), low + 1.0),
             interpolation="nearest",
         )
     mel_low, mel_high = hz_to_mel(20.0), hz_to_mel(8000.0)
@@ -128,8 +139,13 @@ def _envelope(axes: Axes, found: FileActivities, config: ActivityConfig) -> None
     axes.plot(seconds, curves.smoothed_db, color=_LINE, linewidth=1.4, label="smoothed")
     axes.plot(seconds, curves.floor_db, color=_INK, linewidth=0.9, label="floor")
     axes.fill_between(
-        seconds, curves.floor_db + config.low_db, curves.floor_db + config.high_db,
-        color=_INK, alpha=0.15, linewidth=0, label="hysteresis",
+        seconds,
+        curves.floor_db + config.low_db,
+        curves.floor_db + config.high_db,
+        color=_INK,
+        alpha=0.15,
+        linewidth=0,
+        label="hysteresis",
     )
     axes.set_ylabel("dB over the\nbands' floors", fontsize=9, color=_MUTED)
     axes.set_ylim(bottom=0)
@@ -146,8 +162,14 @@ def _gradient(axes: Axes, found: FileActivities) -> None:
     for value in (edge, -edge):
         axes.axhline(value, color=_INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.annotate(
-        "threshold", (1, edge), xycoords=("axes fraction", "data"), xytext=(8, 0),
-        textcoords="offset points", va="center", fontsize=9, color=_MUTED,
+        "threshold",
+        (1, edge),
+        xycoords=("axes fraction", "data"),
+        xytext=(8, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=_MUTED,
     )
     axes.set_ylabel("gradient\ndB/s", fontsize=9, color=_MUTED)
     _shade(axes, found)

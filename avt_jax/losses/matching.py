@@ -92,6 +92,7 @@ def matching_loss(
         "matching": (jnp.where(used_3b, loss_3b, 0).sum(), count),
         "matching_accuracy": (hits_3b.sum().astype(jnp.float32), count),
         "matching_no_negative": (
-            alone_b.sum().astype(jnp.float32), valid_b.sum().astype(jnp.float32)
+            alone_b.sum().astype(jnp.float32),
+            valid_b.sum().astype(jnp.float32),
         ),
     }

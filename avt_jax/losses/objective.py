@@ -192,8 +192,12 @@ def _masked(name: str) -> Callable[[Forward, Batch, ObjectiveConfig], Metrics]:
         if name == "audio":
             valid_b = valid_b & batch[axes.HAS_AUDIO]
         return reconstruction_loss(
-            f"masked_{name}", found.predicted_bmp, found.target_bmp, found.masked_bm,
-            found.fallback_b, valid_b,
+            f"masked_{name}",
+            found.predicted_bmp,
+            found.target_bmp,
+            found.masked_bm,
+            found.fallback_b,
+            valid_b,
         )
 
     return term
@@ -238,7 +242,10 @@ class Objective:
     """
 
     def __init__(
-        self, config: ObjectiveConfig, *, modalities: str = "av",
+        self,
+        config: ObjectiveConfig,
+        *,
+        modalities: str = "av",
         abilities: Collection[str] = tuple(_NEEDS.values()),
     ):
         self.config = config

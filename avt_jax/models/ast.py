@@ -96,15 +96,26 @@ class AST(nnx.Module):
     """
 
     def __init__(
-        self, config: ASTConfig, *, num_frames: int, mel_bins: int = 128,
-        num_classes: int | None = None, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+        self,
+        config: ASTConfig,
+        *,
+        num_frames: int,
+        mel_bins: int = 128,
+        num_classes: int | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
     ):
         self.config, self.dtype = config, dtype
         rows, columns = patch_grid(num_frames, mel_bins, config)
         dim = config.dim
         self.patch_embed = nnx.Conv(
-            1, dim, kernel_size=(PATCH, PATCH), strides=config.strides, padding="VALID",
-            dtype=dtype, rngs=rngs,
+            1,
+            dim,
+            kernel_size=(PATCH, PATCH),
+            strides=config.strides,
+            padding="VALID",
+            dtype=dtype,
+            rngs=rngs,
         )
         self.cls_token = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 1, dim)))
         self.dist_token = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 1, dim)))
@@ -112,9 +123,14 @@ class AST(nnx.Module):
         self.blocks = nnx.List(
             [
                 TransformerBlock(
-                    dim, config.num_heads, mlp_ratio=config.mlp_ratio,
-                    qkv_bias=config.qkv_bias, norm_eps=config.norm_eps, drop_path=rate,
-                    dtype=dtype, rngs=rngs,
+                    dim,
+                    config.num_heads,
+                    mlp_ratio=config.mlp_ratio,
+                    qkv_bias=config.qkv_bias,
+                    norm_eps=config.norm_eps,
+                    drop_path=rate,
+                    dtype=dtype,
+                    rngs=rngs,
                 )
                 for rate in drop_path_rates(config.drop_path, config.depth)
             ]
@@ -140,8 +156,12 @@ class AST(nnx.Module):
         return patches.reshape(patches.shape[0], -1, self.width)
 
     def all_tokens(
-        self, fbank_bsf: jax.Array, *, hidden: tuple[jax.Array, jax.Array] | None = None,
-        train: bool = False, rngs: nnx.Rngs | None = None,
+        self,
+        fbank_bsf: jax.Array,
+        *,
+        hidden: tuple[jax.Array, jax.Array] | None = None,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
         """Cls, dist and patch tokens, after the norm.
 
@@ -179,8 +199,12 @@ class AST(nnx.Module):
         return self.norm(x)
 
     def tokens(
-        self, fbank_bsf: jax.Array, *, hidden: tuple[jax.Array, jax.Array] | None = None,
-        train: bool = False, rngs: nnx.Rngs | None = None,
+        self,
+        fbank_bsf: jax.Array,
+        *,
+        hidden: tuple[jax.Array, jax.Array] | None = None,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
         """The patches' tokens [b, m, d]; cls and dist took part in attention and end here."""
         return self.all_tokens(fbank_bsf, hidden=hidden, train=train, rngs=rngs)[:, 2:]

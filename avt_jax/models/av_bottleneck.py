@@ -36,9 +36,17 @@ class AVBottleneck(nnx.Module):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, *, num_blocks: int = 4, num_bottleneck: int = 4,
-        exchange: str = "average", modalities: Sequence[str] = ("video", "audio"),
-        mlp_ratio: float = 4.0, drop_path: float = 0.0, dtype: jnp.dtype = jnp.float32,
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        num_blocks: int = 4,
+        num_bottleneck: int = 4,
+        exchange: str = "average",
+        modalities: Sequence[str] = ("video", "audio"),
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        dtype: jnp.dtype = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.exchange = exchange
@@ -57,7 +65,11 @@ class AVBottleneck(nnx.Module):
         self.num_blocks = num_blocks
 
     def __call__(
-        self, video_bnd: Tokens, audio_bmd: Tokens, *, train: bool = False,
+        self,
+        video_bnd: Tokens,
+        audio_bmd: Tokens,
+        *,
+        train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Tokens, Tokens]:
         """Fuses the tokens of a batch.
@@ -107,8 +119,15 @@ class MergedAttention(nnx.Module):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, *, num_blocks: int = 4, mlp_ratio: float = 4.0,
-        drop_path: float = 0.0, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        num_blocks: int = 4,
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
     ):
         self.blocks = nnx.List(
             [
@@ -120,7 +139,11 @@ class MergedAttention(nnx.Module):
         )
 
     def __call__(
-        self, video_bnd: Tokens, audio_bmd: Tokens, *, train: bool = False,
+        self,
+        video_bnd: Tokens,
+        audio_bmd: Tokens,
+        *,
+        train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Tokens, Tokens]:
         """Fuses the tokens of a batch; arguments and result as those of `AVBottleneck`."""

@@ -131,9 +131,14 @@ class AVT(nnx.Module):
     """
 
     def __init__(
-        self, config: AVTConfig, *, num_classes: Mapping[str, int],
-        video_encoder: nnx.Module | None, audio_encoder: nnx.Module | None,
-        patch_values: Mapping[str, int], rngs: nnx.Rngs,
+        self,
+        config: AVTConfig,
+        *,
+        num_classes: Mapping[str, int],
+        video_encoder: nnx.Module | None,
+        audio_encoder: nnx.Module | None,
+        patch_values: Mapping[str, int],
+        rngs: nnx.Rngs,
     ):
         self.modalities = config.modalities
         names = _MODALITIES[config.modalities]
@@ -150,8 +155,13 @@ class AVT(nnx.Module):
         )
         if config.fusion == "bottleneck":
             self.fusion = AVBottleneck(
-                config.dim, config.num_heads, num_bottleneck=config.num_bottleneck,
-                exchange=config.exchange, modalities=names, **blocks, **shared,
+                config.dim,
+                config.num_heads,
+                num_bottleneck=config.num_bottleneck,
+                exchange=config.exchange,
+                modalities=names,
+                **blocks,
+                **shared,
             )
         else:
             self.fusion = MergedAttention(config.dim, config.num_heads, **blocks, **shared)
@@ -168,8 +178,12 @@ class AVT(nnx.Module):
         decoders = [name for name in config.decoders if name in names]
         for name in decoders:
             decoder = Decoder(
-                config.dim, patch_values[name], dim=config.decoder_dim, depth=config.decoder_depth,
-                num_heads=config.decoder_heads, **shared,
+                config.dim,
+                patch_values[name],
+                dim=config.decoder_dim,
+                depth=config.decoder_depth,
+                num_heads=config.decoder_heads,
+                **shared,
             )
             setattr(self, f"{name}_decoder", decoder)
         if "audio" in decoders:
@@ -179,8 +193,12 @@ class AVT(nnx.Module):
             self.video_mask_colour = nnx.Param(jnp.zeros(3))  # the mean of normalised pixels
 
     def encode(
-        self, video_bthwc: jax.Array | None, audio_bsf: jax.Array | None, *,
-        masked: Mapping[str, jax.Array] | None = None, train: bool = False,
+        self,
+        video_bthwc: jax.Array | None,
+        audio_bsf: jax.Array | None,
+        *,
+        masked: Mapping[str, jax.Array] | None = None,
+        train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[jax.Array | None, jax.Array | None]:
         """Each modality alone.
@@ -216,7 +234,11 @@ class AVT(nnx.Module):
         return tuple(found)
 
     def fuse(
-        self, video_bnd: jax.Array | None, audio_bmd: jax.Array | None, *, train: bool = False,
+        self,
+        video_bnd: jax.Array | None,
+        audio_bmd: jax.Array | None,
+        *,
+        train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> dict[str, Any]:
         """Lets the modalities exchange what they know, and classifies.
@@ -272,7 +294,11 @@ class AVT(nnx.Module):
         return self.match_head(jnp.concatenate([pooled["video"], pooled["audio"]], -1))[:, 0]
 
     def reconstruct(
-        self, name: str, tokens: Mapping[str, jax.Array], *, train: bool = False,
+        self,
+        name: str,
+        tokens: Mapping[str, jax.Array],
+        *,
+        train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> jax.Array:
         """Predicts the content of all patches of a modality.

@@ -119,7 +119,10 @@ def _avt(block: Mapping[str, Any], num_classes, spec: InputSpec, rngs: nnx.Rngs)
             "config.model.audio_encoder", audio, AUDIO_ENCODERS, spec, config.dtype, rngs
         )
     return AVT(
-        config, num_classes=num_classes, **encoders, patch_values=_patch_values(encoders, spec),
+        config,
+        num_classes=num_classes,
+        **encoders,
+        patch_values=_patch_values(encoders, spec),
         rngs=rngs,
     )
 

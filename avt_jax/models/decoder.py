@@ -29,8 +29,15 @@ class Decoder(nnx.Module):
     """
 
     def __init__(
-        self, in_dim: int, num_values: int, *, dim: int, depth: int, num_heads: int,
-        dtype: jnp.dtype, rngs: nnx.Rngs,
+        self,
+        in_dim: int,
+        num_values: int,
+        *,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
         shared = dict(dtype=dtype, rngs=rngs)
         self.embed = linear(in_dim, dim, **shared)

@@ -27,8 +27,13 @@ class ClassificationHead(nnx.Module):
     """
 
     def __init__(
-        self, dim: int, num_classes: Mapping[str, int], *, modalities: Sequence[str],
-        kind: str = "concat", rngs: nnx.Rngs,
+        self,
+        dim: int,
+        num_classes: Mapping[str, int],
+        *,
+        modalities: Sequence[str],
+        kind: str = "concat",
+        rngs: nnx.Rngs,
     ):
         self.modalities = tuple(modalities)
         self.kind = kind

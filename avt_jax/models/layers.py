@@ -38,7 +38,11 @@ def linear(
 ) -> nnx.Linear:
     """A dense layer with float32 parameters that computes in `dtype`; weights start N(0, 0.02)."""
     return _Linear(
-        in_features, out_features, use_bias=use_bias, dtype=dtype, kernel_init=kernel_init,
+        in_features,
+        out_features,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=kernel_init,
         rngs=rngs,
     )
 
@@ -97,9 +101,7 @@ class BatchNorm(nnx.Module):
       frozen: use the running statistics in training too and leave them as they are.
     """
 
-    def __init__(
-        self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, frozen: bool = False
-    ):
+    def __init__(self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, frozen: bool = False):
         self.scale = nnx.Param(jnp.ones(dim))
         self.bias = nnx.Param(jnp.zeros(dim))
         self.mean = nnx.BatchStat(jnp.zeros(dim))
@@ -163,7 +165,13 @@ class Mlp(nnx.Module):
     """
 
     def __init__(
-        self, dim: int, hidden: int, *, tanh_gelu: bool = False, dtype: jnp.dtype, rngs: nnx.Rngs,
+        self,
+        dim: int,
+        hidden: int,
+        *,
+        tanh_gelu: bool = False,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
         kernel_init=_TRUNCATED_NORMAL,
     ):
         shared = dict(dtype=dtype, kernel_init=kernel_init, rngs=rngs)
@@ -228,9 +236,7 @@ def _logits(query: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.einsum("gnd,gmd->gnm", query, key, preferred_element_type=wide)
 
 
-def _one_head(
-    query: jax.Array, key: jax.Array, value: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _one_head(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
     """([g, n, d] output, [g, n, 1] logarithm of the softmax's denominators)."""
     logits = _logits(query, key)
     # Shifting by any constant changes nothing, so the maximum needs no gradient.
@@ -332,9 +338,7 @@ class TransformerBlock(nnx.Module):
         self.norm1 = LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads, qkv_bias=qkv_bias, dtype=dtype, rngs=rngs)
         self.norm2 = LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(
-            dim, int(dim * mlp_ratio), tanh_gelu=tanh_gelu, dtype=dtype, rngs=rngs
-        )
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), tanh_gelu=tanh_gelu, dtype=dtype, rngs=rngs)
         self.drop_path = drop_path
 
     def __call__(

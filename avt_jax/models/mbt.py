@@ -97,7 +97,11 @@ class Tower(nnx.Module):
 
     def __init__(self, config: MBTConfig, size, patch, *, own_blocks: bool, dtype, rngs):
         self.embed = PatchTokens(
-            size, patch, config.dim, class_token=config.classifier == "token", dtype=dtype,
+            size,
+            patch,
+            config.dim,
+            class_token=config.classifier == "token",
+            dtype=dtype,
             rngs=rngs,
         )
         if own_blocks:
@@ -124,8 +128,15 @@ class MBT(nnx.Module):
     """
 
     def __init__(
-        self, config: MBTConfig, *, num_classes: Mapping[str, int], num_frames: int,
-        frame_size_px: int, fbank_frames: int, mel_bins: int, dtype: jnp.dtype | None = None,
+        self,
+        config: MBTConfig,
+        *,
+        num_classes: Mapping[str, int],
+        num_frames: int,
+        frame_size_px: int,
+        fbank_frames: int,
+        mel_bins: int,
+        dtype: jnp.dtype | None = None,
         rngs: nnx.Rngs,
     ):
         self.config = config
@@ -140,9 +151,7 @@ class MBT(nnx.Module):
             patch = (config.tubelet_frames if name == "video" else 1, *(config.patch_px,) * 2)
             # A shared encoder lives in the video tower.
             own_blocks = name == "video" or not (config.share_encoder and "video" in names)
-            tower = Tower(
-                config, sizes[name], patch, own_blocks=own_blocks, dtype=dtype, rngs=rngs
-            )
+            tower = Tower(config, sizes[name], patch, own_blocks=own_blocks, dtype=dtype, rngs=rngs)
             setattr(self, name, tower)
         if config.fusion == "bottleneck" and len(names) == 2:
             length = config.num_bottleneck + (config.classifier == "token")
@@ -156,7 +165,11 @@ class MBT(nnx.Module):
         )
 
     def encode(
-        self, video_bthwc: jax.Array | None, audio_bsf: jax.Array | None, *, train: bool = False,
+        self,
+        video_bthwc: jax.Array | None,
+        audio_bsf: jax.Array | None,
+        *,
+        train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Tokens, Tokens]:
         """Each modality alone: its embedding and the layers before the fusion.
@@ -185,7 +198,11 @@ class MBT(nnx.Module):
         return x.get("video"), x.get("audio")
 
     def fusion(
-        self, video_bnd: Tokens, audio_bmd: Tokens, *, train: bool = False,
+        self,
+        video_bnd: Tokens,
+        audio_bmd: Tokens,
+        *,
+        train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Tokens, Tokens]:
         """The layers from the fusion on; arguments and result as those of `encode`'s tokens."""
@@ -201,7 +218,11 @@ class MBT(nnx.Module):
         return x.get("video"), x.get("audio")
 
     def fuse(
-        self, video_bnd: Tokens, audio_bmd: Tokens, *, train: bool = False,
+        self,
+        video_bnd: Tokens,
+        audio_bmd: Tokens,
+        *,
+        train: bool = False,
         rngs: nnx.Rngs | None = None,
     ) -> dict[str, Any]:
         """Lets the modalities exchange what they know, and classifies.
@@ -285,9 +306,7 @@ class MBT(nnx.Module):
             after = {}
             for name, own in x.items():
                 others = [tokens for other, tokens in x.items() if other != name]
-                joint = self._run(
-                    name, layer, jnp.concatenate([*others, own], 1), train, rngs
-                )
+                joint = self._run(name, layer, jnp.concatenate([*others, own], 1), train, rngs)
                 after[name] = joint[:, joint.shape[1] - own.shape[1] :]
             x = after
         return x

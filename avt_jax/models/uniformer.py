@@ -95,13 +95,22 @@ class PatchEmbed(nnx.Module):
     """
 
     def __init__(
-        self, in_channels: int, dim: int, *, kernel: tuple[int, int], stride: int,
-        dtype: jnp.dtype, rngs: nnx.Rngs,
+        self,
+        in_channels: int,
+        dim: int,
+        *,
+        kernel: tuple[int, int],
+        stride: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
         self.time_kernel, self.patch = kernel
         self.time_stride = stride
         self.proj = linear(
-            self.time_kernel * self.patch**2 * in_channels, dim, dtype=dtype, rngs=rngs,
+            self.time_kernel * self.patch**2 * in_channels,
+            dim,
+            dtype=dtype,
+            rngs=rngs,
             kernel_init=_CONV_INIT,
         )
         self.norm = LayerNorm(dim, eps=1e-5)
@@ -137,7 +146,12 @@ class CBlock(nnx.Module):
     """Local block: 5x5x5 depthwise convolution in the place of attention, BatchNorm, MLP."""
 
     def __init__(
-        self, dim: int, config: UniFormerConfig, *, drop_path: float, dtype: jnp.dtype,
+        self,
+        dim: int,
+        config: UniFormerConfig,
+        *,
+        drop_path: float,
+        dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         norm = dict(frozen=config.freeze_bn)
@@ -151,9 +165,7 @@ class CBlock(nnx.Module):
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), **conv)
         self.drop_path = drop_path
 
-    def __call__(
-        self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None
-    ) -> jax.Array:
+    def __call__(self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         drop = dict(rate=self.drop_path, train=train, rngs=rngs)
         x = x_bthwc + self.pos_embed(x_bthwc)
         local = self.conv2(self.attn(self.conv1(self.norm1(x, train=train))))
@@ -165,18 +177,26 @@ class SABlock(TransformerBlock):
     """Global block: a transformer block over all positions of all frames."""
 
     def __init__(
-        self, dim: int, config: UniFormerConfig, *, drop_path: float, dtype: jnp.dtype,
+        self,
+        dim: int,
+        config: UniFormerConfig,
+        *,
+        drop_path: float,
+        dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         super().__init__(
-            dim, dim // config.head_dim, mlp_ratio=config.mlp_ratio, qkv_bias=config.qkv_bias,
-            drop_path=drop_path, dtype=dtype, rngs=rngs,
+            dim,
+            dim // config.head_dim,
+            mlp_ratio=config.mlp_ratio,
+            qkv_bias=config.qkv_bias,
+            drop_path=drop_path,
+            dtype=dtype,
+            rngs=rngs,
         )
         self.pos_embed = DepthwiseConv(dim, 3, rngs=rngs)
 
-    def __call__(
-        self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None
-    ) -> jax.Array:
+    def __call__(self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         x = x_bthwc + self.pos_embed(x_bthwc)
         b, t, h, w, d = x.shape
         return super().__call__(x.reshape(b, t * h * w, d), train=train, rngs=rngs).reshape(x.shape)
@@ -186,7 +206,12 @@ class SplitSABlock(SABlock):
     """Global block that attends over time at each position, then over space in each frame."""
 
     def __init__(
-        self, dim: int, config: UniFormerConfig, *, drop_path: float, dtype: jnp.dtype,
+        self,
+        dim: int,
+        config: UniFormerConfig,
+        *,
+        drop_path: float,
+        dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
         super().__init__(dim, config, drop_path=drop_path, dtype=dtype, rngs=rngs)
@@ -199,9 +224,7 @@ class SplitSABlock(SABlock):
         qkv.set_value(jnp.zeros_like(qkv[...]))
         proj.set_value(jnp.ones_like(proj[...]))
 
-    def __call__(
-        self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None
-    ) -> jax.Array:
+    def __call__(self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         x = x_bthwc + self.pos_embed(x_bthwc)
         b, t, h, w, d = x.shape
 
@@ -229,8 +252,12 @@ class UniFormer(nnx.Module):
     """
 
     def __init__(
-        self, config: UniFormerConfig, *, num_classes: int | None = None,
-        dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+        self,
+        config: UniFormerConfig,
+        *,
+        num_classes: int | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
     ):
         self.config, self.dtype = config, dtype
         rates = iter(drop_path_rates(config.drop_path, sum(config.depth)))
@@ -238,13 +265,18 @@ class UniFormer(nnx.Module):
         later = dict(kernel=(3 if config.std else 1, 2), stride=1)
         for stage, (depth, dim) in enumerate(zip(config.depth, config.dim, strict=True)):
             embed = PatchEmbed(
-                3 if stage == 0 else config.dim[stage - 1], dim, dtype=dtype, rngs=rngs,
+                3 if stage == 0 else config.dim[stage - 1],
+                dim,
+                dtype=dtype,
+                rngs=rngs,
                 **(dict(kernel=(3, 4), stride=2) if stage == 0 else later),
             )
             block = CBlock if stage < 2 else attention
             blocks = nnx.List(
-                [block(dim, config, drop_path=next(rates), dtype=dtype, rngs=rngs)
-                 for _ in range(depth)]
+                [
+                    block(dim, config, drop_path=next(rates), dtype=dtype, rngs=rngs)
+                    for _ in range(depth)
+                ]
             )
             setattr(self, f"patch_embed{stage + 1}", embed)
             setattr(self, f"blocks{stage + 1}", blocks)

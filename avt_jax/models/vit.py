@@ -93,8 +93,14 @@ class PatchTokens(nnx.Module):
     """
 
     def __init__(
-        self, size: tuple[int, int, int], patch: tuple[int, int, int], dim: int, *,
-        class_token: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs,
+        self,
+        size: tuple[int, int, int],
+        patch: tuple[int, int, int],
+        dim: int,
+        *,
+        class_token: bool = True,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
         self.patch = patch
         frames, rows, columns = (n // p for n, p in zip(size, patch, strict=True))
@@ -138,8 +144,13 @@ def tower_blocks(config, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.List:
     return nnx.List(
         [
             TransformerBlock(
-                config.dim, config.num_heads, mlp_ratio=config.mlp_ratio, drop_path=rate,
-                tanh_gelu=True, dtype=dtype, rngs=rngs,
+                config.dim,
+                config.num_heads,
+                mlp_ratio=config.mlp_ratio,
+                drop_path=rate,
+                tanh_gelu=True,
+                dtype=dtype,
+                rngs=rngs,
             )
             for rate in drop_path_rates(config.drop_path, config.depth)
         ]
@@ -159,14 +170,22 @@ class ViT(nnx.Module):
     """
 
     def __init__(
-        self, config: ViTConfig, *, num_frames: int, frame_size_px: int,
-        num_classes: int | None = None, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs,
+        self,
+        config: ViTConfig,
+        *,
+        num_frames: int,
+        frame_size_px: int,
+        num_classes: int | None = None,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
     ):
         self.config = config
         self.embed = PatchTokens(
             (num_frames, frame_size_px, frame_size_px),
             (config.tubelet_frames, config.patch_px, config.patch_px),
-            config.dim, dtype=dtype, rngs=rngs,
+            config.dim,
+            dtype=dtype,
+            rngs=rngs,
         )
         self.blocks = tower_blocks(config, dtype=dtype, rngs=rngs)
         self.norm = LayerNorm(config.dim)

@@ -56,9 +56,7 @@ def uniformer_grid(config: UniFormerConfig, num_frames: int, size_px: int) -> li
     return grid
 
 
-def uniformer(
-    config: UniFormerConfig, num_frames: int, size_px: int, num_classes: int = 0
-) -> int:
+def uniformer(config: UniFormerConfig, num_frames: int, size_px: int, num_classes: int = 0) -> int:
     """Multiply-adds of UniFormer.
 
     Args:

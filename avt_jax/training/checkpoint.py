@@ -144,8 +144,10 @@ class Checkpointer:
             try:
                 restored = self._restore_step(step, like, shardings)
             except _DamagedError as error:
-                print(f"avt: checkpoint {step} is damaged ({error}); trying an older one",
-                      file=sys.stderr)
+                print(
+                    f"avt: checkpoint {step} is damaged ({error}); trying an older one",
+                    file=sys.stderr,
+                )
                 damaged.append(step)
                 continue
             self._set_aside(damaged)
@@ -284,8 +286,9 @@ def load_run(run_dir: str | Path, which: str = "best") -> Run:
             try:
                 params, stats = _read_variables(manager, step)
             except _DamagedError as error:
-                print(f"avt: checkpoint {step} is damaged ({error}); trying another",
-                      file=sys.stderr)
+                print(
+                    f"avt: checkpoint {step} is damaged ({error}); trying another", file=sys.stderr
+                )
                 continue
             label_sets = {name: tuple(classes) for name, classes in facts["label_sets"].items()}
             return Run(config, label_sets, facts["records"], params, stats, step)

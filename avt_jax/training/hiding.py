@@ -15,8 +15,11 @@ from avt_jax.models.forward import Hide
 
 
 def make_hide(
-    model: nnx.Module, modalities: Collection[str], masking: MaskingConfig,
-    activity: ActivityConfig, spec: InputSpec,
+    model: nnx.Module,
+    modalities: Collection[str],
+    masking: MaskingConfig,
+    activity: ActivityConfig,
+    spec: InputSpec,
 ) -> dict[str, Hide]:
     """Builds the functions that choose what is hidden.
 

@@ -40,7 +40,9 @@ class MixingConfig:
 
     def __post_init__(self):
         for name, limit in (
-            ("mixup_alpha", _MAX_ALPHA), ("cutmix_alpha", _MAX_ALPHA), ("cutmix_share", 1.0)
+            ("mixup_alpha", _MAX_ALPHA),
+            ("cutmix_alpha", _MAX_ALPHA),
+            ("cutmix_share", 1.0),
         ):
             value = getattr(self, name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -102,9 +104,7 @@ def make_mix(config: MixingConfig, terms: Collection[str]) -> Mix | None:
     return mix
 
 
-def _draw(
-    config: MixingConfig, key: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _draw(config: MixingConfig, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(whether to cut a box, the share to keep, the box's place [2] in [0, 1))."""
     kind_key, mixup_key, cutmix_key, place_key = jax.random.split(key, 4)
     share = config.cutmix_share if config.mixup_alpha else 1.0

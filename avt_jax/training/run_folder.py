@@ -89,8 +89,9 @@ def _check_same(workdir: Path, config: dict[str, Any], facts: dict[str, Any]) ->
 
 
 def _fixed(config: dict[str, Any]) -> dict[str, Any]:
-    config = {name: dict(block) if isinstance(block, dict) else block
-              for name, block in config.items()}
+    config = {
+        name: dict(block) if isinstance(block, dict) else block for name, block in config.items()
+    }
     for block, fields in _FREE:
         for field in fields:
             config.get(block, {}).pop(field, None)
@@ -112,7 +113,10 @@ def _git_hash() -> str | None:
     try:
         found = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-            capture_output=True, text=True, timeout=10, check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

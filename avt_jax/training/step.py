@@ -59,7 +59,12 @@ def make_train_step(
         def loss_fn(params):
             model = skeleton.merge(params, state.stats)
             forward = Forward(
-                model, batch, normalisation, train=True, key=step_key, hide=hide,
+                model,
+                batch,
+                normalisation,
+                train=True,
+                key=step_key,
+                hide=hide,
                 shared_pass=shared_pass,
             )
             loss, metrics = objective(forward, batch, state.step)

@@ -308,9 +308,7 @@ def test_a_clip_of_one_frame_and_one_of_none():
 # The other strategies
 
 
-@pytest.mark.parametrize(
-    ("ratio", "want"), [(0.5, 40), (0.29, 23), (0.001, 1)]
-)
+@pytest.mark.parametrize(("ratio", "want"), [(0.5, 40), (0.29, 23), (0.001, 1)])
 def test_random_hides_exactly_the_ratio(ratio, want):
     assert (hide(spectrogram(), "random", ratio=ratio).sum((1, 2)) == want).all()
 
@@ -485,9 +483,7 @@ def test_mistakes_in_the_config_name_the_field(field, value, advice):
 def test_a_grid_that_does_not_fit_is_refused():
     config = MaskingConfig(strategy="random")
     with pytest.raises(ValueError, match="reach over 176 frames, the spectrogram has 160"):
-        hide_audio(
-            spectrogram(), KEY, grid=PatchGrid(8, 11, 16, 16), config=config, activity=None
-        )
+        hide_audio(spectrogram(), KEY, grid=PatchGrid(8, 11, 16, 16), config=config, activity=None)
     with pytest.raises(ValueError, match="reach over 144 bins, not 128"):
         hide_audio(spectrogram(), KEY, grid=PatchGrid(9, 10, 16, 16), config=config, activity=None)
     with pytest.raises(ValueError, match="1 or more"):

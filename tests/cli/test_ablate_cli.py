@@ -112,7 +112,9 @@ def test_a_finished_run_is_not_repeated(tmp_path, trainings, capsys):
     assert "| bottleneck, L = 4 | 60.0 ± 10.0 | 3 |  | 250 | 1.00 | 1,234 |" in table
     assert "| merged attention | 60.0 ± 10.0 | 3 | +0.0 ± 0.0 |" in table
     assert sorted(path.name for path in tmp_path.glob("fusion.*")) == [
-        "fusion.csv", "fusion.md", "fusion.png",
+        "fusion.csv",
+        "fusion.md",
+        "fusion.png",
     ]
     # Nothing is left to run, so nothing is run; a deleted run is.
     (tmp_path / "fusion" / "merged" / "seed1" / "results.json").unlink()
@@ -159,9 +161,9 @@ def test_a_setting_that_cannot_be_stands_in_the_table_too(tmp_path, trainings, c
     assert start(tmp_path, *words, axis="losses", settings="classification,matching") == 1
     assert trainings.trained == [("classification", 0)]
     assert "+ matching cannot run" in capsys.readouterr().err
-    assert "config.losses.weights.matching is 0, so there is" in (
-        tmp_path / "losses.csv"
-    ).read_text()
+    assert (
+        "config.losses.weights.matching is 0, so there is" in (tmp_path / "losses.csv").read_text()
+    )
 
 
 def test_results_of_another_config_are_not_mixed_in(tmp_path, trainings, capsys):

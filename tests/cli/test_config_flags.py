@@ -14,8 +14,14 @@ from avt_jax.errors import UserError
 def test_overrides_keep_their_types():
     config = load_config(
         "quickstart:smoke",
-        ["--config.optimizer.lr=3e-4", "--config.train.steps", "7", "--config.data.flip=false",
-         "--config.data.crop_scale=(0.5,1.0)", "--config.losses.weights.contrastive=0"],
+        [
+            "--config.optimizer.lr=3e-4",
+            "--config.train.steps",
+            "7",
+            "--config.data.flip=false",
+            "--config.data.crop_scale=(0.5,1.0)",
+            "--config.losses.weights.contrastive=0",
+        ],
     )
     assert config.optimizer.lr == 3e-4 and config.train.steps == 7 and config.data.flip is False
     assert config.data.crop_scale == (0.5, 1.0) and config.losses.weights.contrastive == 0
@@ -61,7 +67,8 @@ def test_unknown_field_exits_with_2(tmp_path):
     command = [sys.executable, "-m", "avt_jax.cli.train", "--config", "quickstart"]
     result = subprocess.run(
         [*command, "--workdir", str(tmp_path / "run"), "--config.train.epoch=3"],
-        capture_output=True, text=True,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 2
     assert result.stderr == (

@@ -44,14 +44,47 @@ def convert(files, tmp_path, kind, file, *options):
 @pytest.mark.parametrize(
     ("kind", "file", "options", "config", "grid"),
     (
-        ("uniformer", "uniformer.safetensors", ["--set", "head_dim=16"],
-         {"depth": [1, 2, 2, 1], "dim": [16, 32, 64, 64], "mlp_ratio": 4.0, "head_dim": 16}, ()),
-        ("ast", "ast.safetensors", ["--set", "num_heads=4"],
-         {"dim": 64, "depth": 3, "num_heads": 4, "stride": 10}, (12, 19)),
-        ("vit", "vit.npz", [], {"dim": 32, "depth": 4, "num_heads": 2, "mlp_ratio": 2.0,
-                                "patch_px": 16, "tubelet_frames": 1}, (1, 2, 2)),
-        ("mbt", "mbt.msgpack", [], {"fusion": "bottleneck", "fusion_layer": 2, "num_bottleneck": 4,
-                                    "classifier": "token", "share_encoder": False}, ()),
+        (
+            "uniformer",
+            "uniformer.safetensors",
+            ["--set", "head_dim=16"],
+            {"depth": [1, 2, 2, 1], "dim": [16, 32, 64, 64], "mlp_ratio": 4.0, "head_dim": 16},
+            (),
+        ),
+        (
+            "ast",
+            "ast.safetensors",
+            ["--set", "num_heads=4"],
+            {"dim": 64, "depth": 3, "num_heads": 4, "stride": 10},
+            (12, 19),
+        ),
+        (
+            "vit",
+            "vit.npz",
+            [],
+            {
+                "dim": 32,
+                "depth": 4,
+                "num_heads": 2,
+                "mlp_ratio": 2.0,
+                "patch_px": 16,
+                "tubelet_frames": 1,
+            },
+            (1, 2, 2),
+        ),
+        (
+            "mbt",
+            "mbt.msgpack",
+            [],
+            {
+                "fusion": "bottleneck",
+                "fusion_layer": 2,
+                "num_bottleneck": 4,
+                "classifier": "token",
+                "share_encoder": False,
+            },
+            (),
+        ),
     ),
 )
 def test_each_kind(files, tmp_path, capsys, kind, file, options, config, grid):
@@ -72,11 +105,17 @@ def statistics(converted):
 def test_a_training_starts_from_them(files, tmp_path):
     assert convert(files, tmp_path, "vit", "vit.npz") == 0
     folder = tmp_path / "weights" / "vit"
-    config = load_config("mbt_epic_kitchens_100:smoke", [
-        "--config.model.dim=32", "--config.model.num_heads=2", "--config.model.mlp_ratio=2.0",
-        "--config.model.depth=4",
-        f"--config.init.video={folder}", f"--config.init.audio={folder}",
-    ])
+    config = load_config(
+        "mbt_epic_kitchens_100:smoke",
+        [
+            "--config.model.dim=32",
+            "--config.model.num_heads=2",
+            "--config.model.mlp_ratio=2.0",
+            "--config.model.depth=4",
+            f"--config.init.video={folder}",
+            f"--config.init.audio={folder}",
+        ],
+    )
     parts = wiring.parse(config)
     build = wiring.model_builder(config.model.to_dict(), parts.data, {"verb": 2, "noun": 3})
     skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))

@@ -14,7 +14,9 @@ _SHOW = (
 
 def _run(**environment):
     started = subprocess.Popen(
-        [sys.executable, "-c", _SHOW, "a b", "--x"], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", _SHOW, "a b", "--x"],
+        stdout=subprocess.PIPE,
+        text=True,
         env={k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | environment,
     )
     return started.pid, started.communicate()[0], started.returncode

@@ -20,8 +20,15 @@ from avt_jax.inference import activities
 def events(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segments") / "events"
     synthetic.render_dataset(
-        folder, num_train=0, num_val=0, num_test=2, seed=1, frame_rate_hz=2, size_px=32,
-        snr_db=15.0, progress=False,
+        folder,
+        num_train=0,
+        num_val=0,
+        num_test=2,
+        seed=1,
+        frame_rate_hz=2,
+        size_px=32,
+        snr_db=15.0,
+        progress=False,
     )
     return folder
 

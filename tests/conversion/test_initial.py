@@ -56,10 +56,19 @@ def vit_weights():
 def avt(spec=SPEC, **changes):
     """An AVT with the encoders of the golden files."""
     encoders = {
-        "video_encoder": {"name": "uniformer", "variant": "tiny", "depth": (1, 2, 2, 1),
-                          "mlp_ratio": 4.0},
-        "audio_encoder": {"name": "ast", "variant": "tiny", "depth": 3, "mlp_ratio": 4.0,
-                          "stride": 10},
+        "video_encoder": {
+            "name": "uniformer",
+            "variant": "tiny",
+            "depth": (1, 2, 2, 1),
+            "mlp_ratio": 4.0,
+        },
+        "audio_encoder": {
+            "name": "ast",
+            "variant": "tiny",
+            "depth": 3,
+            "mlp_ratio": 4.0,
+            "stride": 10,
+        },
     }
     fields = block(**(encoders | changes))
     return built(fields, spec)
@@ -127,9 +136,7 @@ def test_vit_goes_into_both_towers_of_mbt(vit_weights):
         assert "positions adapted from (1, 3, 3)" in said
         found |= variables
     new = tree.split(merged(model, found))[0]
-    assert new.keys() - found.keys() == {
-        "bottleneck", "heads/label/kernel", "heads/label/bias"
-    }
+    assert new.keys() - found.keys() == {"bottleneck", "heads/label/kernel", "heads/label/bias"}
     old = vit_weights.variables
     for name in ("video", "audio"):
         np.testing.assert_array_equal(

@@ -13,7 +13,10 @@ RULES = [
     Rule(r"head\..*", None),
 ]
 SHAPES = {
-    "b/0/norm/scale": (3,), "b/0/norm/bias": (3,), "b/0/qk/kernel": (3, 4), "b/0/qk/bias": (4,)
+    "b/0/norm/scale": (3,),
+    "b/0/norm/bias": (3,),
+    "b/0/qk/kernel": (3, 4),
+    "b/0/qk/bias": (4,),
 }
 
 

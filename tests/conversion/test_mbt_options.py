@@ -18,7 +18,13 @@ from avt_jax.models.mbt import MBTConfig
 # float32 sums in another order, through up to three layers.
 ATOL = 5e-5
 SMALL = MBTConfig(
-    dim=16, depth=2, num_heads=2, mlp_ratio=2.0, patch_px=8, tubelet_frames=2, fusion_layer=1,
+    dim=16,
+    depth=2,
+    num_heads=2,
+    mlp_ratio=2.0,
+    patch_px=8,
+    tubelet_frames=2,
+    fusion_layer=1,
     num_bottleneck=3,
 )
 # Sizes that no two axes share, so that none can be taken for another.
@@ -46,8 +52,15 @@ def linen_model(config, num_classes):
         **{
             name: getattr(config, name)
             for name in (
-                "dim", "depth", "num_heads", "patch_px", "fusion", "fusion_layer",
-                "num_bottleneck", "share_encoder", "classifier",
+                "dim",
+                "depth",
+                "num_heads",
+                "patch_px",
+                "fusion",
+                "fusion_layer",
+                "num_bottleneck",
+                "share_encoder",
+                "classifier",
             )
         },
     )

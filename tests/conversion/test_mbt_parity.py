@@ -55,8 +55,10 @@ def test_logits_without_bottlenecks():
     config = MBTConfig(test_with_bottlenecks=False, **SIZES)
     model = from_state_dict("mbt", official.under(golden, "params/"), config)
     np.testing.assert_allclose(
-        model(golden["rgb"], golden["spectrogram"]), golden["logits_test_without_bottlenecks"],
-        atol=ATOL, rtol=0,
+        model(golden["rgb"], golden["spectrogram"]),
+        golden["logits_test_without_bottlenecks"],
+        atol=ATOL,
+        rtol=0,
     )
 
 

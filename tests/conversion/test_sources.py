@@ -120,7 +120,8 @@ def test_arrays_that_flax_wrote_in_chunks_are_whole(tmp_path, monkeypatch):
 
 def test_half_precision_becomes_float32_and_counters_stay(tmp_path):
     arrays = {
-        "a": np.array([1.5, -2], np.float16), "b": np.array([0.1], np.float64),
+        "a": np.array([1.5, -2], np.float16),
+        "b": np.array([0.1], np.float64),
         "n": np.array(3, np.int64),
     }
     want = arrays | {"a": np.array([1.5, -2], np.float32)}
@@ -167,15 +168,21 @@ REFUSED = {
     "no arrays in msgpack": ("mbt", msgpack({"params": {"a": {}}}), "holds no arrays"),
     "msgpack of a map in itself": ("mbt", msgpack({"step": 3}), "has 'step', a int, among its"),
     "leaf that is no array": (
-        "mbt", msgpack({"params": tree() | {"name": "mbt"}}), "has 'name', a str",
+        "mbt",
+        msgpack({"params": tree() | {"name": "mbt"}}),
+        "has 'name', a str",
     ),
     "names that collide": (
-        "mbt", msgpack({"a/b": ARRAYS["cls"], "a": {"b": ARRAYS["cls"]}}), "names of their own",
+        "mbt",
+        msgpack({"a/b": ARRAYS["cls"], "a": {"b": ARRAYS["cls"]}}),
+        "names of their own",
     ),
     "not finite in npz": ("vit", npz({"head": np.array([1, np.nan])}), "head has values that are"),
     "not finite in safetensors": ("ast", save({"w": np.array([np.inf])}), "w has values that are"),
     "not finite in msgpack": (
-        "mbt", msgpack({"a": {"b": np.array([-np.inf], np.float16)}}), "a/b has values that are",
+        "mbt",
+        msgpack({"a": {"b": np.array([-np.inf], np.float16)}}),
+        "a/b has values that are",
     ),
     "integers": ("vit", npz({"head": np.arange(3)}), "head is of type int64"),
     "complex": ("vit", npz({"head": np.ones(3, complex)}), "head is of type complex128"),
@@ -189,13 +196,19 @@ REFUSED = {
         "w is of type F8_E4M3",
     ),
     "objects": (
-        "vit", npz({"head": np.array([{}, None], dtype=object)}), "head holds Python objects",
+        "vit",
+        npz({"head": np.array([{}, None], dtype=object)}),
+        "head holds Python objects",
     ),
     "npy that claims more than its entry": (
-        "vit", zipped({"a.npy": npz_entry((HUGE,))}), "a claims the shape",
+        "vit",
+        zipped({"a.npy": npz_entry((HUGE,))}),
+        "a claims the shape",
     ),
     "npy with sizes below zero": (
-        "vit", zipped({"a.npy": npz_entry((-1, -4))}), "cannot be read as an npz file",
+        "vit",
+        zipped({"a.npy": npz_entry((-1, -4))}),
+        "cannot be read as an npz file",
     ),
     "safetensors that claim more than they hold": (
         "ast",
@@ -205,17 +218,25 @@ REFUSED = {
         "cannot be read as a safetensors file",
     ),
     "safetensors with a huge header": (
-        "ast", (90_000_000).to_bytes(8, "little") + b"{}", "cannot be read as a safetensors file",
+        "ast",
+        (90_000_000).to_bytes(8, "little") + b"{}",
+        "cannot be read as a safetensors file",
     ),
     "msgpack that claims a huge array": (
-        "mbt", b"\x81\xa6params\xdd\xff\xff\xff\xff", "cannot be read as a Flax checkpoint",
+        "mbt",
+        b"\x81\xa6params\xdd\xff\xff\xff\xff",
+        "cannot be read as a Flax checkpoint",
     ),
     "msgpack nested without end": ("mbt", b"\x81\xa1a" * 5000, "cannot be read as a Flax"),
     "PyTorch file with compressed entries": (
-        "uniformer", zipped({"a/data.pkl": bytes(99)}, zipfile.ZIP_DEFLATED), "compressed entries",
+        "uniformer",
+        zipped({"a/data.pkl": bytes(99)}, zipfile.ZIP_DEFLATED),
+        "compressed entries",
     ),
     "TorchScript": (
-        "uniformer", zipped({"a/data.pkl": b"", "a/constants.pkl": b""}), "TorchScript program",
+        "uniformer",
+        zipped({"a/data.pkl": b"", "a/constants.pkl": b""}),
+        "TorchScript program",
     ),
 }
 
@@ -333,15 +354,30 @@ def test_torch_files_of_before_zip(tmp_path):
 def test_torch_types(tmp_path):
     torch = pytest.importorskip("torch")
     half = torch.tensor([1.5, -2])
-    found = read(tmp_path, "ast", saved({
-        "half": half.half(), "bfloat": half.bfloat16(), "parameter": torch.nn.Parameter(half),
-        "transposed": half.reshape(2, 1).T, "num_batches_tracked": torch.tensor(7),
-    }))
+    found = read(
+        tmp_path,
+        "ast",
+        saved(
+            {
+                "half": half.half(),
+                "bfloat": half.bfloat16(),
+                "parameter": torch.nn.Parameter(half),
+                "transposed": half.reshape(2, 1).T,
+                "num_batches_tracked": torch.tensor(7),
+            }
+        ),
+    )
     want = np.array([1.5, -2], np.float32)
-    assert_arrays(found, {
-        "half": want, "bfloat": want, "parameter": want, "transposed": want[None],
-        "num_batches_tracked": np.array(7),
-    })
+    assert_arrays(
+        found,
+        {
+            "half": want,
+            "bfloat": want,
+            "parameter": want,
+            "transposed": want[None],
+            "num_batches_tracked": np.array(7),
+        },
+    )
 
 
 @pytest.mark.live_torch

@@ -62,12 +62,33 @@ def run(model: nnx.Module, method, *inputs: np.ndarray) -> np.ndarray:
     "options, size",
     (
         (dict(depth=(1, 2, 1, 2), dim=(8, 12, 24, 40), head_dim=8, num_classes=3), (7, 70, 100)),
-        (dict(depth=(2, 1, 2, 1), dim=(6, 8, 32, 32), head_dim=16, mlp_ratio=2.5, qkv_bias=False,
-              std=True, num_classes=11), (5, 64, 33)),
-        (dict(depth=(1, 1, 1, 1), dim=(4, 8, 16, 24), head_dim=8, split=True, num_classes=5),
-         (8, 48, 64)),
-        (dict(depth=(1, 1, 2, 1), dim=(4, 8, 12, 12), head_dim=4, split=True, std=True,
-              num_classes=2), (3, 95, 32)),
+        (
+            dict(
+                depth=(2, 1, 2, 1),
+                dim=(6, 8, 32, 32),
+                head_dim=16,
+                mlp_ratio=2.5,
+                qkv_bias=False,
+                std=True,
+                num_classes=11,
+            ),
+            (5, 64, 33),
+        ),
+        (
+            dict(depth=(1, 1, 1, 1), dim=(4, 8, 16, 24), head_dim=8, split=True, num_classes=5),
+            (8, 48, 64),
+        ),
+        (
+            dict(
+                depth=(1, 1, 2, 1),
+                dim=(4, 8, 12, 12),
+                head_dim=4,
+                split=True,
+                std=True,
+                num_classes=2,
+            ),
+            (3, 95, 32),
+        ),
     ),
     ids=("plain", "std", "split", "split and std"),
 )
@@ -91,14 +112,41 @@ def test_parameter_count_of_the_torch_uniformer(torch_uniformer, variant, count)
 
 
 ASTS = (
-    dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=60,
-         frequency_stride=10, time_stride=10, max_length=76, num_mel_bins=64, num_labels=5),
-    dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=128,
-         frequency_stride=9, time_stride=13, max_length=101, num_mel_bins=47, num_labels=17,
-         layer_norm_eps=1e-5),
-    dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=4, intermediate_size=16,
-         frequency_stride=16, time_stride=7, max_length=40, num_mel_bins=128, num_labels=2,
-         qkv_bias=False),
+    dict(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=60,
+        frequency_stride=10,
+        time_stride=10,
+        max_length=76,
+        num_mel_bins=64,
+        num_labels=5,
+    ),
+    dict(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=128,
+        frequency_stride=9,
+        time_stride=13,
+        max_length=101,
+        num_mel_bins=47,
+        num_labels=17,
+        layer_norm_eps=1e-5,
+    ),
+    dict(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=16,
+        frequency_stride=16,
+        time_stride=7,
+        max_length=40,
+        num_mel_bins=128,
+        num_labels=2,
+        qkv_bias=False,
+    ),
 )
 
 
@@ -130,9 +178,7 @@ def test_ast(rng, options):
         run(model, AST.all_tokens, fbank_bsf), want_tokens, atol=1e-4, rtol=0
     )
     assert np.ptp(want_logits) > 0.1
-    np.testing.assert_allclose(
-        run(model, AST.__call__, fbank_bsf), want_logits, atol=1e-4, rtol=0
-    )
+    np.testing.assert_allclose(run(model, AST.__call__, fbank_bsf), want_logits, atol=1e-4, rtol=0)
     encoder = conversion.from_state_dict(
         "ast", numpy_state(net.audio_spectrogram_transformer), ours
     )

@@ -20,7 +20,8 @@ def test_vit_computes_what_mbts_video_tower_does():
     mbt = from_state_dict("mbt", video, config)
     tokens = mbt.fuse(mbt.encode(golden["rgb"], None)[0], None)["tokens"]["video"]
     renamed = official.augreg(params) | {
-        k: v for k, v in params.items()
+        k: v
+        for k, v in params.items()
         if k in ("embedding/kernel", "Transformer/posembed_input/pos_embedding")
     }
     vit = from_state_dict("vit", renamed)

@@ -18,9 +18,7 @@ def picture(rng, height_px=HEIGHT, width_px=WIDTH):
 def whole(jpeg, factor=1):
     """The frame as libjpeg-turbo decodes it in one go, with the same options."""
     sides = {"min_height": -(-HEIGHT // factor), "min_width": -(-WIDTH // factor)}
-    return simplejpeg.decode_jpeg(
-        jpeg, fastdct=True, fastupsample=True, min_factor=factor, **sides
-    )
+    return simplejpeg.decode_jpeg(jpeg, fastdct=True, fastupsample=True, min_factor=factor, **sides)
 
 
 def heights_decoded(monkeypatch):

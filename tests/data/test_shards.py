@@ -482,7 +482,8 @@ def test_new_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError, match="not an empty folder"), new_folder.new_folder(out):
         pass
     (tmp_path / "text").touch()
-    with pytest.raises(UserError, match="cannot create"), new_folder.new_folder(
-        tmp_path / "text" / "out"
+    with (
+        pytest.raises(UserError, match="cannot create"),
+        new_folder.new_folder(tmp_path / "text" / "out"),
     ):
         pass

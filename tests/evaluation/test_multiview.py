@@ -35,9 +35,7 @@ def batches_of(probabilities, labels, batch_size, num_views):
 
 def predict(batch):
     # Whatever a padded row gives must not matter.
-    return {
-        name: np.where(batch["valid"][:, None], p, np.nan) for name, p in batch["p"].items()
-    }
+    return {name: np.where(batch["valid"][:, None], p, np.nan) for name, p in batch["p"].items()}
 
 
 def test_hand_computed_case():

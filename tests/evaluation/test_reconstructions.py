@@ -34,7 +34,12 @@ def spectrogram(rng):
 
 def test_corners():
     assert spectrogram_corners((2, 3), (10, 16)) == [
-        (0, 0), (16, 0), (32, 0), (0, 10), (16, 10), (32, 10)
+        (0, 0),
+        (16, 0),
+        (32, 0),
+        (0, 10),
+        (16, 10),
+        (32, 10),
     ]
     assert video_corners((2, 1, 2), (2, 8, 8)) == [(0, 0, 0), (0, 0, 8), (2, 0, 0), (2, 0, 8)]
 
@@ -50,8 +55,15 @@ def test_a_perfect_prediction_restores_the_original(spectrogram):
 def test_overlapping_predictions_are_averaged():
     original = np.zeros((1, 3, 2))
     target = np.stack([np.zeros((1, 4)), np.ones((1, 4))], 1)
-    hidden = Hidden(["a"], original, np.zeros((1, 2, 4)), target, np.ones((1, 2), bool),
-                    [(0, 0), (1, 0)], (2, 2))
+    hidden = Hidden(
+        ["a"],
+        original,
+        np.zeros((1, 2, 4)),
+        target,
+        np.ones((1, 2), bool),
+        [(0, 0), (1, 0)],
+        (2, 2),
+    )
     np.testing.assert_allclose(restore(hidden)[1][0], [[0, 0], [0.5, 0.5], [1, 1]])
 
 

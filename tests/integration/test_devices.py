@@ -21,8 +21,11 @@ SHARDED = ((r"kernel|embedding", "fsdp"), (".*", "replicate"))
 def train(devices, fsdp=1, rules=((".*", "replicate"),)):
     config = load_config(
         "epic_kitchens_100:smoke",
-        ["--config.optimizer.lr=1e-3", "--config.model.drop_path=0.2",
-         "--config.data.frame_size_px=64"]
+        [
+            "--config.optimizer.lr=1e-3",
+            "--config.model.drop_path=0.2",
+            "--config.data.frame_size_px=64",
+        ],
     )
     with config.unlocked():
         # Every term, with weights at which each can be seen in the total.
@@ -42,9 +45,7 @@ def train(devices, fsdp=1, rules=((".*", "replicate"),)):
     )
     skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
     objective = wiring.make_objective(config, parts)
-    step = jit_train_step(
-        wiring.make_step(parts, skeleton, objective, optimizer), places, mesh
-    )
+    step = jit_train_step(wiring.make_step(parts, skeleton, objective, optimizer), places, mesh)
     found, first_gradients = [], None
     batches = pipeline.make_train_iterator(splits.train, parts.data, batch_size=8, seed=1)
     for _ in range(STEPS):

@@ -33,7 +33,8 @@ def train(recipe, folder, *overrides):
     result = subprocess.run(
         [*command, "--workdir", str(folder), *overrides],
         env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
-        capture_output=True, text=True,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

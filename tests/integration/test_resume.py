@@ -23,8 +23,16 @@ OVERRIDES = [
 
 
 def start(folder):
-    command = [sys.executable, "-m", "avt_jax.cli.train", "--config", "quickstart:smoke",
-               "--workdir", str(folder), *OVERRIDES]
+    command = [
+        sys.executable,
+        "-m",
+        "avt_jax.cli.train",
+        "--config",
+        "quickstart:smoke",
+        "--workdir",
+        str(folder),
+        *OVERRIDES,
+    ]
     env = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
 
@@ -63,8 +71,11 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
                 value, getattr(found, group)[name], err_msg=f"{name}, killed at {kill_at}"
             )
     losses = [
-        [(e["step"], e["loss"]) for e in map(json.loads, (f / "metrics.jsonl").open())
-         if e["split"] == "train"]
+        [
+            (e["step"], e["loss"])
+            for e in map(json.loads, (f / "metrics.jsonl").open())
+            if e["split"] == "train"
+        ]
         for f in (straight, killed)
     ]
     assert losses[0] == losses[1]

@@ -33,9 +33,7 @@ def test_label_smoothing_hand_computed():
     labels = {"label": jnp.array([1, 1])}
     # Target (0.1, 0.9): 0.1 of the mass is spread over both classes, 0.2 / 2 each.
     expected = 0.1 * np.log(4) + 0.9 * np.log(4 / 3)
-    np.testing.assert_allclose(
-        loss(logits, labels, ALL, label_smoothing=0.2), expected, rtol=1e-6
-    )
+    np.testing.assert_allclose(loss(logits, labels, ALL, label_smoothing=0.2), expected, rtol=1e-6)
 
 
 def test_label_sets_add_up_and_all_needs_every_set():
@@ -91,14 +89,19 @@ def test_gradient(rng):
     valid = jnp.array([True, False, True])
     check_grads(
         lambda x: loss({"label": x}, labels, valid, label_smoothing=0.1),
-        (logits,), order=1, modes=["rev"], eps=1e-2, rtol=2e-3,
+        (logits,),
+        order=1,
+        modes=["rev"],
+        eps=1e-2,
+        rtol=2e-3,
     )
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_result_is_float32_and_finite(dtype):
     metrics = classification_loss(
-        {"label": jnp.array([[100.0, -100.0]], dtype)}, {"label": jnp.array([1])},
+        {"label": jnp.array([[100.0, -100.0]], dtype)},
+        {"label": jnp.array([1])},
         jnp.ones(1, bool),
     )
     chex.assert_tree_all_finite(metrics)

@@ -35,9 +35,7 @@ def test_two_directions_are_averaged():
     # Video 0 is like audio 1 too; audio 0 is like video 0 only.
     z_video = jnp.array([[1.0, 0], [0, 1]])
     z_audio = jnp.array([[1.0, 0], [1, 0]])
-    value = mean(
-        contrastive_loss(z_video, z_audio, LOG_ONE_HALF, jnp.arange(2), jnp.ones(2, bool))
-    )
+    value = mean(contrastive_loss(z_video, z_audio, LOG_ONE_HALF, jnp.arange(2), jnp.ones(2, bool)))
     # logits [[2, 2], [0, 0]]: rows give ln 2 and ln 2; columns give ln(e^2+1) - 2 and ln(e^2+1).
     columns = np.log(np.exp(2) + 1) * 2 - 2
     np.testing.assert_allclose(value, (2 * np.log(2) + columns) / 4, rtol=1e-6)
@@ -71,9 +69,7 @@ def test_no_negative_gives_zero_loss_and_gradient(rng, group, valid):
     z_video, z_audio = unit(rng, (len(group), 4)), unit(rng, (len(group), 4))
 
     def total(z_video, z_audio, log_tau):
-        return mean(
-            contrastive_loss(z_video, z_audio, log_tau, jnp.array(group), jnp.array(valid))
-        )
+        return mean(contrastive_loss(z_video, z_audio, log_tau, jnp.array(group), jnp.array(valid)))
 
     value, grads = jax.value_and_grad(total, argnums=(0, 1, 2))(z_video, z_audio, LOG_ONE_HALF)
     chex.assert_trees_all_close(value, 0.0, atol=1e-6)
@@ -111,7 +107,11 @@ def test_gradient(rng):
     group, valid = jnp.array([0, 0, 1, 2]), jnp.array([True, True, True, False])
     check_grads(
         lambda v, a, t: mean(contrastive_loss(v, a, t, group, valid)),
-        (z_video, z_audio, jnp.float32(-1.0)), order=1, modes=["rev"], eps=1e-2, rtol=5e-3,
+        (z_video, z_audio, jnp.float32(-1.0)),
+        order=1,
+        modes=["rev"],
+        eps=1e-2,
+        rtol=5e-3,
     )
 
 
@@ -136,7 +136,12 @@ def test_sigmoid_form_by_hand():
 def test_each_form_on_padding_groups_and_single_clips(rng, form):
     def value(z_video, z_audio, group, valid):
         return contrastive_loss(
-            z_video, z_audio, LOG_ONE_HALF, jnp.asarray(group), jnp.asarray(valid), form=form,
+            z_video,
+            z_audio,
+            LOG_ONE_HALF,
+            jnp.asarray(group),
+            jnp.asarray(valid),
+            form=form,
             bias=-2.0,
         )
 
@@ -144,7 +149,9 @@ def test_each_form_on_padding_groups_and_single_clips(rng, form):
     whole = value(z_video, z_audio, [0, 0, 1, 2], [True] * 4)
     bad = jnp.full((1, 8), jnp.nan)
     padded = value(
-        jnp.concatenate([z_video, bad]), jnp.concatenate([z_audio, bad]), [0, 0, 1, 2, 9],
+        jnp.concatenate([z_video, bad]),
+        jnp.concatenate([z_audio, bad]),
+        [0, 0, 1, 2, 9],
         [True] * 4 + [False],
     )
     chex.assert_trees_all_close(whole, padded, rtol=1e-6)
@@ -163,5 +170,7 @@ def test_gradients_in_float64(rng, form):
                 v, a, tau, jnp.array([0, 0, 1, 2]), jnp.ones(4, bool), form=form, bias=bias
             )["contrastive"][0],
             (z_video, z_audio, jnp.log(jnp.float64(0.3)), jnp.float64(-1.0)),
-            order=1, modes=["rev"], rtol=1e-6,
+            order=1,
+            modes=["rev"],
+            rtol=1e-6,
         )

@@ -30,8 +30,12 @@ def test_hand_computed():
 def test_a_clip_without_negatives_is_left_out_with_its_true_pair():
     found = jnp.array([True, False])
     metrics = matching_loss(
-        jnp.array([2.0, jnp.nan]), jnp.array([1.0, jnp.nan]), jnp.array([3.0, 4.0]),
-        found, jnp.array([False, False]), ALL,
+        jnp.array([2.0, jnp.nan]),
+        jnp.array([1.0, jnp.nan]),
+        jnp.array([3.0, 4.0]),
+        found,
+        jnp.array([False, False]),
+        ALL,
     )
     np.testing.assert_allclose(metrics["matching"], (softplus(-2) + softplus(1), 2), rtol=1e-6)
     np.testing.assert_allclose(metrics["matching_no_negative"], (1, 2))
@@ -56,7 +60,10 @@ def test_gradient_in_float64(rng):
         found = jnp.array([True, True, False, True])
         check_grads(
             lambda *logits: matching_loss(*logits, found, found, jnp.ones(4, bool))["matching"][0],
-            logits, order=1, modes=["rev"], rtol=1e-6,
+            logits,
+            order=1,
+            modes=["rev"],
+            rtol=1e-6,
         )
 
 
@@ -68,7 +75,8 @@ def test_permuting_and_padding_the_batch_change_nothing(rng):
     permuted = matching_loss(*(x[order] for x in logits), *(x[order] for x in flags))
     chex.assert_trees_all_close(whole, permuted, rtol=1e-6)
     padded = matching_loss(
-        *(jnp.append(x, jnp.inf) for x in logits), *(jnp.append(x, True) for x in flags[:2]),
+        *(jnp.append(x, jnp.inf) for x in logits),
+        *(jnp.append(x, True) for x in flags[:2]),
         jnp.append(flags[2], False),
     )
     chex.assert_trees_all_close(whole, padded, rtol=1e-6)
@@ -78,8 +86,12 @@ def mine(sim, group, valid=None, label=None, temperature=0.1, seed=0):
     valid = jnp.ones(len(group), bool) if valid is None else jnp.array(valid)
     label = None if label is None else jnp.array(label)
     return sample_hard_negatives(
-        jnp.asarray(sim, jnp.float32), jnp.array(group), valid, jax.random.key(seed),
-        temperature=temperature, label_bl=label,
+        jnp.asarray(sim, jnp.float32),
+        jnp.array(group),
+        valid,
+        jax.random.key(seed),
+        temperature=temperature,
+        label_bl=label,
     )
 
 

@@ -12,8 +12,12 @@ from avt_jax.losses.objective import Objective, ObjectiveConfig
 def config(**changes):
     defaults = dict(
         weights={"classification": 1.0, "contrastive": 0.5},
-        label_smoothing=0.0, temperature_min=0.01, temperature_max=0.5,
-        contrastive_form="softmax", matching_same_label=False, warmup_steps=0,
+        label_smoothing=0.0,
+        temperature_min=0.01,
+        temperature_max=0.5,
+        contrastive_form="softmax",
+        matching_same_label=False,
+        warmup_steps=0,
     )
     return ObjectiveConfig(**(defaults | changes))
 

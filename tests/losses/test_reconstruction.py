@@ -13,7 +13,10 @@ from avt_jax.losses.reconstruction import normalise_patches, reconstruction_loss
 def loss(predicted, target, masked, valid=None, fallback=None):
     b = len(masked)
     return reconstruction_loss(
-        "masked_audio", jnp.asarray(predicted), jnp.asarray(target), jnp.asarray(masked),
+        "masked_audio",
+        jnp.asarray(predicted),
+        jnp.asarray(target),
+        jnp.asarray(masked),
         jnp.zeros(b, bool) if fallback is None else jnp.asarray(fallback),
         jnp.ones(b, bool) if valid is None else jnp.asarray(valid),
     )
@@ -63,8 +66,10 @@ def test_padding_and_permutations_change_nothing(rng):
     chex.assert_trees_all_close(whole, permuted, rtol=1e-5)
     bad = np.full((1, 4, 5), np.nan)
     padded = loss(
-        np.concatenate([predicted, bad]), np.concatenate([target, bad]),
-        np.concatenate([masked, np.ones((1, 4), bool)]), valid=[True, True, True, False],
+        np.concatenate([predicted, bad]),
+        np.concatenate([target, bad]),
+        np.concatenate([masked, np.ones((1, 4), bool)]),
+        valid=[True, True, True, False],
         fallback=[False, False, False, True],
     )
     chex.assert_trees_all_close(whole, padded, rtol=1e-5)
@@ -75,6 +80,9 @@ def test_gradient_in_float64(rng):
         predicted, target = (jnp.asarray(x) for x in rng.normal(size=(2, 2, 3, 4)))
         masked = jnp.asarray(rng.random((2, 3)) < 0.6)
         check_grads(
-            lambda predicted: loss(predicted, target, masked)["masked_audio"][0], (predicted,),
-            order=1, modes=["rev"], rtol=1e-6,
+            lambda predicted: loss(predicted, target, masked)["masked_audio"][0],
+            (predicted,),
+            order=1,
+            modes=["rev"],
+            rtol=1e-6,
         )

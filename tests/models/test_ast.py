@@ -32,8 +32,13 @@ def test_parameter_counts_of_the_original(stride, num_frames, count):
 
 @pytest.mark.parametrize(
     ("num_frames", "stride", "grid"),
-    ((1024, 10, (12, 101)), (1024, 16, (8, 64)), (400, 16, (8, 25)), (16, 16, (8, 1)),
-     (100, (16, 10), (8, 9))),
+    (
+        (1024, 10, (12, 101)),
+        (1024, 16, (8, 64)),
+        (400, 16, (8, 25)),
+        (16, 16, (8, 1)),
+        (100, (16, 10), (8, 9)),
+    ),
 )
 def test_patch_grid(num_frames, stride, grid):
     assert patch_grid(num_frames, 128, dataclasses.replace(SMALL, stride=stride)) == grid
@@ -76,9 +81,7 @@ def test_recomputing_activations_changes_nothing(rng):
         @jax.jit
         @jax.grad
         def run(params):
-            tokens = skeleton.merge(params, {}).tokens(
-                fbank, train=True, rngs=nnx.Rngs(dropout=1)
-            )
+            tokens = skeleton.merge(params, {}).tokens(fbank, train=True, rngs=nnx.Rngs(dropout=1))
             return jnp.sin(tokens).sum()
 
         return run(tree.split(model)[0])

@@ -26,7 +26,9 @@ def golden():
 def config_of(golden):
     cfg = literals.literal_eval(str(golden["cfg"]))
     return ASTConfig(
-        dim=cfg["embed_dim"], depth=cfg["depth"], num_heads=cfg["num_heads"],
+        dim=cfg["embed_dim"],
+        depth=cfg["depth"],
+        num_heads=cfg["num_heads"],
         stride=(cfg["fstride"], cfg["tstride"]),
     )
 
@@ -74,6 +76,4 @@ def test_loss_and_gradients(golden):
     assert len(norms) == len(params)
     for name, want in norms.items():
         path = official.path_of("ast", config_of(golden), name)
-        np.testing.assert_allclose(
-            np.linalg.norm(gradient[path]), want, rtol=RTOL, err_msg=path
-        )
+        np.testing.assert_allclose(np.linalg.norm(gradient[path]), want, rtol=RTOL, err_msg=path)

@@ -56,9 +56,7 @@ def test_encode_fuse_project_in_shapes_and_types(precision):
         tokens = model.encode(video, audio)
         return tokens, model.fuse(*tokens), model.project(*tokens)
 
-    given = [
-        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 4, 32, 32, 3), (2, 48, 32))
-    ]
+    given = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 4, 32, 32, 3), (2, 48, 32))]
     tokens, outputs, embeddings = jax.eval_shape(run, *given)
     chex.assert_shape(tokens, [(2, 2, 8), (2, 6, 8)])
     assert [value.dtype for value in tokens] == [jnp.dtype(precision)] * 2

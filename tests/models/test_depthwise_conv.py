@@ -26,9 +26,12 @@ CASES = (
 
 def naive(x_bthwc, kernel_xyzc, bias_c):
     out = lax.conv_general_dilated(
-        x_bthwc, kernel_xyzc[:, :, :, None], (1, 1, 1),
+        x_bthwc,
+        kernel_xyzc[:, :, :, None],
+        (1, 1, 1),
         [(size // 2, size // 2) for size in kernel_xyzc.shape[:3]],
-        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"), feature_group_count=x_bthwc.shape[-1],
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        feature_group_count=x_bthwc.shape[-1],
     )
     return out + bias_c
 
@@ -90,9 +93,7 @@ def test_bfloat16_sums_in_float32(rng, size):
     got, back = jax.vjp(depthwise_conv3d, half_x, weights)
     grad_x, grad_kernel = back(half_grad)
     assert (got.dtype, grad_x.dtype, grad_kernel.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
-    wide, back = jax.vjp(
-        depthwise_conv3d, half_x.astype(jnp.float32), weights
-    )
+    wide, back = jax.vjp(depthwise_conv3d, half_x.astype(jnp.float32), weights)
     want_x, want_kernel = back(half_grad.astype(jnp.float32))
     # One rounding to bfloat16 at the end: half of 2^-7.
     for ours, theirs in ((got, wide), (grad_x, want_x)):

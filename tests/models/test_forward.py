@@ -91,7 +91,8 @@ def test_a_shared_pass_classifies_what_is_left(model, batch):
     shared = forward(model, batch, hide=hide, shared_pass=True)
     apart = forward(model, batch, hide=hide)
     np.testing.assert_allclose(
-        shared.reconstruction("audio").predicted_bmp, apart.reconstruction("audio").predicted_bmp,
+        shared.reconstruction("audio").predicted_bmp,
+        apart.reconstruction("audio").predicted_bmp,
         atol=1e-6,
     )
     silent = batch | {axes.AUDIO: batch[axes.AUDIO] * 0}

@@ -103,9 +103,7 @@ def test_attention_by_definition(rng, length):
         for head in range(3):
             logits = query[b, :, head] @ key[b, :, head].T / 2.0
             weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-            np.testing.assert_allclose(
-                got[b, :, head], weights @ value[b, :, head], atol=1e-12
-            )
+            np.testing.assert_allclose(got[b, :, head], weights @ value[b, :, head], atol=1e-12)
 
 
 def test_attention_survives_large_logits(rng):

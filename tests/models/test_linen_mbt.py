@@ -9,8 +9,15 @@ import official
 import pytest
 
 TINY = dict(
-    dim=32, depth=4, num_heads=2, hidden=64, num_classes=7, patch_px=16, tubelet_frames=2,
-    fusion_layer=2, num_bottleneck=4,
+    dim=32,
+    depth=4,
+    num_heads=2,
+    hidden=64,
+    num_classes=7,
+    patch_px=16,
+    tubelet_frames=2,
+    fusion_layer=2,
+    num_bottleneck=4,
 )
 # float32 sums in another order than the original's, through four layers.
 ATOL = 5e-5

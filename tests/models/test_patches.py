@@ -27,9 +27,7 @@ def test_video_patches_are_row_major(rng):
     found = video_patches(jnp.asarray(video), (2, 3, 4))  # the last column of pixels fills none
     assert found.shape == (1, 24, 2 * 2 * 2 * 3)
     number = 1 * 12 + 2 * 4 + 3
-    np.testing.assert_array_equal(
-        found[0, number].reshape(2, 2, 2, 3), video[0, 2:4, 4:6, 6:8]
-    )
+    np.testing.assert_array_equal(found[0, number].reshape(2, 2, 2, 3), video[0, 2:4, 4:6, 6:8])
 
 
 def test_hidden_pixels_are_those_of_the_patches(rng):

@@ -65,7 +65,10 @@ def test_std_patch_embedding_equals_a_convolution(rng):
     x = rng.normal(size=(2, 4, 6, 6, 4)).astype(np.float32)
     kernel = embed.proj.kernel[...].reshape(3, 2, 2, 4, 8)
     want = jax.lax.conv_general_dilated(
-        x, kernel, (1, 2, 2), [(1, 1), (0, 0), (0, 0)],
+        x,
+        kernel,
+        (1, 2, 2),
+        [(1, 1), (0, 0), (0, 0)],
         dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
     )
     want += embed.proj.bias[...]

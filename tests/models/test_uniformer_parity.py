@@ -29,8 +29,13 @@ def golden():
 def config_of(golden):
     cfg = literals.literal_eval(str(golden["cfg"]))
     return UniFormerConfig(
-        depth=tuple(cfg["depth"]), dim=tuple(cfg["embed_dim"]), head_dim=cfg["head_dim"],
-        mlp_ratio=cfg["mlp_ratio"], qkv_bias=cfg["qkv_bias"], split=cfg["split"], std=cfg["std"],
+        depth=tuple(cfg["depth"]),
+        dim=tuple(cfg["embed_dim"]),
+        head_dim=cfg["head_dim"],
+        mlp_ratio=cfg["mlp_ratio"],
+        qkv_bias=cfg["qkv_bias"],
+        split=cfg["split"],
+        std=cfg["std"],
         drop_path=cfg["drop_path"],
     )
 

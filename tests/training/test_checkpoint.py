@@ -25,7 +25,9 @@ def state_at(step, *, with_ema=True, width=8):
         "b/bias": jnp.ones(3) * step,
     }
     return TrainState(
-        step=jnp.int32(step), params=params, stats={"bn/mean": jnp.full(2, step, jnp.float32)},
+        step=jnp.int32(step),
+        params=params,
+        stats={"bn/mean": jnp.full(2, step, jnp.float32)},
         ema={k: v + 0.5 for k, v in params.items()} if with_ema else {},
         opt_state=OPTIMIZER.init(params),
     )

@@ -50,11 +50,17 @@ def run(folder, step, *, total=6, start=0, evaluate=lambda state: ({"top1/label"
     writer = MetricWriter(folder, step=start)
     try:
         return fit(
-            state, step, Counter(), key=jax.random.key(0),
+            state,
+            step,
+            Counter(),
+            key=jax.random.key(0),
             mesh=meshes.make_mesh(meshes.MeshConfig(-1, 1, ((".*", "replicate"),))),
             schedule=Schedule(total, log_every=2, eval_every=4, checkpoint_every=3),
-            batch_size=8, checkpointer=checkpointer, writer=writer,
-            learning_rate=lambda step: 0.1, evaluate=evaluate,
+            batch_size=8,
+            checkpointer=checkpointer,
+            writer=writer,
+            learning_rate=lambda step: 0.1,
+            evaluate=evaluate,
         )
     finally:
         checkpointer.close()
@@ -98,8 +104,15 @@ def test_sigterm_saves_a_checkpoint_and_stops(tmp_path):
 
 def test_lengths():
     config = TrainConfig(
-        batch_size=32, eval_batch_size=32, epochs=1.5, steps=0, log_every_steps=1,
-        eval_every_steps=0, checkpoint_every_steps=0, keep_last=1, keep_best=0,
+        batch_size=32,
+        eval_batch_size=32,
+        epochs=1.5,
+        steps=0,
+        log_every_steps=1,
+        eval_every_steps=0,
+        checkpoint_every_steps=0,
+        keep_last=1,
+        keep_best=0,
     )
     assert config.steps_per_epoch(100) == 3 and config.total_steps(100) == 4
     assert config.steps_per_epoch(5) == 1, "fewer clips than a batch"
@@ -108,8 +121,15 @@ def test_lengths():
 @pytest.mark.parametrize("field", ["batch_size", "log_every_steps", "keep_last"])
 def test_bad_lengths_are_named(field):
     good = dict(
-        batch_size=1, eval_batch_size=1, epochs=1.0, steps=0, log_every_steps=1,
-        eval_every_steps=0, checkpoint_every_steps=0, keep_last=1, keep_best=0,
+        batch_size=1,
+        eval_batch_size=1,
+        epochs=1.0,
+        steps=0,
+        log_every_steps=1,
+        eval_every_steps=0,
+        checkpoint_every_steps=0,
+        keep_last=1,
+        keep_best=0,
     )
     with pytest.raises(UserError, match=f"train.{field} is 0"):
         TrainConfig(**(good | {field: 0}))

@@ -44,7 +44,10 @@ def test_rules_choose_the_largest_divisible_axis():
     state = {"params": params, "opt": optax.adamw(1e-3).init(params)}
     specs = jax.tree.map(lambda s: s.spec, meshes.variable_shardings(mesh, state, rules))
     assert specs["params"] == {
-        "a/kernel": P(None, "fsdp"), "b/kernel": P("fsdp"), "c/kernel": P(), "head/kernel": P()
+        "a/kernel": P(None, "fsdp"),
+        "b/kernel": P("fsdp"),
+        "c/kernel": P(),
+        "head/kernel": P(),
     }
     assert specs["opt"][0].mu == specs["params"], "moments lie where their parameters lie"
     assert specs["opt"][0].count == P()

@@ -121,8 +121,11 @@ def test_padding_is_neither_mixed_nor_mixed_in():
 def test_loss_of_a_mixed_pair():
     logits = {"label": jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]))}
     metrics = classification_loss(
-        logits, {"label": jnp.array([0, 1])}, jnp.ones(2, bool),
-        partner_labels={"label": jnp.array([1, 2])}, own_share_b=jnp.array([0.75, 0.25]),
+        logits,
+        {"label": jnp.array([0, 1])},
+        jnp.ones(2, bool),
+        partner_labels={"label": jnp.array([1, 2])},
+        own_share_b=jnp.array([0.75, 0.25]),
     )
     expected = -(0.75 * np.log(0.7) + 0.25 * np.log(0.2)) - (
         0.25 * np.log(0.3) + 0.75 * np.log(0.4)

@@ -16,8 +16,17 @@ from avt_jax.training.optimizer import (
 
 def config(**changes):
     defaults = dict(
-        name="adamw", lr=1e-3, warmup_epochs=2.0, warmup_lr=1e-6, min_lr=1e-5, weight_decay=0.05,
-        b1=0.9, b2=0.999, momentum=0.9, clip_norm=1.0, ema_decay=0.0,
+        name="adamw",
+        lr=1e-3,
+        warmup_epochs=2.0,
+        warmup_lr=1e-6,
+        min_lr=1e-5,
+        weight_decay=0.05,
+        b1=0.9,
+        b2=0.999,
+        momentum=0.9,
+        clip_norm=1.0,
+        ema_decay=0.0,
     )
     return OptimizerConfig(**(defaults | changes))
 

@@ -179,9 +179,7 @@ def _row(entry: DataSet, fields: Mapping[str, str], *, split: str, file: str, li
     problem = BAD_SPAN if end_sec <= start_sec else ""
     if not all(labels):
         problem = NO_LABEL
-    return Row(
-        file, line, video_id, clip_name, start_sec, end_sec, split, labels, indices, problem
-    )
+    return Row(file, line, video_id, clip_name, start_sec, end_sec, split, labels, indices, problem)
 
 
 def _label(fields: Mapping[str, str], label_set: LabelSet) -> str:

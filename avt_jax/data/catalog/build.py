@@ -220,9 +220,7 @@ def _write_manifest(
     classes: Classes,
     prefix: str,
 ) -> None:
-    columns = [
-        name if name == DEFAULT_LABEL_SET else f"label_{name}" for name in classes.names
-    ]
+    columns = [name if name == DEFAULT_LABEL_SET else f"label_{name}" for name in classes.names]
     writer = csv.writer(file)
     writer.writerow(["path", "start_sec", "end_sec", *columns, "split"])
     for row, own in zip(rows, taken, strict=True):

@@ -123,7 +123,7 @@ class _Listing:
             pending.sort(reverse=True)
 
     def _kind(self, entry: os.DirEntry) -> str:
-        """"file" for a video, "folder", or "" for what is passed over."""
+        """ "file" for a video, "folder", or "" for what is passed over."""
         is_video = os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES
         if entry.is_symlink():
             try:
