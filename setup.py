@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11,<3.14",
     # `configs` travels with the package so that `avt train --config quickstart` works anywhere.
     packages=find_packages(include=["avt_jax", "avt_jax.*", "configs", "configs.*"]),
-    package_data={"avt_jax.data.catalog": ["*.txt"]},
+    package_data={"avt_jax.data.manifests.catalog": ["*.txt"]},
     install_requires=[
         "jax>=0.10,<0.13",
         "flax>=0.12.8,<0.13",

@@ -26,3 +26,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """The beginning of an error's message, for a sentence of our own.
+
+    Args:
+      error: whatever was raised.
+      limit: most characters.
+
+    Returns:
+      The first line of its text; the name of its class where it says nothing.
+    """
+    return (str(error).splitlines() or [""])[0][:limit] or type(error).__name__

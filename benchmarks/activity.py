@@ -28,7 +28,7 @@ import numpy as np
 
 from avt_jax.audio import activity
 from avt_jax.audio.melspec import fbank
-from avt_jax.data.synthetic_audio import KINDS, synthesize_audio
+from avt_jax.data.av_events.audio import KINDS, synthesize_audio
 from avt_jax.evaluation.segments import score, summarize
 
 sys.path.insert(0, str(Path(__file__).parent))

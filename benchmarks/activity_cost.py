@@ -26,7 +26,7 @@ from avt_jax.audio.activity import activity_ids
 from avt_jax.audio.melspec import fbank
 from avt_jax.cli import wiring
 from avt_jax.cli.config import load_config
-from avt_jax.data import synthetic_audio
+from avt_jax.data.av_events import audio
 from avt_jax.training import mesh as meshes
 from avt_jax.training.optimizer import make_optimizer
 from avt_jax.training.state import init_sharded
@@ -37,8 +37,8 @@ def make_batch(data, batch_size: int) -> dict:
     """Noise for pictures, AV-Events for sound."""
     rng = np.random.default_rng(0)
     audio_bsf = np.zeros((batch_size, data.fbank_frames, 128), np.float32)
-    for clip, kind in zip(range(batch_size), synthetic_audio.KINDS * batch_size, strict=False):
-        waveform, _ = synthetic_audio.synthesize_audio(
+    for clip, kind in zip(range(batch_size), audio.KINDS * batch_size, strict=False):
+        waveform, _ = audio.synthesize_audio(
             kind, rng, clip_sec=data.clip_sec, sample_rate_hz=16000
         )
         rows_sf = fbank(waveform)

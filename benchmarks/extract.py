@@ -37,8 +37,10 @@ import cv2
 import numpy as np
 import tqdm
 
-from avt_jax.data import extract, manifest, work_folder, worker_pool
-from avt_jax.data.clip_record import ExtractConfig, make_record
+from avt_jax.data.extraction import extract, work_folder
+from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
+from avt_jax.data.manifests import manifest
+from avt_jax.host import worker_pool
 
 PACKAGES = ("av", "simplejpeg", "numpy", "array-record", "tensorflow-datasets", "protobuf")
 HEIGHT_PX, WIDTH_PX, FRAME_RATE_HZ, KEY_FRAME_SEC = 256, 340, 30, 2

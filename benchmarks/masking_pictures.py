@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from avt_jax.audio import melspec
 from avt_jax.audio.activity import ActivityConfig, activity_ids
 from avt_jax.audio.masking import STRATEGIES, MaskingConfig, PatchGrid, hide_activities, hide_audio
-from avt_jax.data.synthetic import SAMPLE_RATE_HZ, plan_clips
-from avt_jax.data.synthetic_audio import synthesize_audio
+from avt_jax.data.av_events.audio import synthesize_audio
+from avt_jax.data.av_events.render import SAMPLE_RATE_HZ, plan_clips
 
 FRAMES, BINS = 400, 128
 GRIDS = {

@@ -31,8 +31,10 @@ import simplejpeg
 from pipeline_clips import make_shards
 
 from avt_jax.cli.memory import restart_with_kept_memory
-from avt_jax.data import decode_box, pipeline, records, sampling
-from avt_jax.data.config import DataConfig
+from avt_jax.data import records
+from avt_jax.data.loading import pipeline, sampling
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.media import jpeg
 from avt_jax.errors import UserError
 
 PACKAGES = (
@@ -109,7 +111,7 @@ def print_conditions(
     found = [name for name in PACKAGES if importlib.util.find_spec(_module(name))]
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in found)
     frames = source[0]["frames"]
-    height_px, width_px = decode_box.frame_shape(frames[0])
+    height_px, width_px = jpeg.frame_shape(frames[0])
     sizes = [len(frame) for i in range(min(8, len(source))) for frame in source[i]["frames"]]
     frame_kb = statistics.mean(sizes) / 1e3
     load = f", load average {os.getloadavg()[0]:.1f} at the start"
@@ -197,7 +199,7 @@ def measure_split(
             clocks = {name: Clock() for name in ("read", "decode", "example", "all")}
             with (
                 replaced(records.RecordSource, "read_lazily", clocks["read"].timed),
-                replaced(decode_box.BoxDecoder, "decode", clocks["decode"].timed),
+                replaced(jpeg.BoxDecoder, "decode", clocks["decode"].timed),
                 replaced(sampling, "train_example", clocks["example"].timed),
             ):
                 take = clocks["all"].timed(next)

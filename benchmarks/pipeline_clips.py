@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from tqdm import tqdm
 
-from avt_jax.data.record_writer import RecordWriter
+from avt_jax.data.records.writer import RecordWriter
 
 FRAME_RATE_HZ = 8.0
 JPEG_QUALITY = 90

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from avt_jax.data import augment_video, records, sampling
-from avt_jax.data.config import FBANK_RATE_HZ, DataConfig
+from avt_jax.data import records
+from avt_jax.data.loading import augment_video, sampling
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records import FBANK_RATE_HZ
 
 
 class ClipDataset(torch.utils.data.IterableDataset):

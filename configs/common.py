@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,
-            # avt_jax.data.config.DataConfig
+            # avt_jax.data.loading.config.DataConfig
             data=dict(
                 path="shards",
                 train_split="train",

@@ -12,7 +12,7 @@ import pytest
 from avt_jax import tree
 from avt_jax.cli import wiring
 from avt_jax.cli.config import load_config
-from avt_jax.data.generated import open_generated
+from avt_jax.data.records.generated import open_generated
 from avt_jax.training import mesh as meshes
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer

@@ -16,7 +16,7 @@ from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from avt_jax.data.config import DataConfig
+    from avt_jax.data.loading.config import DataConfig
     from avt_jax.evaluation.report import Evaluation
     from avt_jax.training.checkpoint import Run
 
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
 def _open(data: DataConfig, trained: Run) -> Any:
     """The split's records, after checking that their classes are the run's."""
     from avt_jax.data import records
-    from avt_jax.data.generated import is_generated, open_generated
+    from avt_jax.data.records.generated import is_generated, open_generated
     from avt_jax.evaluation.report import first_class_difference
 
     if is_generated(data.path):
@@ -147,7 +147,7 @@ def _evaluate(
 ) -> Evaluation:
     from tqdm import tqdm
 
-    from avt_jax.data import pipeline
+    from avt_jax.data.loading import pipeline
     from avt_jax.evaluation.classification import evaluate_variants
     from avt_jax.evaluation.report import Evaluation
 
@@ -192,7 +192,7 @@ def _reconstruct(trained: Run, source: Any, data: DataConfig, out_dir: Path) -> 
     if not trained.config["model"].get("decoders"):
         return
     from avt_jax.cli.reconstructions import write_reconstructions
-    from avt_jax.data import pipeline
+    from avt_jax.data.loading import pipeline
 
     data = dataclasses.replace(data, eval_clips=1, eval_crops=1)
     with contextlib.closing(pipeline.eval_batches(source, data, batch_size=4)) as batches:

@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       UserError: a mistake in the manifest or the options, or nothing could be decoded.
     """
     args = build_parser().parse_args(argv)
-    from avt_jax.data import clip_record, extract, manifest
+    from avt_jax.data.extraction import clip_record, extract
+    from avt_jax.data.manifests import manifest
 
     config = clip_record.ExtractConfig(
         frame_rate_hz=args.frame_rate,
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     runner = None
     if args.runner == "beam":
-        from avt_jax.data import beam
+        from avt_jax.data.extraction import beam
 
         runner = beam.make_runner(args.beam_options, num_workers=args.workers)
     elif args.beam_options:

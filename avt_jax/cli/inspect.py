@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import tqdm
     from rich.console import Console
 
-    from avt_jax.data import records, remote, summary
+    from avt_jax.data import records
+    from avt_jax.data.records import remote
+    from avt_jax.data.shard_tools import summary
 
     folder = os.fspath(remote.local_folder(args.shards))
     console = Console(highlight=False, markup=False)
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_classes(console, result, name)
     _print_notes(console, result)
     if args.num_clips:
-        from avt_jax.data import contact_sheet
+        from avt_jax.data.shard_tools import contact_sheet
 
         # Of a copy in the cache the picture comes into the current folder, where it is found.
         place = "" if remote.is_remote(args.shards) else folder
@@ -88,16 +90,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _probe(console, shards: str, split: str | None) -> None:
     """Tries settings of the input pipeline, with the clips and frames of the default config."""
-    from avt_jax.data import probe, records
-    from avt_jax.data.config import DataConfig
+    from avt_jax.data import records
+    from avt_jax.data.loading import tune_workers
+    from avt_jax.data.loading.config import DataConfig
 
     split = split or next(iter(records.read_info(shards).splits))
     config = DataConfig(path=shards, train_split=split)
     source = records.open_split(shards, split)
     trials = list(
-        probe.try_settings(source, config, on_trial=lambda trial: console.print(str(trial)))
+        tune_workers.try_settings(source, config, on_trial=lambda trial: console.print(str(trial)))
     )
-    chosen = probe.choose(trials)
+    chosen = tune_workers.choose(trials)
     console.print(
         f"use --config.data.num_threads={chosen.num_threads} "
         f"--config.data.num_workers={chosen.num_workers}",

@@ -12,7 +12,7 @@ from avt_jax.cli import common
 from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from avt_jax.data.catalog.entries import DataSet
+    from avt_jax.data.manifests.catalog.entries import DataSet
 
 _OF_FOLDERS = ("test_fraction", "group_by")
 _OF_DATA_SETS = ("csv", "videos", "classes", "trimmed", "follow_links")
@@ -20,7 +20,7 @@ _DEFAULT_FRACTION = 0.1
 
 
 def _epilog() -> str:
-    from avt_jax.data.catalog.entries import DATA_SETS
+    from avt_jax.data.manifests.catalog.entries import DATA_SETS
 
     lines = []
     for entry in DATA_SETS.values():
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         would be written.
     """
     args = build_parser().parse_args(argv)
-    from avt_jax.data.catalog.entries import find_data_set
+    from avt_jax.data.manifests.catalog.entries import find_data_set
 
     entry = find_data_set(args.source)
     _check_options(args, entry)
@@ -130,7 +130,7 @@ def _check_options(args: argparse.Namespace, entry: DataSet | None) -> None:
         if getattr(args, name) is not None:
             option = f"--{name.replace('_', '-')}"
             if entry is None:
-                from avt_jax.data.catalog.entries import get_data_set
+                from avt_jax.data.manifests.catalog.entries import get_data_set
 
                 if not Path(args.source).exists():
                     get_data_set(args.source)
@@ -145,16 +145,16 @@ def _check_options(args: argparse.Namespace, entry: DataSet | None) -> None:
 
 def _folder(args: argparse.Namespace) -> None:
     from avt_jax.cli.manifest_tables import print_folder
-    from avt_jax.data import folder_manifest
+    from avt_jax.data.manifests import from_folder
 
     val, test = (
         _DEFAULT_FRACTION if share is None else share
         for share in (args.val_fraction, args.test_fraction)
     )
-    counts = folder_manifest.manifest_from_folder(
+    counts = from_folder.manifest_from_folder(
         args.source,
         args.out,
-        fractions=folder_manifest.SplitFractions(val=val, test=test),
+        fractions=from_folder.SplitFractions(val=val, test=test),
         seed=args.seed,
         group_by=args.group_by,
     )
@@ -163,7 +163,7 @@ def _folder(args: argparse.Namespace) -> None:
 
 def _data_set(args: argparse.Namespace, entry: DataSet) -> None:
     from avt_jax.cli.manifest_tables import print_data_set
-    from avt_jax.data.catalog.build import Options, manifest_from_annotations
+    from avt_jax.data.manifests.catalog.build import Options, manifest_from_annotations
 
     options = Options(
         class_files=_class_files(args.classes or []),

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from avt_jax.data.catalog.build import Written
-    from avt_jax.data.catalog.entries import DataSet
-    from avt_jax.data.catalog.report import Counts
+    from avt_jax.data.manifests.catalog.build import Written
+    from avt_jax.data.manifests.catalog.entries import DataSet
+    from avt_jax.data.manifests.catalog.report import Counts
 
 _MAX_CLASSES = 10
 _KINDS = ("annotated", "found", "missing", "duplicate", "skipped")

@@ -82,7 +82,7 @@ def read_classes(text: str | None, path: str, say: Say) -> dict[str, int]:
       UserError: `text` does not read, or what is at `path` are no shards.
     """
     from avt_jax.data import records
-    from avt_jax.data.generated import is_generated, open_generated
+    from avt_jax.data.records.generated import is_generated, open_generated
 
     if text is not None:
         if not _CLASSES.fullmatch(text):

@@ -12,7 +12,7 @@ import numpy as np
 from avt_jax import axes
 from avt_jax.audio.activity import ActivityConfig
 from avt_jax.audio.masking import MaskingConfig
-from avt_jax.data.config import DataConfig
+from avt_jax.data.loading.config import DataConfig
 from avt_jax.evaluation.reconstructions import (
     Hidden,
     draw_reconstructions,

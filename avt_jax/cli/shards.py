@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _local(shards: str | list[str], splits: tuple[str, ...] | None) -> str | list[str]:
     """The folders to read: those behind a URL are copied to this machine first."""
-    from avt_jax.data import remote
+    from avt_jax.data.records import remote
 
     if isinstance(shards, list):
         return [_local(folder, splits) for folder in shards]
@@ -115,16 +115,14 @@ def _local(shards: str | list[str], splits: tuple[str, ...] | None) -> str | lis
 def _verify(args: argparse.Namespace) -> int:
     import tqdm
 
-    from avt_jax.data import shards_verify
+    from avt_jax.data.shard_tools import verify
 
-    def say(problem: shards_verify.Problem) -> None:
+    def say(problem: verify.Problem) -> None:
         # Printed when found, above the progress bar: the rest may take hours.
         with tqdm.tqdm.external_write_mode(file=sys.stdout):
             print(_printable(f"damaged: {problem}"), flush=True)
 
-    report = shards_verify.verify(
-        args.shards, num_workers=args.workers, quick=args.quick, on_problem=say
-    )
+    report = verify.verify(args.shards, num_workers=args.workers, quick=args.quick, on_problem=say)
     num_bad = len({(p.file, p.index) for p in report.problems if p.index is not None})
     num_files = len({p.file for p in report.problems if p.index is None})
     rate = report.num_records / max(report.elapsed_sec, 1e-9)
@@ -147,9 +145,9 @@ def _printable(text: str) -> str:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from avt_jax.data import shards_rewrite
+    from avt_jax.data.shard_tools import rewrite
 
-    summary = shards_rewrite.merge(
+    summary = rewrite.merge(
         args.out,
         args.shards,
         union_classes=args.union_classes,
@@ -161,9 +159,9 @@ def _merge(args: argparse.Namespace) -> int:
 
 
 def _reshard(args: argparse.Namespace) -> int:
-    from avt_jax.data import shards_rewrite
+    from avt_jax.data.shard_tools import rewrite
 
-    summary = shards_rewrite.reshard(
+    summary = rewrite.reshard(
         args.shards,
         args.out,
         max_shard_mb=args.max_shard_mb,
@@ -186,7 +184,7 @@ def _print_rewritten(summary, out: str) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from avt_jax.data import shards_stats
+    from avt_jax.data.shard_tools import stats as shards_stats
 
     if args.out and not Path(args.out).absolute().parent.is_dir():
         raise UserError(f"the folder of --out {args.out} does not exist; create it first.")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from avt_jax.cli import common
-from avt_jax.data import synthetic
+from avt_jax.data.av_events import render
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     started = time.perf_counter()
-    manifest = synthetic.render_dataset(
+    manifest = render.render_dataset(
         args.out,
         num_train=args.num_train,
         num_val=args.num_val,

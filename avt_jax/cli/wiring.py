@@ -23,9 +23,10 @@ from avt_jax.audio.activity import ActivityConfig
 from avt_jax.audio.masking import MaskingConfig
 from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
 from avt_jax.conversion.store import is_converted, read_converted
-from avt_jax.data import pipeline, probe, records
-from avt_jax.data.config import DataConfig
-from avt_jax.data.generated import is_generated, open_generated
+from avt_jax.data import records
+from avt_jax.data.loading import pipeline, tune_workers
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records.generated import is_generated, open_generated
 from avt_jax.errors import UserError
 from avt_jax.evaluation import classification
 from avt_jax.inference.load import input_spec, normalisation
@@ -142,7 +143,7 @@ def train(config: ConfigDict, workdir: Path) -> None:
     """
     parts = parse(config)
     splits = open_splits(parts.data)
-    parts = replace(parts, data=probe.settle(splits.train, parts.data, say=_say))
+    parts = replace(parts, data=tune_workers.settle(splits.train, parts.data, say=_say))
     mesh = meshes.make_mesh(parts.mesh)
     batches = pipeline.make_train_iterator(
         splits.train,

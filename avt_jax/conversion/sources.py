@@ -24,7 +24,7 @@ from flax.serialization import msgpack_restore
 from safetensors import deserialize
 
 from avt_jax.conversion.store import sha256 as file_sha256
-from avt_jax.errors import UserError, nearest
+from avt_jax.errors import UserError, first_line, nearest
 
 __all__ = ["file_sha256", "read_state_dict"]
 
@@ -177,14 +177,9 @@ def _reading(path: Path, title: str) -> Iterator[None]:
     except Exception as error:
         # Given a damaged file, the libraries raise a good dozen types, no two of them alike.
         raise UserError(
-            f"{path} cannot be read as {title} ({_first_line(error)}); it is damaged or "
+            f"{path} cannot be read as {title} ({first_line(error)}); it is damaged or "
             "incomplete: download it again."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -271,7 +266,7 @@ def _from_tensor(path: Path, name: str, tensor: Any, halves: tuple) -> np.ndarra
         return (tensor.float() if tensor.dtype in halves else tensor).numpy()
     except Exception as error:
         raise UserError(
-            f"{path}: {name} is no plain array ({_first_line(error)}); save the weights as "
+            f"{path}: {name} is no plain array ({first_line(error)}); save the weights as "
             "ordinary float32 tensors."
         ) from error
 

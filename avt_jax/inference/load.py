@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from avt_jax import axes, tree
-from avt_jax.data.config import DataConfig
+from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.records import MEL_BINS
 from avt_jax.errors import UserError
 from avt_jax.models.build import InputSpec, build_model

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from avt_jax import axes
-from avt_jax.data.clip_record import ExtractConfig, make_record
-from avt_jax.data.decode import DecodeError, probe
-from avt_jax.data.sampling import eval_example
+from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
+from avt_jax.data.loading.sampling import eval_example
+from avt_jax.data.media.frames import DecodeError, probe
 from avt_jax.errors import UserError
 from avt_jax.inference.load import data_config, load_predict
 from avt_jax.inference.prediction import FilePrediction, Window

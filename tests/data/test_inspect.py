@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from avt_jax.cli import inspect
-from avt_jax.data import contact_sheet, records, summary
-from avt_jax.data.record_writer import RecordWriter
+from avt_jax.data import records
+from avt_jax.data.records.writer import RecordWriter
+from avt_jax.data.shard_tools import contact_sheet, summary
 from avt_jax.errors import UserError
 
 

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from avt_jax.data.folder_manifest import SplitFractions, manifest_from_folder
-from avt_jax.data.manifest import read_classes, read_manifest
+from avt_jax.data.manifests.from_folder import SplitFractions, manifest_from_folder
+from avt_jax.data.manifests.manifest import read_classes, read_manifest
 from avt_jax.errors import UserError
 
 HEADER = "path,start_sec,end_sec,label,split\n"

@@ -9,8 +9,10 @@ from pathlib import Path
 SCRIPT = """
     import sys
     from clip_records import noise_record
-    from avt_jax.data import extract, pipeline, records, sampling
-    from avt_jax.data.config import DataConfig
+    from avt_jax.data import records
+    from avt_jax.data.extraction import extract
+    from avt_jax.data.loading import pipeline, sampling
+    from avt_jax.data.loading.config import DataConfig
 
     if __name__ == "__main__":
         source = [noise_record(i, num_frames=4, duration_sec=0.5) for i in range(4)]

@@ -14,9 +14,10 @@ import pytest
 from clip_records import noise_record
 
 from avt_jax import axes
-from avt_jax.data import pipeline, records, sampling
-from avt_jax.data.config import DataConfig
-from avt_jax.data.record_writer import RecordWriter
+from avt_jax.data import records
+from avt_jax.data.loading import pipeline, sampling
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records.writer import RecordWriter
 from avt_jax.errors import UserError
 
 NUM_CLIPS = 7

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from avt_jax.data import records
-from avt_jax.data.record_parse import parse_record
-from avt_jax.data.record_writer import RecordWriter
+from avt_jax.data.records import writer
+from avt_jax.data.records.parse import parse_record
+from avt_jax.data.records.writer import RecordWriter
 from avt_jax.errors import UserError
 
 LABEL_SETS = {"verb": ("cut", "mix"), "noun": ("bread", "dough, wet", "é")}
@@ -68,11 +69,11 @@ def test_a_folder_of_schema_1_0_reads_as_without_flags(tmp_path, monkeypatch):
     del without["flags"]
     with monkeypatch.context() as patch:
         patch.setattr(old, "encode_example", lambda r: encode({k: r[k] for k in without}))
-        patch.setattr(records, "record_features", lambda label_sets: old)
-        patch.setattr(records, "SCHEMA_VERSION", "1.0.0")
-        writer = RecordWriter(tmp_path, label_sets=LABEL_SETS, frame_rate_hz=8, short_side_px=48)
-        writer.add("train", without)
-        writer.close()
+        patch.setattr(writer, "record_features", lambda label_sets: old)
+        patch.setattr(writer, "SCHEMA_VERSION", "1.0.0")
+        made = RecordWriter(tmp_path, label_sets=LABEL_SETS, frame_rate_hz=8, short_side_px=48)
+        made.add("train", without)
+        made.close()
     assert "flags" not in (tmp_path / "features.json").read_text()
     read = records.open_split(tmp_path, "train")[0]
     assert read.pop("flags") == []

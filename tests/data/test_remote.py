@@ -9,9 +9,11 @@ import pytest
 from clip_records import grey_record
 
 from avt_jax.cli import inspect, shards
-from avt_jax.data import pipeline, records, remote
-from avt_jax.data.config import DataConfig
-from avt_jax.data.record_writer import RecordWriter
+from avt_jax.data import records
+from avt_jax.data.loading import pipeline
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records import remote
+from avt_jax.data.records.writer import RecordWriter
 from avt_jax.errors import UserError
 
 URL = "memory://bucket/shards"

@@ -14,8 +14,11 @@ from media_files import write_manifest
 
 from avt_jax.cli import extract as extract_cli
 from avt_jax.cli.common import run
-from avt_jax.data import decode, extract, manifest, records, shard_job, work_folder
-from avt_jax.data.clip_record import ExtractConfig
+from avt_jax.data import records
+from avt_jax.data.extraction import extract, job, work_folder
+from avt_jax.data.extraction.clip_record import ExtractConfig
+from avt_jax.data.manifests import manifest
+from avt_jax.data.media import frames
 from avt_jax.errors import UserError
 
 CONFIG = ExtractConfig(frame_rate_hz=10, short_side_px=48)
@@ -93,16 +96,16 @@ def finished_shards(out):
     "kills",
     [
         # in the middle of the first shard; then of the second one, twice begun
-        [("record_writer", "ShardFile.add", 2, "before", 0),
-         ("record_writer", "ShardFile.add", 4, "before", 1)],
+        [("records.writer", "ShardFile.add", 2, "before", 0),
+         ("records.writer", "ShardFile.add", 4, "before", 1)],
         # the data is there but not the result; then the result has just been written
-        [("shard_job", "write_text_safely", 2, "before", 0),
-         ("shard_job", "write_text_safely", 2, "after", 2)],
+        [("extraction.job", "write_text_safely", 2, "before", 0),
+         ("extraction.job", "write_text_safely", 2, "after", 2)],
         # when a shard has moved into the result; when everything is there but the name
-        [("record_writer", "write_description", 1, "before", 5),
-         ("work_folder", "_write_failures", 1, "after", 5)],
+        [("records.writer", "write_description", 1, "before", 5),
+         ("extraction.work_folder", "_write_failures", 1, "after", 5)],
     ],
-    ids=["records", "results", "end"],
+
 )  # fmt: skip
 def test_killed_twice(clips, uninterrupted, tmp_path, capsys, kills):
     out = tmp_path / "out"
@@ -127,7 +130,7 @@ def test_second_run_does_nothing(clips, uninterrupted, tmp_path, capsys, monkeyp
     left.mkdir()
     for name in ("plan.json", ".lock"):
         (left / name).touch()
-    monkeypatch.setattr(shard_job, "write_shards", None)
+    monkeypatch.setattr(job, "write_shards", None)
     assert extract_cli.main(arguments(clips, out)) == 0
     assert "all done by an earlier run" in capsys.readouterr().out
     assert contents(out) == uninterrupted
@@ -141,7 +144,7 @@ def test_second_run_does_nothing(clips, uninterrupted, tmp_path, capsys, monkeyp
 
 def test_another_extraction_is_not_mixed_in(clips, tmp_path, capsys):
     out = tmp_path / "out"
-    run_until_killed(clips, out, "shard_job", "write_text_safely", 3, "before")
+    run_until_killed(clips, out, "extraction.job", "write_text_safely", 3, "before")
     before = contents(work_folder.work_path(out))
     other = write_manifest(tmp_path / "clips.csv", [("x.mp4", "", "", "a", "train")])
     for words, difference in (
@@ -175,7 +178,7 @@ def test_two_runs_do_not_share_a_folder(clips, tmp_path):
 def test_damaged_and_missing_parts_are_made_again(clips, uninterrupted, tmp_path):
     out = tmp_path / "out"
     folder = work_folder.work_path(out)
-    run_until_killed(clips, out, "record_writer", "shard_names", 1, "before")
+    run_until_killed(clips, out, "records.writer", "shard_names", 1, "before")
     (folder / "result").rmdir()
     results = sorted(folder.glob("train.part-*.json"))
     results[0].write_text("{")
@@ -210,13 +213,13 @@ def hang_or_extract(clip, *, config):
     return real_try_record(clip, config=config)
 
 
-real_try_record = shard_job.try_record
+real_try_record = job.try_record
 
 
 def test_a_clip_that_hangs_is_left_out(videos, tmp_path, monkeypatch):
     rows = [(videos / f"{name}.mp4", "", "", "x", "train") for name in ("a", "b", "silent")]
     read = manifest.read_manifest(write_manifest(tmp_path / "clips.csv", rows))
-    monkeypatch.setattr(shard_job, "try_record", hang_or_extract)
+    monkeypatch.setattr(job, "try_record", hang_or_extract)
     summary = extract.extract(
         read, tmp_path / "out", config=CONFIG, num_workers=1, clip_timeout_sec=3.0
     )
@@ -227,4 +230,4 @@ def test_a_clip_that_hangs_is_left_out(videos, tmp_path, monkeypatch):
         str(videos / "a.mp4"),
         str(videos / "silent.mp4"),
     ]
-    assert "timeout" not in decode.REASON_CODES  # nothing else says so
+    assert "timeout" not in frames.REASON_CODES  # nothing else says so

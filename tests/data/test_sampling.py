@@ -9,8 +9,8 @@ from clip_records import RATE_HZ, grey_record, noise_record, shown_frames
 
 from avt_jax import axes
 from avt_jax.audio.melspec import LOG_FLOOR
-from avt_jax.data import sampling
-from avt_jax.data.config import DataConfig
+from avt_jax.data.loading import sampling
+from avt_jax.data.loading.config import DataConfig
 from configs import common
 
 CONFIG = DataConfig(path="x", num_frames=4, clip_sec=1.0, frame_size_px=16)

@@ -11,18 +11,13 @@ import pytest
 import simplejpeg
 from clip_records import grey_record, noise_record
 
-from avt_jax.data import (
-    new_folder,
-    records,
-    shards,
-    shards_check,
-    shards_rewrite,
-    shards_stats,
-    shards_verify,
-    worker_pool,
-)
-from avt_jax.data.record_writer import RecordWriter
+from avt_jax.data import records
+from avt_jax.data.records import shards
+from avt_jax.data.records.writer import RecordWriter
+from avt_jax.data.shard_tools import check_record, rewrite, verify
+from avt_jax.data.shard_tools import stats as shards_stats
 from avt_jax.errors import UserError
+from avt_jax.host import new_folder, worker_pool
 
 CLASSES = ("a", "b", "c")
 SHARD_BYTES = 56_000  # three of the records below
@@ -79,7 +74,7 @@ def flip(path, position):
 
 
 def found_in(folder, **options):
-    report = shards_verify.verify(folder, **{"num_workers": 0, **options})
+    report = verify.verify(folder, **{"num_workers": 0, **options})
     return [(p.file, p.index, p.message) for p in report.problems]
 
 
@@ -112,7 +107,7 @@ def test_every_record_is_located(clean):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_clean_folder_is_clean(clean, workers):
-    report = shards_verify.verify(clean, num_workers=workers)
+    report = verify.verify(clean, num_workers=workers)
     assert report.problems == ()
     assert report.num_records == 11
     assert report.num_shards == len(list(clean.glob("*.array_record-*")))
@@ -148,7 +143,7 @@ def test_no_flipped_byte_goes_unnoticed_or_ends_the_check(folder):
         end = RECORDS_END if seed % 2 else len(good)
         position = int(np.random.default_rng(seed).integers(end))
         flip(shard, position)
-        report = shards_verify.verify(folder, num_workers=0)
+        report = verify.verify(folder, num_workers=0)
         assert {p.file for p in report.problems} == {shard.name}, position
         assert report.num_records >= others
         shard.write_bytes(good)
@@ -232,7 +227,7 @@ def test_a_record_that_kills_its_reader_is_found_among_the_others(clean, monkeyp
             dies = dies and getattr(item, "first", -1) <= 1 < getattr(item, "end", -1)
             yield item, worker_pool.WorkerDied("gone") if dies else function(item)
 
-    monkeypatch.setattr(shards_verify, "ordered_map", deadly_map)
+    monkeypatch.setattr(verify, "map_inputs", deadly_map)
     assert found_in(clean) == [(first.name, 1, "takes the process down that reads it")]
 
 
@@ -278,17 +273,17 @@ def test_records_that_no_extraction_writes(tmp_path):
 def test_a_class_out_of_range(clean):
     # The writer refuses such a record.
     info = records.read_info(clean)
-    assert shards_check.check_record(clip(1), info) == []
+    assert check_record.check_record(clip(1), info) == []
     for value in (-1, 3):
-        [complaint] = shards_check.check_record(clip(1, labels={"label": value}), info)
+        [complaint] = check_record.check_record(clip(1, labels={"label": value}), info)
         assert complaint == f"its label is class {value} of 3"
 
 
 def test_verify_needs_a_shard_folder(tmp_path, clean):
     with pytest.raises(UserError, match="no shard folder"):
-        shards_verify.verify(tmp_path / "none")
+        verify.verify(tmp_path / "none")
     with pytest.raises(UserError, match="-1 workers"):
-        shards_verify.verify(clean, num_workers=-1)
+        verify.verify(clean, num_workers=-1)
 
 
 def test_description_that_names_files_elsewhere(folder):
@@ -302,13 +297,13 @@ def test_description_that_names_files_elsewhere(folder):
 
 def test_resharding_there_and_back_gives_the_same_bytes(clean, tmp_path):
     small = tmp_path / "small"
-    summary = shards_rewrite.reshard(clean, small, max_shard_mb=0.03)
+    summary = rewrite.reshard(clean, small, max_shard_mb=0.03)
     assert summary.num_clips == {"train": 9, "val": 2} and summary.num_dropped == 0
     assert len(list(small.glob("*.array_record-*"))) > len(list(clean.glob("*.array_record-*")))
     for split in ("train", "val"):
         assert_same_clips(clips_of(small, split), clips_of(clean, split))
     assert found_in(small) == []
-    shards_rewrite.reshard(small, tmp_path / "back", max_shard_mb=SHARD_BYTES / 2**20)
+    rewrite.reshard(small, tmp_path / "back", max_shard_mb=SHARD_BYTES / 2**20)
     back, original = files_of(tmp_path / "back"), files_of(clean)
     assert set(back) - set(original) == {"failed.csv"}
     assert {name: back[name] for name in original} == original
@@ -319,10 +314,10 @@ def test_resharding_stops_at_damage_or_leaves_it_out(folder, tmp_path):
     second = train_shards(folder)[1]
     flip(second, IN_RECORD_0)
     with pytest.raises(UserError, match=rf"record 0 of shard .*{second.name} is damaged"):
-        shards_rewrite.reshard(folder, tmp_path / "out")
+        rewrite.reshard(folder, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["shards"]
     dropped = []
-    summary = shards_rewrite.reshard(
+    summary = rewrite.reshard(
         folder, tmp_path / "out", drop_damaged=True, num_workers=0, on_dropped=dropped.append
     )
     assert [(p.file, p.index) for p in dropped] == [(second.name, 0)]
@@ -346,13 +341,13 @@ def test_old_schema_is_brought_up_to_date_and_a_newer_one_refused(tmp_path, monk
         write(tmp_path / "old", [clip(1), clip(2)])
     write(tmp_path / "new", [clip(3)])
     assert found_in(tmp_path / "old") == []
-    shards_rewrite.merge(tmp_path / "both", [tmp_path / "old", tmp_path / "new"])
+    rewrite.merge(tmp_path / "both", [tmp_path / "old", tmp_path / "new"])
     assert records.read_info(tmp_path / "both").schema_version == records.SCHEMA_VERSION
     assert [record["flags"] for record in clips_of(tmp_path / "both")] == [[], [], ["short"]]
     path = tmp_path / "new" / "metadata.json"
     path.write_text(path.read_text().replace(records.SCHEMA_VERSION, "1.99.0"))
     with pytest.raises(UserError, match="record schema 1.99.0"):
-        shards_rewrite.reshard(tmp_path / "new", tmp_path / "out")
+        rewrite.reshard(tmp_path / "new", tmp_path / "out")
 
 
 def test_merging_keeps_the_order_and_lists_of_failures(clean, tmp_path):
@@ -362,7 +357,7 @@ def test_merging_keeps_the_order_and_lists_of_failures(clean, tmp_path):
     )
     outs = [tmp_path / "one", tmp_path / "two"]
     for out in outs:
-        summary = shards_rewrite.merge(out, [other, clean])
+        summary = rewrite.merge(out, [other, clean])
     assert summary.num_clips == {"train": 10, "val": 2, "test": 1}
     assert files_of(outs[0]) == files_of(outs[1])
     assert_same_clips(clips_of(outs[0]), clips_of(other) + clips_of(clean))
@@ -374,15 +369,15 @@ def test_merging_keeps_the_order_and_lists_of_failures(clean, tmp_path):
 def test_classes_are_united_only_when_asked(clean, tmp_path):
     other = write(tmp_path / "other", [clip(30), clip(32)], classes=("c", "d", "a"))
     with pytest.raises(UserError, match=r"different classes in label set 'label' \('b' is in one"):
-        shards_rewrite.merge(tmp_path / "out", [clean, other])
-    shards_rewrite.merge(tmp_path / "out", [clean, other], union_classes=True)
+        rewrite.merge(tmp_path / "out", [clean, other])
+    rewrite.merge(tmp_path / "out", [clean, other], union_classes=True)
     assert records.read_info(tmp_path / "out").label_sets == {"label": ("a", "b", "c", "d")}
     indices = [record["labels"]["label"] for record in clips_of(tmp_path / "out")]
     names = [("a", "b", "c", "d")[index] for index in indices]
     assert names == [CLASSES[i % 3] for i in range(9)] + ["c", "a"]
     turned = write(tmp_path / "turned", [clip(40)], classes=CLASSES[::-1])
     with pytest.raises(UserError, match="their order"):
-        shards_rewrite.merge(tmp_path / "out2", [clean, turned])
+        rewrite.merge(tmp_path / "out2", [clean, turned])
 
 
 def test_folders_that_do_not_fit_together(clean, tmp_path):
@@ -393,24 +388,24 @@ def test_folders_that_do_not_fit_together(clean, tmp_path):
     ):
         other = write(tmp_path / name, [clip(30)], **{name: value})
         with pytest.raises(UserError, match=message):
-            shards_rewrite.merge(tmp_path / "out", [clean, other])
+            rewrite.merge(tmp_path / "out", [clean, other])
     with pytest.raises(UserError, match="two shard folders or more"):
-        shards_rewrite.merge(tmp_path / "out", [clean])
+        rewrite.merge(tmp_path / "out", [clean])
     with pytest.raises(UserError, match="max-shard-mb 0 must be"):
-        shards_rewrite.merge(tmp_path / "out", [clean, clean], max_shard_mb=0)
+        rewrite.merge(tmp_path / "out", [clean, clean], max_shard_mb=0)
     assert not (tmp_path / "out").exists()
 
 
 def test_ids_stay_unique(clean, tmp_path):
     other = write(tmp_path / "other", [clip(3)])
     with pytest.raises(UserError, match="both have a clip 'clip-3'.*--prefix-ids"):
-        shards_rewrite.merge(tmp_path / "out", [clean, other])
+        rewrite.merge(tmp_path / "out", [clean, other])
     with pytest.raises(UserError, match="both|two clips"):
-        shards_rewrite.merge(tmp_path / "out", [clean, clean])
+        rewrite.merge(tmp_path / "out", [clean, clean])
     with pytest.raises(UserError, match="different names"):
-        shards_rewrite.merge(tmp_path / "out", [clean, clean], prefix_ids=True)
+        rewrite.merge(tmp_path / "out", [clean, clean], prefix_ids=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other"]
-    shards_rewrite.merge(tmp_path / "out", [clean, other], prefix_ids=True)
+    rewrite.merge(tmp_path / "out", [clean, other], prefix_ids=True)
     last = clips_of(tmp_path / "out")[-1]
     assert (last["id"], last["source"]) == ("other/clip-3", "other/video-1")
     assert found_in(tmp_path / "out") == []

@@ -7,7 +7,7 @@ from multiprocessing import shared_memory
 import numpy as np
 from grain.multiprocessing import SharedMemoryArray
 
-from avt_jax.data.shared_arrays import plain
+from avt_jax.data.loading.shared_arrays import plain
 
 
 def is_gone(name):

@@ -8,9 +8,9 @@ import simplejpeg
 from media_files import write_clip
 
 from avt_jax.audio.melspec import HOP_SEC, WINDOW_SEC
-from avt_jax.data import sampling
-from avt_jax.data.clip_record import ExtractConfig, make_record
-from avt_jax.data.config import DataConfig
+from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
+from avt_jax.data.loading import sampling
+from avt_jax.data.loading.config import DataConfig
 
 FRAME_SEC = 0.04
 AUDIO_RATE_HZ = 48000

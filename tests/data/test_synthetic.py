@@ -11,8 +11,8 @@ import pytest
 
 from avt_jax.audio.melspec import fbank
 from avt_jax.cli import synthesize
-from avt_jax.data import synthetic, synthetic_audio, synthetic_video
-from avt_jax.data.decode import decode_audio, decode_frames, probe
+from avt_jax.data.av_events import audio, render, video
+from avt_jax.data.media.frames import decode_audio, decode_frames, probe
 from avt_jax.errors import UserError
 
 SMALL = dict(num_train=4, num_val=2, num_test=2, seed=7, clip_sec=2.0, frame_rate_hz=10, size_px=64)
@@ -21,7 +21,7 @@ SMALL = dict(num_train=4, num_val=2, num_test=2, seed=7, clip_sec=2.0, frame_rat
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic") / "events"
-    synthetic.render_dataset(folder, **SMALL, progress=False)
+    render.render_dataset(folder, **SMALL, progress=False)
     return folder
 
 
@@ -31,37 +31,35 @@ def rows_of(path):
 
 
 def test_classes_are_balanced_in_every_split():
-    specs = synthetic.plan_clips(num_train=160, num_val=32, num_test=40, seed=0)
+    specs = render.plan_clips(num_train=160, num_val=32, num_test=40, seed=0)
     for split, count in (("train", 160), ("val", 32), ("test", 40)):
         labels = collections.Counter(spec.label for spec in specs if spec.split == split)
-        assert set(labels) == set(synthetic.CLASS_NAMES)
+        assert set(labels) == set(render.CLASS_NAMES)
         assert sum(labels.values()) == count
         assert max(labels.values()) - min(labels.values()) <= 1
-    assert len(synthetic.CLASS_NAMES) == 16
+    assert len(render.CLASS_NAMES) == 16
 
 
 def test_clips_of_different_splits_differ():
-    specs = synthetic.plan_clips(num_train=16, num_val=16, num_test=16, seed=0)
+    specs = render.plan_clips(num_train=16, num_val=16, num_test=16, seed=0)
     assert len({spec.seed_parts for spec in specs}) == 48
     assert len({spec.path for spec in specs}) == 48
 
 
 def test_one_splits_size_does_not_change_another():
-    few = synthetic.plan_clips(num_train=3, num_val=8, num_test=8, seed=5)
-    many = synthetic.plan_clips(num_train=300, num_val=8, num_test=8, seed=5)
+    few = render.plan_clips(num_train=3, num_val=8, num_test=8, seed=5)
+    many = render.plan_clips(num_train=300, num_val=8, num_test=8, seed=5)
     assert few[3:] == many[300:]
 
 
 def test_nuisances_know_nothing_of_the_other_modality():
     """Changing one factor leaves the other modality bit-identical."""
-    [spec] = synthetic.plan_clips(num_train=1, num_val=0, num_test=0, seed=3, clip_sec=1.0)
-    by_kind = [synthetic.render_clip(dataclasses.replace(spec, kind=k)) for k in synthetic.KINDS]
+    [spec] = render.plan_clips(num_train=1, num_val=0, num_test=0, seed=3, clip_sec=1.0)
+    by_kind = [render.render_clip(dataclasses.replace(spec, kind=k)) for k in render.KINDS]
     for frames_thwc, _, events in by_kind[1:]:
         np.testing.assert_array_equal(frames_thwc, by_kind[0][0])
         assert events == by_kind[0][2]
-    by_motion = [
-        synthetic.render_clip(dataclasses.replace(spec, motion=m)) for m in synthetic.MOTIONS
-    ]
+    by_motion = [render.render_clip(dataclasses.replace(spec, motion=m)) for m in render.MOTIONS]
     for index, (frames_thwc, waveform, _) in enumerate(by_motion[1:]):
         np.testing.assert_array_equal(waveform, by_motion[0][1])
         assert (frames_thwc != by_motion[index][0]).any()
@@ -70,9 +68,9 @@ def test_nuisances_know_nothing_of_the_other_modality():
 def test_motion_does_not_shift_what_is_drawn_afterwards():
     time_sec = np.arange(10) / 10
     following = set()
-    for motion in synthetic.MOTIONS:
+    for motion in render.MOTIONS:
         rng = np.random.default_rng(0)
-        synthetic_video.trajectory(motion, rng, time_sec=time_sec, size_px=64)
+        video.trajectory(motion, rng, time_sec=time_sec, size_px=64)
         following.add(rng.uniform())
     assert len(following) == 1
 
@@ -81,8 +79,8 @@ def test_motion_does_not_shift_what_is_drawn_afterwards():
 def test_each_motion_moves_as_its_name_says(seed):
     time_sec = np.arange(40) / 10
     span = {}
-    for motion in synthetic.MOTIONS:
-        center_t2, radius_t = synthetic_video.trajectory(
+    for motion in render.MOTIONS:
+        center_t2, radius_t = video.trajectory(
             motion, np.random.default_rng(seed), time_sec=time_sec, size_px=128
         )
         assert (center_t2 > 0).all() and (center_t2 < 128).all()
@@ -100,8 +98,8 @@ def test_a_disc_has_its_stated_area_and_place():
     frames_thwc = np.zeros((1, 64, 64, 3), np.uint8)
     for num_sides in (0, 3, 4, 6):
         frames_thwc[:] = 0
-        shape = synthetic_video.Shape(num_sides, 0.3, (200.0, 100.0, 0.0))
-        synthetic_video.draw_shape(frames_thwc, shape, np.array([[40.0, 20.0]]), np.array([10.0]))
+        shape = video.Shape(num_sides, 0.3, (200.0, 100.0, 0.0))
+        video.draw_shape(frames_thwc, shape, np.array([[40.0, 20.0]]), np.array([10.0]))
         weight_hw = frames_thwc[0, :, :, 0] / 200.0
         assert abs(weight_hw.sum() / (np.pi * 10**2) - 1) < 0.03
         rows, columns = np.indices((64, 64))
@@ -111,8 +109,8 @@ def test_a_disc_has_its_stated_area_and_place():
 
 def test_a_shape_outside_the_frame_is_not_drawn():
     frames_thwc = np.zeros((1, 32, 32, 3), np.uint8)
-    shape = synthetic_video.Shape(0, 0.0, (255.0, 255.0, 255.0))
-    synthetic_video.draw_shape(frames_thwc, shape, np.array([[-80.0, 16.0]]), np.array([5.0]))
+    shape = video.Shape(0, 0.0, (255.0, 255.0, 255.0))
+    video.draw_shape(frames_thwc, shape, np.array([[-80.0, 16.0]]), np.array([5.0]))
     assert not frames_thwc.any()
 
 
@@ -120,7 +118,7 @@ def test_a_shape_outside_the_frame_is_not_drawn():
 def test_sounds_do_not_overlap_and_stay_inside(clip_sec):
     counts = set()
     for seed in range(60):
-        events = synthetic_audio.place_events(np.random.default_rng(seed), clip_sec)
+        events = audio.place_events(np.random.default_rng(seed), clip_sec)
         counts.add(len(events))
         times = np.array(events).ravel()
         assert (np.diff(times) > 0).all()
@@ -128,10 +126,10 @@ def test_sounds_do_not_overlap_and_stay_inside(clip_sec):
     assert counts == {1, 2, 3}
 
 
-@pytest.mark.parametrize("kind", synthetic.KINDS)
+@pytest.mark.parametrize("kind", render.KINDS)
 @pytest.mark.parametrize("seed", range(3))
 def test_sound_is_where_the_events_say(kind, seed):
-    waveform, events = synthetic_audio.synthesize_audio(
+    waveform, events = audio.synthesize_audio(
         kind, np.random.default_rng(seed), clip_sec=4.0, sample_rate_hz=16000
     )
     assert waveform.shape == (64000,) and np.abs(waveform).max() < 1.0
@@ -147,13 +145,13 @@ def test_sound_is_where_the_events_say(kind, seed):
     assert waveform[inside].std() > 5 * background_std
 
 
-@pytest.mark.parametrize("kind", synthetic.KINDS)
+@pytest.mark.parametrize("kind", render.KINDS)
 @pytest.mark.parametrize("snr_db", [5.0, -10.0])
 def test_the_background_is_as_loud_as_asked(kind, snr_db):
     """What remains when the sounds, known from a clip with a faint background, are taken out."""
     waves = []
     for level_db in (60.0, snr_db):
-        waveform, events = synthetic_audio.synthesize_audio(
+        waveform, events = audio.synthesize_audio(
             kind, np.random.default_rng(1), clip_sec=4.0, sample_rate_hz=16000, snr_db=level_db
         )
         waves.append(waveform.astype(float))
@@ -172,8 +170,8 @@ def test_the_background_is_as_loud_as_asked(kind, snr_db):
 def test_kinds_differ_in_their_spectrograms():
     """A chirp's peak rises nearly always, a tone's stays, noise has no peak, clicks leave gaps."""
     features = {}
-    for kind in synthetic.KINDS:
-        sound = synthetic_audio.make_sound(
+    for kind in render.KINDS:
+        sound = audio.make_sound(
             kind, np.random.default_rng(0), pitch=0.5, duration_sec=0.8, sample_rate_hz=16000
         )
         log_mel_sf = fbank(0.1 * sound)[5:-5]
@@ -190,7 +188,7 @@ def test_kinds_differ_in_their_spectrograms():
 
 
 def test_written_files_hold_what_was_rendered(rendered):
-    specs = synthetic.plan_clips(**SMALL)
+    specs = render.plan_clips(**SMALL)
     manifest = rows_of(rendered / "clips.csv")
     assert [row["path"] for row in manifest] == [spec.path for spec in specs]
     assert list(manifest[0]) == ["path", "start_sec", "end_sec", "label", "split"]
@@ -200,7 +198,7 @@ def test_written_files_hold_what_was_rendered(rendered):
         events_of[row["path"]].append((float(row["onset_sec"]), float(row["offset_sec"])))
     for spec, row in zip(specs, manifest, strict=True):
         assert (row["label"], row["split"]) == (spec.label, spec.split)
-        frames_thwc, waveform, events = synthetic.render_clip(spec)
+        frames_thwc, waveform, events = render.render_clip(spec)
         np.testing.assert_allclose(events_of[spec.path], events, atol=1e-4)
         path = rendered / spec.path
         info = probe(path)
@@ -214,7 +212,7 @@ def test_written_files_hold_what_was_rendered(rendered):
 
 
 def test_same_seed_same_data_whatever_the_workers(rendered, tmp_path):
-    synthetic.render_dataset(tmp_path / "again", **SMALL, num_workers=1, progress=False)
+    render.render_dataset(tmp_path / "again", **SMALL, num_workers=1, progress=False)
     for name in ("clips.csv", "events.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (rendered / name).read_bytes()
     for row in rows_of(rendered / "clips.csv"):
@@ -228,10 +226,10 @@ def test_same_seed_same_data_whatever_the_workers(rendered, tmp_path):
 
 def test_another_seed_gives_other_data():
     [first], [second] = (
-        synthetic.plan_clips(num_train=1, num_val=0, num_test=0, seed=seed) for seed in (0, 1)
+        render.plan_clips(num_train=1, num_val=0, num_test=0, seed=seed) for seed in (0, 1)
     )
     second = dataclasses.replace(second, motion=first.motion, kind=first.kind)
-    assert (synthetic.render_clip(first)[0] != synthetic.render_clip(second)[0]).any()
+    assert (render.render_clip(first)[0] != render.render_clip(second)[0]).any()
 
 
 @pytest.mark.parametrize(
@@ -251,7 +249,7 @@ def test_another_seed_gives_other_data():
 )
 def test_values_out_of_range_are_named(change, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        synthetic.render_dataset(tmp_path / "out", **{**SMALL, **change}, progress=False)
+        render.render_dataset(tmp_path / "out", **{**SMALL, **change}, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -259,10 +257,10 @@ def test_a_used_folder_is_left_alone(tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine.txt").write_text("keep")
     with pytest.raises(UserError, match="not empty"):
-        synthetic.render_dataset(tmp_path / "used", **SMALL, progress=False)
+        render.render_dataset(tmp_path / "used", **SMALL, progress=False)
     (tmp_path / "file").write_text("keep")
     with pytest.raises(UserError, match="is a file"):
-        synthetic.render_dataset(tmp_path / "file", **SMALL, progress=False)
+        render.render_dataset(tmp_path / "file", **SMALL, progress=False)
     assert {path.name for path in tmp_path.iterdir()} == {"used", "file"}
 
 
@@ -270,9 +268,9 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(synthetic, "write_mp4", fail)
+    monkeypatch.setattr(render, "write_mp4", fail)
     with pytest.raises(UserError, match="cannot write .* no space"):
-        synthetic.render_dataset(tmp_path / "out", **SMALL, progress=False)
+        render.render_dataset(tmp_path / "out", **SMALL, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 

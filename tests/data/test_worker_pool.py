@@ -7,7 +7,7 @@ import os
 import pytest
 from media_files import square_or_die_at_three, square_or_hang_at_three, square_or_raise_at_three
 
-from avt_jax.data import worker_pool
+from avt_jax.host import worker_pool
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from tiny_run import make_run, sample_videos_fixture, tiny_run_fixture, write_video  # noqa: F401
 
-from avt_jax.data import clip_record, extract, manifest, pipeline, records
+from avt_jax.data import records
+from avt_jax.data.extraction import clip_record, extract
+from avt_jax.data.loading import pipeline
+from avt_jax.data.manifests import manifest
 from avt_jax.errors import UserError
 from avt_jax.inference import Predictor
 from avt_jax.inference.load import load_predict

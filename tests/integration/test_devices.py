@@ -8,7 +8,7 @@ import pytest
 from avt_jax import axes, tree
 from avt_jax.cli import wiring
 from avt_jax.cli.config import load_config
-from avt_jax.data import pipeline
+from avt_jax.data.loading import pipeline
 from avt_jax.training import mesh as meshes
 from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from avt_jax.training.state import init_sharded

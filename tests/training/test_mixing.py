@@ -11,7 +11,7 @@ import pytest
 from avt_jax import axes, tree
 from avt_jax.cli import wiring
 from avt_jax.cli.config import load_config
-from avt_jax.data import pipeline
+from avt_jax.data.loading import pipeline
 from avt_jax.errors import UserError
 from avt_jax.losses.classification import classification_loss
 from avt_jax.training import mesh as meshes

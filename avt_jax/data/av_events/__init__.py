@@ -1,0 +1,1 @@
+"""AV-Events: rendered data sets whose truth is known."""

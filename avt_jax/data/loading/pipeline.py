@@ -1,0 +1,295 @@
+"""Batches for training and evaluation, prepared ahead of time by Grain.
+
+Training walks over an endless sequence of positions. Position g stands for one clip of epoch
+g // len(source), shuffled anew each epoch, and for one draw of every random number that varies it;
+both depend on (seed, g) alone. Process p of P takes every P-th position, starting at p. So the
+number of threads, workers and processes changes who prepares an example, never what it is.
+
+A damaged record ends an evaluation, whose result would be of other clips than it says. Training
+takes the next record instead and counts, see `damaged_records`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from avt_jax.data.loading import damaged, shared_arrays
+from avt_jax.data.loading.batches import EvalBatches, MakeTrainBatch, Source, draw_seed
+from avt_jax.data.loading.config import AUTO_WORKERS, DataConfig
+from avt_jax.errors import UserError
+from avt_jax.host import worker_pool
+
+
+def make_train_iterator(
+    source: Source,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> TrainIterator:
+    """Endless batches of randomly varied clips, every clip once per epoch.
+
+    Where an epoch ends inside a batch, the rest of the batch comes from the next epoch, so a batch
+    may be larger than the data set. With `config.num_workers` > 0 the main module of the program
+    must be importable without side effects (`if __name__ == "__main__":`), because the workers
+    import it.
+
+    Args:
+      source: the training split.
+      config: the data block.
+      batch_size: clips per batch of this process, >= 1.
+      seed: >= 0; decides order and variation.
+      process_index: of this process, in [0, process_count).
+      process_count: processes that share the data; together they see what one would.
+
+    Returns:
+      An iterator over batches (see `avt_jax.axes`), all of them valid.
+
+    Raises:
+      UserError: the source is empty, or the seed is negative.
+      ValueError: a bad batch size or process index.
+    """
+    _check_share(batch_size, process_index, process_count)
+    if not len(source):
+        raise UserError(
+            f"the split {config.train_split!r} of {config.path} is empty; extract more clips."
+        )
+    if seed < 0:
+        raise UserError(f"the seed is {seed}; give 0 or more.")
+    shuffle_seed, vary_seed = map(int, np.random.SeedSequence(seed).generate_state(2, np.uint32))
+    batches = (
+        grain.MapDataset.range(len(source))
+        .shuffle(seed=shuffle_seed)
+        .repeat()
+        # Before the split over processes: the index that seeds each example is the global one.
+        .random_map(draw_seed, seed=vary_seed)[process_index::process_count]
+        # There is no remainder to drop, but without this Grain computes the endless length in
+        # floating point, which does not fit.
+        .batch(batch_size, drop_remainder=True, batch_fn=MakeTrainBatch(source, config))
+    )
+    identity = {
+        "seed": int(seed),
+        "num_clips": len(source),
+        "global_batch_size": batch_size * process_count,
+    }
+    damage = damaged.DamageCount(
+        path=config.path, num_clips=len(source), max_damaged=config.max_damaged
+    )
+    return TrainIterator(batches, _settled(config), identity, damage)
+
+
+def eval_batches(
+    source: Source,
+    config: DataConfig,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, Any]]:
+    """Every clip once, in order, unvaried; with several views of a clip, one after another.
+
+    Process p of P takes clips p, p + P, ...; all processes get the same number of batches. What
+    does not fill the last ones is filled with copies of a view, `valid` False. The views of a clip
+    may begin in one batch and end in the next.
+
+    Args:
+      source: the split to evaluate.
+      config: the data block.
+      batch_size: views per batch of this process, >= 1.
+      process_index: of this process, in [0, process_count).
+      process_count: processes that share the data.
+
+    Returns:
+      A generator of batches (see `avt_jax.axes`); `close()` it when leaving early. It raises a
+      UserError where a record is damaged, and names it.
+
+    Raises:
+      ValueError: a bad batch size or process index.
+    """
+    _check_share(batch_size, process_index, process_count)
+    batches = EvalBatches(source, config, batch_size, process_index, process_count)
+    return _closing(grain.MapDataset.source(batches), _settled(config))
+
+
+class TrainIterator:
+    """Endless batches whose position is the number of batches taken; see `make_train_iterator`.
+
+    An error leaves the position where it is, so the next call tries the same batch again.
+    """
+
+    def __init__(
+        self,
+        batches: grain.MapDataset,
+        config: DataConfig,
+        identity: dict[str, int],
+        damage: damaged.DamageCount,
+    ):
+        """Starts at the first batch.
+
+        Args:
+          batches: by position.
+          config: the data block.
+          identity: what must not differ between the run that saved a position and the one that
+            continues from it.
+          damage: counts the damaged records.
+        """
+        self._batches = batches
+        self._config = config
+        self._identity = identity
+        self._damage = damage
+        self._position = 0
+        self._running: grain.DatasetIterator | None = None
+        self._closed = False
+
+    def __iter__(self) -> TrainIterator:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        """The next batch.
+
+        Raises:
+          UserError: more than `config.max_damaged` records are damaged (names the last by shard
+            file and index), or a worker process died.
+          ValueError: the iterator is closed.
+        """
+        if self._closed:
+            raise ValueError("this iterator is closed")
+        if self._running is None:
+            # Grain's own state depends on the number of workers; a slice does not.
+            self._running = _start(self._batches[self._position :], self._config)
+        try:
+            batch = self._damage.take(_next(self._running, self._config))
+        except BaseException:
+            self._stop()
+            raise
+        self._position += 1
+        return batch
+
+    @property
+    def num_damaged(self) -> int:
+        """Different damaged records that were met so far; survives `set_state`.
+
+        Each process counts those of its own share.
+        """
+        return len(self._damage)
+
+    def get_state(self) -> dict[str, Any]:
+        """The position, ready for JSON: batches taken, from what, and damage met on the way."""
+        return {
+            "batches": self._position,
+            "damaged": self._damage.get_state(),
+            **self._identity,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes to a saved position; what follows is exactly what followed there.
+
+        Threads, workers and processes may differ from those of the run that saved it.
+
+        Args:
+          state: from `get_state`.
+
+        Raises:
+          UserError: the position belongs to another seed, data set or batch size, or is damaged.
+        """
+        position = state.get("batches") if isinstance(state, Mapping) else None
+        if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+            raise UserError(f"the saved position in the data is damaged: {state!r}.")
+        for name, value in self._identity.items():
+            if state.get(name) != value:
+                raise UserError(
+                    f"the saved position in the data is for {name}={state.get(name)!r}, but now it "
+                    f"is {value}; continue with the same data and batch size, or start a new run."
+                )
+        # Positions saved by earlier versions have no such list.
+        self._damage.set_state(state.get("damaged", []))
+        self._stop()
+        self._position = position
+
+    def close(self) -> None:
+        """Ends threads and workers. May be called twice."""
+        self._closed = True
+        self._stop()
+
+    def _stop(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+
+def _check_share(batch_size: int, process_index: int, process_count: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}, expected 1 or more")
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index={process_index} is not in [0, {process_count})")
+
+
+def _settled(config: DataConfig) -> DataConfig:
+    if config.num_workers != AUTO_WORKERS:
+        return config
+    return dataclasses.replace(config, num_workers=0, num_threads=worker_pool.default_num_workers())
+
+
+def _start(batches: grain.MapDataset, config: DataConfig) -> grain.DatasetIterator:
+    """Begins to prepare `batches` in order, with the threads and workers of the config."""
+    threads = config.num_threads
+    # Fewer places than threads would leave threads without work.
+    ahead = max(config.prefetch, threads) if threads else 0
+    workers = config.num_workers
+    if workers:
+        ahead = threads  # per worker; finished batches wait in its queue instead
+    dataset = batches.to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    )
+    if workers:
+        if not flags.FLAGS.is_parsed():
+            # Grain asks for a flag of its own. A program built on absl.app has parsed its flags by
+            # now and is left alone; in any other there are none to parse.
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(
+            num_workers=workers, per_worker_buffer_size=max(1, config.prefetch // workers)
+        )
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_init_worker)
+    return iter(dataset)
+
+
+def _next(running: grain.DatasetIterator, config: DataConfig) -> dict[str, Any]:
+    try:
+        batch = next(running)
+    except RuntimeError as error:
+        if "terminated unexpectedly" in str(error):
+            raise UserError(
+                "a worker process of the input pipeline died, which happens when memory or "
+                "/dev/shm is full; use a smaller config.data.num_workers or config.data.prefetch."
+            ) from error
+        raise
+    return shared_arrays.plain(batch) if config.num_workers else batch
+
+
+def _closing(batches: grain.MapDataset, config: DataConfig) -> Iterator[dict[str, Any]]:
+    if not len(batches):
+        return
+    running = _start(batches, config)
+    try:
+        while True:
+            try:
+                batch = _next(running, config)
+            except StopIteration:
+                return
+            yield batch
+    finally:
+        running.close()
+
+
+def _init_worker(worker_index: int, num_workers: int) -> None:
+    """Lets a worker live exactly as long as the main process."""
+    del worker_index, num_workers  # Grain passes them to every such function
+    worker_pool.guard_worker()

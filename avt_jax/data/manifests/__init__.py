@@ -1,0 +1,1 @@
+"""Which clips there are: CSV in and out, folders, groups, published data sets."""

@@ -1,0 +1,222 @@
+"""Reads the annotation files of a data set as they are published."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from avt_jax.data.manifests.catalog.entries import DataSet, LabelSet
+from avt_jax.data.manifests.manifest import MAX_MANIFEST_BYTES
+from avt_jax.data.records import SPLITS
+from avt_jax.errors import UserError, nearest
+
+NO_LABEL, BAD_SPAN, REPEATED, OTHER_CLASS = "no_label", "bad_span", "repeated_row", "other_class"
+
+_CLOCK = re.compile(r"([0-9]{1,3}):([0-5]?[0-9]):([0-5]?[0-9](?:\.[0-9]*)?)")
+_MAX_SEC = 1e6
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One line of an annotation file.
+
+    Attributes:
+      file: name of the file.
+      line: line number in it, from 1.
+      video_id: the source video.
+      clip_name: name of the clip, "" if the data set has none.
+      start_sec: >= 0, in the source video.
+      end_sec: in the source video.
+      split: "train", "val" or "test".
+      labels: per label set, in the entry's order, what the label column says.
+      indices: per label set the official class index, -1 where the set has none.
+      problem: why the row is left out, "" if it is not: NO_LABEL, BAD_SPAN, REPEATED, OTHER_CLASS.
+    """
+
+    file: str
+    line: int
+    video_id: str
+    clip_name: str
+    start_sec: float
+    end_sec: float
+    split: str
+    labels: tuple[str, ...]
+    indices: tuple[int, ...]
+    problem: str = ""
+
+
+def read_annotations(entry: DataSet, files: Sequence[tuple[str, Path]]) -> list[Row]:
+    """Reads and checks annotation files.
+
+    Columns that are not needed are passed over: releases differ in them.
+
+    Args:
+      entry: the data set.
+      files: (split, path); a split other than "" is that of all rows of the file.
+
+    Returns:
+      All rows in file order. Those of a test file without labels, with an end that is not after the
+      start, and repetitions of a row have a `problem`.
+
+    Raises:
+      UserError: a file that is not in the published format; the message names the line.
+    """
+    rows: list[Row] = []
+    seen: set[tuple] = set()
+    for split, path in files:
+        split = split or _split_of_file(entry, path)
+        for line, fields in read_table(path, "annotation file", entry.columns):
+            try:
+                row = _row(entry, fields, split=split, file=path.name, line=line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {line}: {error}.") from None
+            key = (row.video_id, row.start_sec, row.end_sec, row.split, row.labels, row.indices)
+            if key in seen and not row.problem:
+                row = dataclasses.replace(row, problem=REPEATED)
+            seen.add(key)
+            rows.append(row)
+    if all(row.problem == NO_LABEL for row in rows):
+        columns = [label_set.column for label_set in entry.label_sets.values()]
+        raise UserError(
+            f"no row of {', '.join(str(path) for _, path in files)} has a label (column "
+            f"{' and '.join(columns)}); give the annotation files of {entry.title}."
+        )
+    return rows
+
+
+def read_table(
+    path: Path, what: str, columns: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields the line number and the stripped fields by column of every line that is not empty.
+
+    Args:
+      path: CSV file in UTF-8.
+      what: what messages call it.
+      columns: of a file without a header; () = the first line names them. A comment or a header
+        that somebody put in front is passed over.
+
+    Raises:
+      UserError: no such file, not UTF-8, or a line with another number of fields.
+    """
+    if not path.is_file():
+        raise UserError(f"{what} {path} does not exist or is not a file; check the path.")
+    header = list(columns)
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise UserError(f"{what} {path} is larger than 1 GiB; split it.")
+        # Spreadsheet programs put a byte order mark in front, which is no part of the first field.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            # A quoted field may span lines: a row's number is that of its first line.
+            line = 1
+            for fields in reader:
+                fields = [field.strip() for field in fields]
+                if not header:
+                    header = fields
+                elif any(fields) and not (line == 1 and _is_heading(fields, header)):
+                    if len(fields) != len(header):
+                        raise UserError(
+                            f"{path}, line {line}: {len(fields)} fields, expected {len(header)} "
+                            f"({', '.join(header)}); is this the published file?"
+                        )
+                    yield line, dict(zip(header, fields, strict=True))
+                line = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} {path} is not UTF-8 text; save it as UTF-8.") from error
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}.") from error
+    except OSError as error:
+        raise UserError(f"cannot read {what} {path}: {error.strerror}.") from error
+
+
+def _is_heading(fields: Sequence[str], columns: Sequence[str]) -> bool:
+    """Whether a first line says what the columns are, in a file that needs no such line."""
+    named = any(field.lower() == name for field, name in zip(fields, columns, strict=False))
+    return named or fields[0].startswith("#")
+
+
+def _split_of_file(entry: DataSet, path: Path) -> str:
+    """The split that an official file stands for; "" where a column says it."""
+    if entry.split:
+        return ""
+    for stem, split in entry.file_splits.items():
+        if path.stem.lower() == stem.lower():
+            return split
+    raise UserError(
+        f"the name of {path} does not say which split it is (as {', '.join(entry.file_splits)} "
+        f"do); write it before the name: --csv train={path}."
+    )
+
+
+def _row(entry: DataSet, fields: Mapping[str, str], *, split: str, file: str, line: int) -> Row:
+    wanted = (entry.video, entry.start, entry.end, entry.clip, "" if split else entry.split)
+    absent = [name for name in wanted if name and name not in fields]
+    if absent:
+        raise ValueError(
+            f"the file has no column {absent[0]!r}{nearest(absent[0], fields)}; a file of "
+            f"{entry.title} has {', '.join(filter(None, wanted))}"
+        )
+    if not split:
+        split = entry.splits.get(fields[entry.split].lower(), "")
+        if split not in SPLITS:
+            raise ValueError(
+                f"split {fields[entry.split]!r} is unknown; expected {', '.join(entry.splits)}"
+            )
+    video_id, clip_name = fields[entry.video], fields[entry.clip] if entry.clip else ""
+    if not video_id or "/" in video_id or not video_id.isprintable():
+        raise ValueError(f"{entry.video} {video_id!r} is no name of a video")
+    start_sec = parse_seconds(fields[entry.start], entry.start)
+    if entry.end:
+        end_sec = parse_seconds(fields[entry.end], entry.end)
+    else:
+        end_sec = start_sec + entry.clip_sec
+    labels = tuple(_label(fields, label_set) for label_set in entry.label_sets.values())
+    indices = tuple(_index(fields, label_set) for label_set in entry.label_sets.values())
+    problem = BAD_SPAN if end_sec <= start_sec else ""
+    if not all(labels):
+        problem = NO_LABEL
+    return Row(file, line, video_id, clip_name, start_sec, end_sec, split, labels, indices, problem)
+
+
+def _label(fields: Mapping[str, str], label_set: LabelSet) -> str:
+    label = fields.get(label_set.column, "")
+    if not label.isprintable() or label.startswith("#"):
+        raise ValueError(f"{label_set.column} {label!r} is no class name")
+    # Where the class has a number and the row none, the row has no label, whatever it is called.
+    if label_set.index_column and not fields.get(label_set.index_column):
+        return ""
+    return label
+
+
+def _index(fields: Mapping[str, str], label_set: LabelSet) -> int:
+    text = fields.get(label_set.index_column, "")
+    if not text:
+        return -1
+    if not re.fullmatch("[0-9]{1,6}", text) or int(text) >= label_set.num_classes:
+        raise ValueError(
+            f"{label_set.index_column} {text!r} is not a class index from 0 to "
+            f"{label_set.num_classes - 1}"
+        )
+    return int(text)
+
+
+def parse_seconds(text: str, column: str) -> float:
+    """Reads seconds ("12", "12.5") or a time stamp ("00:01:02.50").
+
+    Raises:
+      ValueError: it is neither, negative, or beyond every sensible length.
+    """
+    clock = _CLOCK.fullmatch(text)
+    try:
+        seconds = (
+            3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3]) if clock else float(text)
+        )
+    except ValueError:
+        raise ValueError(f"{column} {text!r} is neither seconds nor HH:MM:SS.ss") from None
+    if not (math.isfinite(seconds) and 0 <= seconds <= _MAX_SEC):
+        raise ValueError(f"{column} {text!r} is not a sensible number of seconds")
+    return seconds

@@ -1,0 +1,1 @@
+"""One file's pictures and sound, on one time axis."""

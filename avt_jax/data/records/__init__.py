@@ -1,0 +1,34 @@
+"""Stored clips: their layout, and how a folder of shards is described, read and written.
+
+What most code needs stands here: `records.read_info(path)`, `records.open_split(path, split)`.
+"""
+
+from avt_jax.data.records.description import read_info, verify_checksums
+from avt_jax.data.records.schema import (
+    CHECKSUM_FILE,
+    DATASET_NAME,
+    FBANK_RATE_HZ,
+    FLAG_CODES,
+    MEL_BINS,
+    SCHEMA_VERSION,
+    SPLITS,
+    RecordsInfo,
+    record_features,
+)
+from avt_jax.data.records.source import RecordSource, open_split
+
+__all__ = [
+    "CHECKSUM_FILE",
+    "DATASET_NAME",
+    "FBANK_RATE_HZ",
+    "FLAG_CODES",
+    "MEL_BINS",
+    "SCHEMA_VERSION",
+    "SPLITS",
+    "RecordSource",
+    "RecordsInfo",
+    "open_split",
+    "read_info",
+    "record_features",
+    "verify_checksums",
+]

@@ -1,0 +1,110 @@
+"""What a shard folder says about itself, and whether its shards are as they were written.
+
+A shard folder is a TFDS data set (`dataset_info.json`, `features.json`, `metadata.json`, shards of
+ArrayRecord per split), so `tfds.builder_from_directory(folder)` opens it too. TensorFlow is not
+needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from avt_jax.data.records.remote import local_folder
+from avt_jax.data.records.schema import CHECKSUM_FILE, SCHEMA_VERSION, RecordsInfo
+from avt_jax.errors import UserError
+from avt_jax.host.checksum import sha256_of
+
+_MAX_JSON_BYTES = 64 * 2**20
+
+
+def verify_checksums(path: str | os.PathLike) -> int:
+    """Compares every shard with the checksum written when it was made.
+
+    Args:
+      path: shard folder, or URL of one.
+
+    Returns:
+      The number of shards compared.
+
+    Raises:
+      UserError: the checksums are missing or unreadable, or a shard is missing or differs.
+    """
+    folder = local_folder(path)
+    lines = _read_text(folder / CHECKSUM_FILE, folder).splitlines()
+    for line in lines:
+        match = re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)
+        if not match:
+            raise UserError(f"{folder / CHECKSUM_FILE} is damaged: {line[:80]!r}; extract again.")
+        digest, name = match.groups()
+        if not (folder / name).is_file():
+            raise UserError(f"shard {name} is missing from {folder}; extract again.")
+        if sha256_of(folder / name) != digest:
+            raise UserError(f"shard {folder / name} changed after it was written; extract again.")
+    return len(lines)
+
+
+def _read_text(path: Path, folder: Path) -> str:
+    if not folder.is_dir():
+        raise UserError(f"no shard folder at {folder}; 'avt extract' makes one.")
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not a shard folder (no {path.name} in it); "
+            "give the folder that 'avt extract --out' made."
+        )
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise UserError(
+            f"{path} is larger than {_MAX_JSON_BYTES} bytes, which no extraction makes."
+        )
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}.") from error
+
+
+def _read_json(path: Path, folder: Path) -> Any:
+    try:
+        return json.loads(_read_text(path, folder))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); extract again.") from error
+
+
+def read_info(path: str | os.PathLike) -> RecordsInfo:
+    """Reads what a shard folder says about itself, without opening a shard.
+
+    Args:
+      path: shard folder, or URL of one.
+
+    Returns:
+      Its label sets, splits and extraction settings.
+
+    Raises:
+      UserError: no such folder, not a shard folder, damaged, or written by an incompatible version.
+    """
+    folder = local_folder(path, ())
+    info = _read_json(folder / "dataset_info.json", folder)
+    metadata = _read_json(folder / "metadata.json", folder)
+    try:
+        version = str(metadata["schema_version"])
+        result = RecordsInfo(
+            label_sets={k: tuple(map(str, v)) for k, v in metadata["label_sets"].items()},
+            splits={s["name"]: sum(map(int, s["shardLengths"])) for s in info.get("splits", [])},
+            frame_rate_hz=float(metadata["frame_rate_hz"]),
+            short_side_px=int(metadata["short_side_px"]),
+            jpeg_quality=int(metadata["jpeg_quality"]),
+            schema_version=version,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder} is a data set, but not one that 'avt extract' wrote ({error!r} in its "
+            "dataset_info.json or metadata.json)."
+        ) from error
+    if not re.fullmatch(rf"{SCHEMA_VERSION.split('.')[0]}\.\d{{1,4}}\.\d{{1,4}}", version):
+        raise UserError(
+            f"{folder} has record schema {version}, this version reads {SCHEMA_VERSION}; "
+            "extract again."
+        )
+    return result

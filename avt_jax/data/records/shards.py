@@ -1,0 +1,120 @@
+"""The shard files of a folder: which record lies where, and how to read one file on its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from avt_jax.data.records.description import read_info
+from avt_jax.data.records.remote import local_folder
+from avt_jax.data.records.schema import DATASET_NAME, RecordsInfo, record_features
+from avt_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file of a split.
+
+    Attributes:
+      split: name of the split.
+      path: the file; it may be missing.
+      first: index in the split of its first record.
+      num_records: how many dataset_info.json says it has.
+    """
+
+    split: str
+    path: Path
+    first: int
+    num_records: int
+
+
+def list_shards(path: str | os.PathLike) -> tuple[Shard, ...]:
+    """The shards that dataset_info.json names, split by split, in the order of their records.
+
+    Args:
+      path: shard folder, or URL of one.
+
+    Raises:
+      UserError: not a shard folder, or its description is damaged.
+    """
+    folder = local_folder(path, ())
+    read_info(folder)  # refuses what is not a shard folder, with a reason
+    import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
+    from tensorflow_datasets.core import dataset_info, naming
+
+    try:
+        proto = dataset_info.read_from_json(folder / "dataset_info.json")
+        template = naming.ShardedFileTemplate(
+            data_dir=folder, dataset_name=DATASET_NAME, filetype_suffix="array_record"
+        )
+        splits = tfds.core.splits.SplitDict.from_proto(proto.splits, template)
+        shards = []
+        for name, split in splits.items():
+            first = 0
+            for file, length in zip(split.filepaths, split.shard_lengths, strict=True):
+                shards.append(Shard(name, Path(file), first, length))
+                first += length
+    except (ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{folder / 'dataset_info.json'} is damaged ({error}); extract again."
+        ) from error
+    if any(shard.path.parent != folder for shard in shards):
+        raise UserError(f"{folder / 'dataset_info.json'} names files outside of its folder.")
+    return tuple(shards)
+
+
+def locate(path: str | os.PathLike, split: str, index: int) -> tuple[str, int]:
+    """Finds a record's file.
+
+    Args:
+      path: shard folder.
+      split: name of a split.
+      index: of a clip in the split, >= 0.
+
+    Returns:
+      (name of the shard file, index of the record within it).
+
+    Raises:
+      UserError: not a shard folder, or it has no such record.
+    """
+    for shard in list_shards(path):
+        if shard.split == split and 0 <= index - shard.first < shard.num_records:
+            return shard.path.name, index - shard.first
+    raise UserError(f"{path} has no record {index} in a split {split!r}.")
+
+
+class ShardReader:
+    """The records of one shard file. A damaged shard does not keep others from being read."""
+
+    def __init__(self, path: str | os.PathLike, info: RecordsInfo):
+        """Opens the file.
+
+        Args:
+          path: the shard file.
+          info: of its folder.
+
+        Raises:
+          RuntimeError: the file is damaged.
+          ValueError: the file is damaged.
+        """
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        self._features = record_features(info.label_sets, schema_version=info.schema_version)
+        self._reader = ArrayRecordDataSource([os.fspath(path)])
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def read(self, index: int) -> dict[str, Any]:
+        """Reads one record; its fields are those of `records.open_split`, not yet checked.
+
+        Raises:
+          Exception: the record is damaged; what is raised depends on where.
+        """
+        raw = self._features.deserialize_example_np(self._reader[index])
+        texts = {name: raw[name].decode() for name in ("id", "source")}
+        flags = [code.decode() for code in raw.get("flags", ())]
+        return {**raw, **texts, "frames": list(raw["frames"]), "flags": flags}

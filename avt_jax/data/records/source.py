@@ -1,0 +1,134 @@
+"""How the clips of a shard folder are read: one split, by index."""
+
+from __future__ import annotations
+
+import operator
+import os
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from avt_jax.data.records.description import read_info
+from avt_jax.data.records.parse import parse_record
+from avt_jax.data.records.remote import local_folder
+from avt_jax.data.records.schema import DATASET_NAME, MEL_BINS, RecordsInfo
+from avt_jax.errors import UserError, first_line, nearest
+
+
+class RecordSource:
+    """The clips of one split, by index. Picklable, and safe to read from several threads."""
+
+    def __init__(self, path: str | os.PathLike, split: str):
+        """Opens the split; see `open_split`."""
+        # Worker processes get the local folder and never download.
+        self._folder = local_folder(path, (split,))
+        self._split = split
+        self._info = read_info(self._folder)
+        if split not in self._info.splits:
+            raise UserError(
+                f"{self._folder} has no split {split!r}{nearest(split, self._info.splits)}; "
+                f"it has {', '.join(self._info.splits) or 'none'}."
+            )
+        self._reader = self._open()
+
+    def _open(self) -> Any:
+        import tensorflow_datasets as tfds
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        # Only file names and lengths come from the folder. The features are rebuilt from class
+        # names instead of features.json, which names Python classes to import.
+        infos = tfds.core.splits.SplitDict.from_proto(*self._split_proto())
+        self._paths = [Path(path) for path in infos[self._split].filepaths]
+        for path in self._paths:
+            if path.parent != self._folder or not path.is_file():
+                raise UserError(f"shard {path.name} is missing from {self._folder}; extract again.")
+        try:
+            reader = ArrayRecordDataSource([os.fspath(path) for path in self._paths])
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"a shard of split {self._split!r} in {self._folder} is cut off or damaged "
+                f"({first_line(error)}); extract again."
+            ) from error
+        if len(reader) != self._info.splits[self._split]:
+            raise UserError(
+                f"split {self._split!r} in {self._folder} holds {len(reader)} clips, but its "
+                f"dataset_info.json says {self._info.splits[self._split]}; extract again."
+            )
+        return reader
+
+    def _split_proto(self) -> tuple[Any, Any]:
+        from tensorflow_datasets.core import dataset_info, naming
+
+        proto = dataset_info.read_from_json(self._folder / "dataset_info.json")
+        template = naming.ShardedFileTemplate(
+            data_dir=self._folder, dataset_name=DATASET_NAME, filetype_suffix="array_record"
+        )
+        return proto.splits, template
+
+    @property
+    def info(self) -> RecordsInfo:
+        """What the shard folder says about itself."""
+        return self._info
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the split's shard files."""
+        return sum(path.stat().st_size for path in self._paths)
+
+    def __len__(self) -> int:
+        return self._info.splits[self._split]
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """Reads clip `index`; see `open_split` for its fields.
+
+        Raises:
+          IndexError: `index` is not in [0, len).
+          UserError: the record is damaged.
+        """
+        record = self.read_lazily(index)
+        return record | {"frames": list(record["frames"])}
+
+    def read_lazily(self, index: SupportsIndex) -> dict[str, Any]:
+        """As `self[index]`, but "frames" is a sequence that copies a frame when asked for it.
+
+        Args:
+          index: of the clip.
+
+        Raises:
+          IndexError: `index` is not in [0, len).
+          UserError: the record is damaged.
+        """
+        index = operator.index(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)} in split {self._split!r}")
+        try:
+            return parse_record(self._reader[index], tuple(self._info.label_sets), MEL_BINS)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"clip {index} of split {self._split!r} in {self._folder} is damaged "
+                f"({first_line(error)}); extract again."
+            ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self._folder, "split": self._split}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"], state["split"])
+
+
+def open_split(path: str | os.PathLike, split: str) -> RecordSource:
+    """Opens one split for random access.
+
+    Args:
+      path: shard folder, or URL of one; the split's shards are then copied to this machine first.
+      split: "train", "val" or "test".
+
+    Returns:
+      A sequence of dicts: "id" and "source" str; "frames" list of JPEG bytes; "frame_rate_hz"
+      float; "fbank" float16 [s, 128], no rows without audio; "has_audio" bool; "start_sec" and
+      "end_sec" float, the span in the source; "flags" list of str, codes as in FLAG_CODES;
+      "labels" {label set: class index}.
+
+    Raises:
+      UserError: the folder or the split is missing or damaged; the message names what is there.
+    """
+    return RecordSource(path, split)

@@ -1,0 +1,1 @@
+"""What touches the machine: files, folders, processes, locks, checksums. Imports only errors."""
