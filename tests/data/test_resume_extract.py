@@ -105,7 +105,7 @@ def finished_shards(out):
         [("records.writer", "write_description", 1, "before", 5),
          ("extraction.work_folder", "_write_failures", 1, "after", 5)],
     ],
-
+    ids=["records", "results", "end"],
 )  # fmt: skip
 def test_killed_twice(clips, uninterrupted, tmp_path, capsys, kills):
     out = tmp_path / "out"
