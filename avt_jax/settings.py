@@ -17,10 +17,12 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, Self
 
 from avt_jax.errors import UserError, nearest
+
+Choices = Collection[Any] | Callable[[], Collection[Any]]
 
 _KEY = "setting"
 
@@ -28,7 +30,7 @@ _KEY = "setting"
 @dataclasses.dataclass(frozen=True)
 class _Rule:
     doc: str
-    choices: tuple[Any, ...] = ()
+    listed: Choices = ()
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
@@ -36,12 +38,16 @@ class _Rule:
     ascending: bool = False
     empty: bool = False
 
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        return tuple(self.listed() if callable(self.listed) else self.listed)
+
 
 def setting(
     default: Any,
     doc: str,
     *,
-    choices: tuple[Any, ...] = (),
+    choices: Choices = (),
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
@@ -54,7 +60,8 @@ def setting(
     Args:
       default: its value where a recipe gives none.
       doc: what it means, with its unit; one or more sentences without the field's name.
-      choices: the only allowed values; of a tuple's items.
+      choices: the only allowed values; of a tuple's items. A function is called when they are
+        needed, for a registry that stands further down in its module.
       at_least: smallest allowed number; of a tuple's or mapping's items.
       above: numbers must be larger than this.
       at_most: largest allowed number.
@@ -151,7 +158,10 @@ class Field:
     @property
     def allowed(self) -> str:
         """The allowed values in words, to stand after "give"."""
-        return _in_words(self.type, self.rule)
+        words = _in_words(self.type, self.rule)
+        # A unit says more than "a number": fields are named after theirs.
+        unit = next((unit for end, unit in _UNITS.items() if self.name.endswith(end)), None)
+        return words.replace("a number", unit, 1) if unit else words
 
 
 @functools.cache
@@ -221,6 +231,7 @@ def _within(value: float, rule: _Rule) -> bool:
     )
 
 
+_UNITS = {"_sec": "seconds", "_db": "dB"}
 _WORDS = {int: "whole number", float: "number", bool: "True or False", str: "text"}
 
 
@@ -236,7 +247,8 @@ def _in_words(kind: Any, rule: _Rule) -> str:
     if kind is type(None):
         return "None"
     if rule.choices:
-        return " or ".join(map(repr, rule.choices))
+        words = [repr(choice) for choice in rule.choices]
+        return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
     if kind is bool:
         return _WORDS[bool]
     if kind is str:

@@ -7,7 +7,6 @@ implementation serves both sides: `activity_ids` inside a jitted step, `detect` 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import numpy as np
 
 from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC
 from avt_jax.errors import UserError
+from avt_jax.settings import Block, setting
 
 # Mel bins whose power is added before a floor is sought: a single bin's noise fluctuates so much
 # that its minimum says little, while one floor for all bins would let a hum hide what is above it.
@@ -34,52 +34,78 @@ _MAX_SEC, _MAX_SMOOTHING_SEC, _MAX_DB = 60.0, 0.5, 120.0
 
 
 @dataclass(frozen=True)
-class ActivityConfig:
-    """The config block `activity`. `ActivityConfig(**block)` checks every value.
+class ActivityConfig(Block, where="config.activity"):
+    """The config block `activity`: what counts as an audio activity."""
 
-    Attributes:
-      smoothing_sec: standard deviation of the Gaussian that smooths the envelope.
-      edge_db: the smallest sudden change of the envelope that proposes an onset or offset. Clips
-        whose envelope ripples ask for more.
-      high_db: how far above the floor a span must be to be an activity.
-      low_db: how far above the floor a span must be to prolong one; at most `high_db`.
-      rise_db: how far the floor may rise above the lowest envelope around where the background
-        itself fluctuates.
-      silence_db: how far above a spectrogram's least value sound begins.
-      max_activity_sec: the longest activity. What lasts longer is background (a hum).
-      max_edge_activity_sec: the same for what touches the start or the end of the clip, where an
-        activity cannot be told from a change of the background; at most `max_activity_sec`.
-      min_gap_sec: activities closer than this are one.
-      min_activity_sec: shorter ones are dropped (a single click).
-    """
+    smoothing_sec: float = setting(
+        0.05,
+        "standard deviation of the Gaussian that smooths the envelope, in seconds",
+        at_least=HOP_SEC,
+        at_most=_MAX_SMOOTHING_SEC,
+    )
+    edge_db: float = setting(
+        3.0,
+        "smallest sudden change of the envelope that proposes an onset or offset, in dB; clips "
+        "whose envelope ripples ask for more",
+        at_least=0,
+        at_most=_MAX_DB,
+    )
+    high_db: float = setting(
+        3.0,
+        "how far above the floor a span must be to be an activity, in dB",
+        at_least=0,
+        at_most=_MAX_DB,
+    )
+    low_db: float = setting(
+        2.5,
+        "how far above the floor a span must be to prolong an activity, in dB; at most high_db",
+        at_least=0,
+        at_most=_MAX_DB,
+    )
+    rise_db: float = setting(
+        3.0,
+        "how far the floor may rise above the lowest envelope around where the background itself "
+        "fluctuates, in dB",
+        at_least=0,
+        at_most=_MAX_DB,
+    )
+    silence_db: float = setting(
+        6.0,
+        "how far above a spectrogram's least value sound begins, in dB",
+        at_least=0,
+        at_most=_MAX_DB,
+    )
+    max_activity_sec: float = setting(
+        5.0,
+        "longest activity, in seconds; what lasts longer is background (a hum)",
+        at_least=HOP_SEC,
+        at_most=_MAX_SEC,
+    )
+    max_edge_activity_sec: float = setting(
+        1.5,
+        "the same for what touches the start or the end of the clip, where an activity cannot be "
+        "told from a change of the background; at most max_activity_sec",
+        at_least=HOP_SEC,
+        at_most=_MAX_SEC,
+    )
+    min_gap_sec: float = setting(
+        0.1, "activities closer than this are one, in seconds", at_least=0, at_most=_MAX_SEC
+    )
+    min_activity_sec: float = setting(
+        0.15,
+        "shorter activities are dropped (a single click), in seconds",
+        at_least=0,
+        at_most=_MAX_SEC,
+    )
 
-    smoothing_sec: float = 0.05
-    edge_db: float = 3.0
-    high_db: float = 3.0
-    low_db: float = 2.5
-    rise_db: float = 3.0
-    silence_db: float = 6.0
-    max_activity_sec: float = 5.0
-    max_edge_activity_sec: float = 1.5
-    min_gap_sec: float = 0.1
-    min_activity_sec: float = 0.15
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            in_db = field.name.endswith("_db")
-            low = 0.0 if in_db or field.name.startswith("min_") else HOP_SEC
-            most_sec = _MAX_SMOOTHING_SEC if field.name == "smoothing_sec" else _MAX_SEC
-            high = _MAX_DB if in_db else most_sec
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not low <= value <= high:
-                unit = "dB" if in_db else "seconds"
-                _refuse(field.name, value, f"give {unit} from {low:g} to {high:g}")
-        if self.low_db > self.high_db:
-            _refuse("low_db", self.low_db, f"give at most high_db, {self.high_db:g}")
-        if self.max_edge_activity_sec > self.max_activity_sec:
-            advice = f"give at most max_activity_sec, {self.max_activity_sec:g}"
-            _refuse("max_edge_activity_sec", self.max_edge_activity_sec, advice)
+    def check(self) -> None:
+        """Refuses pairs of values that contradict each other."""
+        for name, most in (("low_db", "high_db"), ("max_edge_activity_sec", "max_activity_sec")):
+            value, limit = getattr(self, name), getattr(self, most)
+            if value > limit:
+                raise UserError(
+                    f"config.activity.{name} is {value!r}; give at most {most}, {limit:g}."
+                )
 
 
 class Analysis(NamedTuple):
@@ -100,10 +126,6 @@ class Analysis(NamedTuple):
     floor_db: Any
     edge_db_per_sec: Any
     ids: Any
-
-
-def _refuse(name: str, value: Any, advice: str) -> None:
-    raise UserError(f"config.activity.{name} is {value!r}; {advice}.")
 
 
 def _frames(seconds: float) -> int:

@@ -13,7 +13,6 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ import numpy as np
 
 from avt_jax.audio.activity import ActivityConfig, activity_ids
 from avt_jax.audio.melspec import HOP_SEC
-from avt_jax.errors import UserError, nearest
+from avt_jax.settings import Block, setting
 
 _NEVER = np.iinfo(np.int32).max
 _MAX_CHUNK_SEC = 600.0
@@ -29,43 +28,40 @@ _MAX_BAND_BINS = 4096
 
 
 @dataclass(frozen=True)
-class MaskingConfig:
-    """The config block `masking`. `MaskingConfig(**block)` checks every value.
+class MaskingConfig(Block, where="config.masking"):
+    """The config block `masking`: what the reconstruction terms hide."""
 
-    Attributes:
-      strategy: what is hidden of the sound: "activity" (whole activities), "random" (single
-        patches), "time" (chunks), "frequency" (bands) or "time_frequency" (bands and chunks).
-      ratio: most that may be hidden, as a share of the clip's patches, above 0 and below 1. At
-        least one unit (activity, patch, chunk, band) is hidden, whatever its size.
-      chunk_sec: length of a chunk for "time" and "time_frequency", in seconds; 10 ms or more.
-      band_bins: height of a band for "frequency" and "time_frequency", in mel bins.
-      video_ratio: share of a video's tubes that is hidden, above 0 and below 1; at least one is.
-      shared_pass: hide in the pass that also classifies, instead of in a pass of its own.
-    """
-
-    strategy: str = "activity"
-    ratio: float = 0.5
-    chunk_sec: float = 0.32
-    band_bins: int = 16
-    video_ratio: float = 0.75
-    shared_pass: bool = False
-
-    def __post_init__(self):
-        if self.strategy not in STRATEGIES:
-            names = ", ".join(repr(name) for name in STRATEGIES)
-            hint = nearest(str(self.strategy), STRATEGIES)
-            _refuse("strategy", self.strategy, f"give one of {names}{hint}")
-        for name in ("ratio", "video_ratio"):
-            if not _is_number(getattr(self, name)) or not 0 < getattr(self, name) < 1:
-                _refuse(name, getattr(self, name), "give a number above 0 and below 1")
-        if not _is_number(self.chunk_sec) or not HOP_SEC <= self.chunk_sec <= _MAX_CHUNK_SEC:
-            advice = f"give seconds from {HOP_SEC:g} to {_MAX_CHUNK_SEC:g}"
-            _refuse("chunk_sec", self.chunk_sec, advice)
-        whole = isinstance(self.band_bins, int) and not isinstance(self.band_bins, bool)
-        if not whole or not 1 <= self.band_bins <= _MAX_BAND_BINS:
-            _refuse("band_bins", self.band_bins, f"give a whole number from 1 to {_MAX_BAND_BINS}")
-        if not isinstance(self.shared_pass, bool):
-            _refuse("shared_pass", self.shared_pass, "give True or False")
+    strategy: str = setting(
+        "activity",
+        "what is hidden of the sound: whole activities, single patches (random), chunks (time), "
+        "bands (frequency) or bands and chunks (time_frequency)",
+        choices=lambda: STRATEGIES,
+    )
+    ratio: float = setting(
+        0.5,
+        "most that may be hidden, as a share of the clip's patches; at least one unit (activity, "
+        "patch, chunk, band) is hidden, whatever its size",
+        above=0,
+        below=1,
+    )
+    chunk_sec: float = setting(
+        0.32,
+        'length of a chunk for "time" and "time_frequency", in seconds',
+        at_least=HOP_SEC,
+        at_most=_MAX_CHUNK_SEC,
+    )
+    band_bins: int = setting(
+        16,
+        'height of a band for "frequency" and "time_frequency", in mel bins',
+        at_least=1,
+        at_most=_MAX_BAND_BINS,
+    )
+    video_ratio: float = setting(
+        0.75, "share of a video's tubes that is hidden; at least one is", above=0, below=1
+    )
+    shared_pass: bool = setting(
+        False, "hide in the pass that also classifies, instead of in a pass of its own"
+    )
 
 
 @dataclass(frozen=True)
@@ -100,14 +96,6 @@ class PatchGrid:
     def num_bins(self) -> int:
         """Mel bins that the rows reach."""
         return (self.frequency - 1) * self.frequency_stride + self.size
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _refuse(name: str, value: Any, advice: str) -> None:
-    raise UserError(f"config.masking.{name} is {value!r}; {advice}.")
 
 
 def _most(ratio: float, count: int) -> jax.Array:

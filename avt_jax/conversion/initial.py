@@ -22,6 +22,7 @@ from avt_jax.models.mbt import MBT
 from avt_jax.models.posemb import adapt_ast_grid, resize_vit_grid
 from avt_jax.models.uniformer import UniFormer
 from avt_jax.models.vit import ViT
+from avt_jax.settings import Block, setting
 
 _ENCODERS = {"uniformer": UniFormer, "ast": AST, "vit": ViT}
 _ENCODER_HEAD = re.compile(r"head(_norm)?/")
@@ -31,21 +32,24 @@ Variables = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class InitConfig:
-    """The config block `init`: folders to start from; "" keeps the random weights.
+class InitConfig(Block, where="config.init"):
+    """The config block `init`: folders to start from; "" keeps the random weights."""
 
-    Attributes:
-      video: converted weights (uniformer or vit) for the video encoder.
-      audio: converted weights (ast; vit for MBT) for the audio encoder.
-      model: the whole model: converted weights (mbt), or a run folder of the same model. Heads of
-        another number of classes stay random.
-    """
+    video: str = setting(
+        "", "converted weights (uniformer or vit) for the video encoder; empty = random", empty=True
+    )
+    audio: str = setting(
+        "", "converted weights (ast; vit for MBT) for the audio encoder; empty = random", empty=True
+    )
+    model: str = setting(
+        "",
+        "the whole model: converted weights (mbt), or a run folder of the same model. Heads of "
+        "another number of classes stay random",
+        empty=True,
+    )
 
-    video: str
-    audio: str
-    model: str
-
-    def __post_init__(self):
+    def check(self) -> None:
+        """Refuses a whole model together with its encoders."""
         if self.model and (self.video or self.audio):
             raise UserError(
                 f"config.init.model is {self.model!r} and so are config.init.video or audio given; "

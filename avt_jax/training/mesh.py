@@ -7,6 +7,7 @@ say. Model code knows nothing of this.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,31 +18,39 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from avt_jax import axes, tree
 from avt_jax.errors import UserError
+from avt_jax.settings import Block, setting
 
 DATA, FSDP = "data", "fsdp"
 
 
 @dataclass(frozen=True)
-class MeshConfig:
-    """The config block `mesh`.
+class MeshConfig(Block, where="config.mesh"):
+    """The config block `mesh`."""
 
-    Attributes:
-      data: devices along the axis `data`; -1 = all that `fsdp` leaves.
-      fsdp: devices along the axis `fsdp`.
-      rules: ordered (path regex, "replicate" | "fsdp"); the first match counts.
-    """
+    data: int = setting(
+        -1, "devices along the axis data; -1 = all that fsdp leaves", at_least=-1, at_most=1_000_000
+    )
+    fsdp: int = setting(1, "devices along the axis fsdp", at_least=1, at_most=1_000_000)
+    rules: tuple[tuple[str, str], ...] = setting(
+        ((".*", "replicate"),),
+        "ordered (path regex, rule); the first match counts. A rule is replicate (a copy on every "
+        "device) or fsdp (cut along the largest dimension)",
+    )
 
-    data: int
-    fsdp: int
-    rules: Sequence[tuple[str, str]]
-
-    def __post_init__(self):
+    def check(self) -> None:
+        """Refuses unknown rules and expressions that do not compile."""
         for pattern, rule in self.rules:
             if rule not in ("replicate", "fsdp"):
                 raise UserError(
                     f"config.mesh.rules: {rule!r} for {pattern!r} is not a rule; "
                     "give 'replicate' or 'fsdp'."
                 )
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(
+                    f"config.mesh.rules: {pattern!r} is no regular expression ({error}); mend it."
+                ) from error
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -6,7 +6,6 @@ for each step, as the recipes of UniFormer and MBT do.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 
 from avt_jax import axes
 from avt_jax.errors import UserError
+from avt_jax.settings import Block, setting
 
 Mix = Callable[[Mapping[str, Any], jax.Array], dict[str, Any]]
 
@@ -23,33 +23,26 @@ _MAX_ALPHA = 100.0
 
 
 @dataclass(frozen=True)
-class MixingConfig:
-    """The config block `mixing`. Off as long as both alphas are 0.
+class MixingConfig(Block, where="config.mixing"):
+    """The config block `mixing`. Off as long as both alphas are 0."""
 
-    Attributes:
-      mixup_alpha: the share that a clip keeps is drawn from Beta(alpha, alpha), and the rest is its
-        partner's, pixel for pixel and bin for bin; 0 = no mixup.
-      cutmix_alpha: the same share for a box: of the frame, the same in all frames, and of the
-        spectrogram; inside is the partner; 0 = no CutMix.
-      cutmix_share: in [0, 1], share of the steps with CutMix where both are on.
-    """
-
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    cutmix_share: float = 0.5
-
-    def __post_init__(self):
-        for name, limit in (
-            ("mixup_alpha", _MAX_ALPHA),
-            ("cutmix_alpha", _MAX_ALPHA),
-            ("cutmix_share", 1.0),
-        ):
-            value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not (math.isfinite(value) and 0 <= value <= limit):
-                raise UserError(
-                    f"config.mixing.{name} is {value!r}; give a number from 0 to {limit:g}."
-                )
+    mixup_alpha: float = setting(
+        0.0,
+        "the share that a clip keeps is drawn from Beta(alpha, alpha), and the rest is its "
+        "partner's, pixel for pixel and bin for bin; 0 = no mixup",
+        at_least=0,
+        at_most=_MAX_ALPHA,
+    )
+    cutmix_alpha: float = setting(
+        0.0,
+        "the same share for a box: of the frame, the same in all frames, and of the spectrogram; "
+        "inside is the partner; 0 = no CutMix",
+        at_least=0,
+        at_most=_MAX_ALPHA,
+    )
+    cutmix_share: float = setting(
+        0.5, "share of the steps with CutMix where both are on", at_least=0, at_most=1
+    )
 
 
 def make_mix(config: MixingConfig, terms: Collection[str]) -> Mix | None:
