@@ -16,8 +16,17 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from avt_jax.errors import UserError
+from avt_jax.settings import Block, setting
 from avt_jax.training import mesh as meshes
 from avt_jax.training.checkpoint import Checkpointer
+from avt_jax.training.durations import (
+    Pace,
+    chosen_unit,
+    in_epochs_setting,
+    in_examples_setting,
+    in_steps,
+    in_steps_setting,
+)
 from avt_jax.training.metrics import Mean, not_finite
 from avt_jax.training.state import TrainState
 from avt_jax.training.step import TrainStep
@@ -25,46 +34,59 @@ from avt_jax.training.writer import MetricWriter
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """The config block `train`.
+class TrainConfig(Block, where="config.train"):
+    """The config block `train`."""
 
-    Attributes:
-      batch_size: clips per step, over all devices.
-      eval_batch_size: clips per evaluation batch, over all devices.
-      epochs: length of the training in passes over the training split.
-      steps: length in steps instead; 0 = use `epochs`.
-      log_every_steps: steps between two lines of training metrics.
-      eval_every_steps: steps between two evaluations; 0 = once an epoch. Always at the end.
-      checkpoint_every_steps: steps between two checkpoints; 0 = at evaluations only.
-      keep_last: newest checkpoints kept.
-      keep_best: checkpoints of highest validation score kept.
-    """
+    batch_size: int = setting(32, "clips per step, over all devices", at_least=1, at_most=10**9)
+    eval_batch_size: int = setting(
+        32, "clips per evaluation batch, over all devices", at_least=1, at_most=10**9
+    )
+    epochs: float = in_epochs_setting(100.0, "length of the training")
+    steps: int = in_steps_setting(0, "length of the training")
+    examples: int = in_examples_setting(0, "length of the training")
+    log_every_steps: int = in_steps_setting(50, "from one line of training metrics to the next")
+    log_every_examples: int = in_examples_setting(0, "from one line of metrics to the next")
+    log_every_epochs: float = in_epochs_setting(0.0, "from one line of metrics to the next")
+    eval_every_steps: int = in_steps_setting(
+        0, "from one evaluation to the next; once an epoch if no unit is given. Always at the end"
+    )
+    eval_every_examples: int = in_examples_setting(0, "from one evaluation to the next")
+    eval_every_epochs: float = in_epochs_setting(0.0, "from one evaluation to the next")
+    checkpoint_every_steps: int = in_steps_setting(
+        0, "from one checkpoint to the next; only at evaluations if no unit is given"
+    )
+    checkpoint_every_examples: int = in_examples_setting(0, "from one checkpoint to the next")
+    checkpoint_every_epochs: float = in_epochs_setting(0.0, "from one checkpoint to the next")
+    keep_last: int = setting(2, "newest checkpoints kept", at_least=1, at_most=10**6)
+    keep_best: int = setting(
+        1, "checkpoints of highest validation score kept", at_least=0, at_most=10**6
+    )
 
-    batch_size: int
-    eval_batch_size: int
-    epochs: float
-    steps: int
-    log_every_steps: int
-    eval_every_steps: int
-    checkpoint_every_steps: int
-    keep_last: int
-    keep_best: int
+    def check(self) -> None:
+        """Refuses a length or interval in two units."""
+        for prefix in ("", "log_every", "eval_every", "checkpoint_every"):
+            chosen_unit(self, prefix)
+        if chosen_unit(self, "log_every") is None:
+            raise UserError("config.train.log_every_steps is 0; give 1 or more.")
 
-    def __post_init__(self):
-        for name in ("batch_size", "eval_batch_size", "log_every_steps", "keep_last"):
-            if getattr(self, name) < 1:
-                raise UserError(f"config.train.{name} is {getattr(self, name)}; give 1 or more.")
-        for name in ("epochs", "steps", "eval_every_steps", "checkpoint_every_steps", "keep_best"):
-            if getattr(self, name) < 0:
-                raise UserError(f"config.train.{name} is {getattr(self, name)}; give 0 or more.")
+    def pace(self, num_clips: int) -> Pace:
+        """Clips a step, and steps in one pass over `num_clips`: at least 1."""
+        return Pace(self.batch_size, max(1, num_clips // self.batch_size))
 
-    def steps_per_epoch(self, num_clips: int) -> int:
-        """Optimiser steps in one pass over `num_clips`, at least 1."""
-        return max(1, num_clips // self.batch_size)
+    def schedule(self, num_clips: int) -> Schedule:
+        """When a training on `num_clips` does what."""
+        pace = self.pace(num_clips)
 
-    def total_steps(self, num_clips: int) -> int:
-        """Optimiser steps of the whole training, at least 1."""
-        return self.steps or max(1, round(self.epochs * self.steps_per_epoch(num_clips)))
+        def rounded(prefix: str) -> int:
+            steps = in_steps(self, prefix, pace)
+            return 0 if steps is None else max(1, round(steps))
+
+        return Schedule(
+            total_steps=max(1, rounded("")),
+            log_every=rounded("log_every"),
+            eval_every=rounded("eval_every") or pace.steps_per_epoch,
+            checkpoint_every=rounded("checkpoint_every"),
+        )
 
 
 class Batches(Protocol):

@@ -8,65 +8,60 @@ from typing import Any
 
 import optax
 
-from avt_jax.errors import UserError
+from avt_jax.settings import Block, setting
+from avt_jax.training.durations import (
+    Pace,
+    chosen_unit,
+    in_epochs_setting,
+    in_examples_setting,
+    in_steps,
+    in_steps_setting,
+)
 
 
 @dataclass(frozen=True)
-class OptimizerConfig:
-    """The config block `optimizer`.
+class OptimizerConfig(Block, where="config.optimizer"):
+    """The config block `optimizer`."""
 
-    Attributes:
-      name: "adamw" or "sgd".
-      lr: peak learning rate.
-      warmup_epochs: length of the linear warm-up from `warmup_lr` to `lr`.
-      warmup_lr: learning rate of the first step.
-      min_lr: learning rate at the end of the cosine.
-      weight_decay: decoupled; not applied to parameters of one dimension or none.
-      b1: AdamW first-moment decay.
-      b2: AdamW second-moment decay.
-      momentum: of SGD.
-      clip_norm: gradients are scaled down to this global norm; 0 = never.
-      ema_decay: decay of the averaged parameters used for evaluation; 0 = no average.
-    """
+    name: str = setting("adamw", "optimiser", choices=("adamw", "sgd"))
+    lr: float = setting(1e-4, "peak learning rate", at_least=0)
+    warmup_epochs: float = in_epochs_setting(10.0, "linear warm-up from warmup_lr to lr")
+    warmup_steps: int = in_steps_setting(0, "linear warm-up from warmup_lr to lr")
+    warmup_examples: int = in_examples_setting(0, "linear warm-up from warmup_lr to lr")
+    warmup_lr: float = setting(1e-6, "learning rate of the first step", at_least=0)
+    min_lr: float = setting(1e-6, "learning rate at the end of the cosine", at_least=0)
+    weight_decay: float = setting(
+        0.05, "decoupled; not applied to parameters of one dimension or none", at_least=0
+    )
+    b1: float = setting(0.9, "AdamW's first-moment decay", at_least=0, below=1)
+    b2: float = setting(0.999, "AdamW's second-moment decay", at_least=0, below=1)
+    momentum: float = setting(0.9, "of SGD", at_least=0, below=1)
+    clip_norm: float = setting(
+        1.0, "gradients are scaled down to this global norm; 0 = never", at_least=0
+    )
+    ema_decay: float = setting(
+        0.0,
+        "decay of the averaged parameters used for evaluation; 0 = no average",
+        at_least=0,
+        below=1,
+    )
 
-    name: str
-    lr: float
-    warmup_epochs: float
-    warmup_lr: float
-    min_lr: float
-    weight_decay: float
-    b1: float
-    b2: float
-    momentum: float
-    clip_norm: float
-    ema_decay: float
-
-    def __post_init__(self):
-        if self.name not in ("adamw", "sgd"):
-            raise UserError(f"config.optimizer.name is {self.name!r}; give 'adamw' or 'sgd'.")
-        for name in ("lr", "warmup_epochs", "warmup_lr", "min_lr", "weight_decay", "clip_norm"):
-            if not getattr(self, name) >= 0:
-                raise UserError(
-                    f"config.optimizer.{name} is {getattr(self, name)}; give 0 or more."
-                )
-        for name in ("b1", "b2", "momentum", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"config.optimizer.{name} is {getattr(self, name)}; give a number in [0, 1)."
-                )
+    def check(self) -> None:
+        """Refuses a warm-up in two units."""
+        chosen_unit(self, "warmup")
 
 
 def learning_rate_schedule(
-    config: OptimizerConfig, *, total_steps: int, steps_per_epoch: int
+    config: OptimizerConfig, *, total_steps: int, pace: Pace
 ) -> optax.Schedule:
     """Step -> learning rate.
 
     Args:
       config: the optimiser's block.
       total_steps: steps of the whole training.
-      steps_per_epoch: to turn `warmup_epochs` into steps.
+      pace: to turn the warm-up into steps.
     """
-    warmup_steps = min(round(config.warmup_epochs * steps_per_epoch), total_steps - 1)
+    warmup_steps = min(round(in_steps(config, "warmup", pace) or 0), total_steps - 1)
     return optax.warmup_cosine_decay_schedule(
         init_value=config.warmup_lr if warmup_steps else config.lr,
         peak_value=config.lr,
