@@ -1,10 +1,14 @@
-"""Every field of a config with its default, and the changes that `:smoke` makes.
+"""What the recipes share: the defaults, and the changes that `:smoke` makes.
 
-A recipe starts from `get_config()` and changes what it needs. The blocks feed the frozen
-dataclasses named beside them, which document the fields and refuse unknown ones.
+A recipe starts from `get_config()` and changes what it needs. The fields with their defaults,
+meaning and ranges are declared in the dataclasses of `avt_jax`; `avt config RECIPE --doc` prints
+them all.
 """
 
 from ml_collections import ConfigDict
+
+from avt_jax.experiment.parts import default_config
+from avt_jax.models.build import recipe_block
 
 # Mean and standard deviation of a data set's log-mels, for config.data.audio_mean and audio_std.
 # AudioSet and ESC-50: AST's authors; VGGSound: CAV-MAE's authors.
@@ -17,130 +21,10 @@ AUDIO_STATISTICS = {
 
 def get_config() -> ConfigDict:
     """The defaults: AVT with UniFormer-S and AST-Base, K = L = 4."""
-    return ConfigDict(
-        dict(
-            seed=0,
-            # avt_jax.data.loading.config.DataConfig
-            data=dict(
-                path="shards",
-                train_split="train",
-                eval_split="val",
-                num_frames=16,
-                clip_sec=8.0,
-                frame_size_px=224,
-                video_mean=(0.45, 0.45, 0.45),
-                video_std=(0.225, 0.225, 0.225),
-                audio_mean=AUDIO_STATISTICS["audioset"][0],
-                audio_std=AUDIO_STATISTICS["audioset"][1],
-                crop_scale=(0.08, 1.0),
-                crop_aspect=(0.75, 1.3333),
-                flip=True,
-                freq_mask_bins=48,
-                time_mask_frames=192,
-                eval_clips=1,
-                eval_crops=1,
-                num_threads=2,
-                num_workers=0,
-                prefetch=4,
-                max_damaged=10,
-            ),
-            # avt_jax.models.avt.AVTConfig
-            model=dict(
-                name="avt",
-                modalities="av",
-                dim=768,
-                num_heads=12,
-                mlp_ratio=4.0,
-                fusion="bottleneck",
-                num_blocks=4,  # K
-                num_bottleneck=4,  # L
-                exchange="average",
-                head="concat",
-                projection_dim=256,
-                temperature=0.07,
-                contrastive_bias=-10.0,  # of the sigmoid form only
-                drop_path=0.1,
-                decoders=("audio",),  # modalities that can be reconstructed
-                decoder_dim=256,
-                decoder_depth=2,
-                decoder_heads=4,
-                precision="bfloat16",
-                video_encoder=dict(name="uniformer", variant="S", drop_path=0.1, remat=False),
-                audio_encoder=dict(name="ast", variant="base", stride=16, drop_path=0.1),
-            ),
-            # avt_jax.conversion.initial.InitConfig: where training starts from, "" for random
-            # weights; folders that `avt convert` wrote, for `model` also a run folder.
-            init=dict(video="", audio="", model=""),
-            # avt_jax.losses.objective.ObjectiveConfig
-            losses=dict(
-                weights=dict(
-                    classification=1.0,
-                    contrastive=0.5,
-                    matching=0.1,
-                    masked_audio=0.01,
-                    masked_video=0.0,
-                ),
-                label_smoothing=0.1,
-                temperature_min=0.01,
-                temperature_max=0.5,
-                contrastive_form="softmax",
-                matching_same_label=False,
-                warmup_steps=0,
-            ),
-            # avt_jax.audio.masking.MaskingConfig: what the reconstruction terms hide
-            masking=dict(
-                strategy="activity",
-                ratio=0.5,
-                chunk_sec=0.32,
-                band_bins=16,
-                video_ratio=0.75,
-                shared_pass=False,
-            ),
-            # avt_jax.audio.activity.ActivityConfig: what counts as an activity
-            activity=dict(
-                smoothing_sec=0.05,
-                edge_db=3.0,
-                high_db=3.0,
-                low_db=2.5,
-                rise_db=3.0,
-                silence_db=6.0,
-                max_activity_sec=5.0,
-                max_edge_activity_sec=1.5,
-                min_gap_sec=0.1,
-                min_activity_sec=0.15,
-            ),
-            # avt_jax.training.mixing.MixingConfig: off; needs losses other than classification off
-            mixing=dict(mixup_alpha=0.0, cutmix_alpha=0.0, cutmix_share=0.5),
-            # avt_jax.training.optimizer.OptimizerConfig
-            optimizer=dict(
-                name="adamw",
-                lr=1e-4,
-                warmup_epochs=10.0,
-                warmup_lr=1e-6,
-                min_lr=1e-6,
-                weight_decay=0.05,
-                b1=0.9,
-                b2=0.999,
-                momentum=0.9,  # sgd only
-                clip_norm=1.0,
-                ema_decay=0.0,
-            ),
-            # avt_jax.training.loop.TrainConfig
-            train=dict(
-                batch_size=32,
-                eval_batch_size=32,
-                epochs=100.0,
-                steps=0,
-                log_every_steps=50,
-                eval_every_steps=0,
-                checkpoint_every_steps=0,
-                keep_last=2,
-                keep_best=1,
-            ),
-            # avt_jax.training.mesh.MeshConfig
-            mesh=dict(data=-1, fsdp=1, rules=((".*", "replicate"),)),
-        )
-    )
+    config = ConfigDict(default_config(), convert_dict=True)
+    for encoder in (config.model.video_encoder, config.model.audio_encoder):
+        encoder.drop_path = 0.1
+    return config
 
 
 def mbt(config: ConfigDict) -> ConfigDict:
@@ -149,35 +33,13 @@ def mbt(config: ConfigDict) -> ConfigDict:
     8 frames and 8 s of sound; bottleneck from layer 8. Judged as published with
     `avt evaluate --clips 4`.
     """
-    # avt_jax.models.mbt.MBTConfig
-    config.model = ConfigDict(
-        dict(
-            name="mbt",
-            modalities="av",
-            dim=768,
-            depth=12,
-            num_heads=12,
-            mlp_ratio=4.0,
-            patch_px=16,
-            tubelet_frames=1,
-            fusion="bottleneck",
-            fusion_layer=8,
-            num_bottleneck=4,
-            share_encoder=False,
-            classifier="token",
-            test_with_bottlenecks=True,
-            drop_path=0.3,
-            remat=False,
-            precision="bfloat16",
-        )
-    )
+    config.model = ConfigDict(recipe_block("mbt"))
+    config.model.update(tubelet_frames=1, drop_path=0.3, precision="bfloat16")
     config.data.update(
         num_frames=8, clip_sec=8.0, video_mean=(0.5, 0.5, 0.5), video_std=(0.5, 0.5, 0.5)
     )
-    config.losses.update(
-        weights=dict(config.losses.weights, contrastive=0.0, matching=0.0, masked_audio=0.0),
-        label_smoothing=0.3,
-    )
+    config.losses.weights.update(contrastive=0.0, matching=0.0, masked_audio=0.0)
+    config.losses.label_smoothing = 0.3
     config.mixing.mixup_alpha = 0.5
     config.optimizer.update(
         name="sgd", lr=0.5, warmup_epochs=2.5, warmup_lr=0.0, min_lr=0.0, weight_decay=0.0
@@ -195,12 +57,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.model.update(
         num_blocks=2, projection_dim=64, decoder_dim=32, decoder_depth=1, decoder_heads=2, **shared
     )
-    config.model.video_encoder = ConfigDict(
-        dict(name="uniformer", variant="tiny", drop_path=0.0, remat=False)
-    )
-    config.model.audio_encoder = ConfigDict(
-        dict(name="ast", variant="tiny", stride=16, drop_path=0.0)
-    )
+    _take_variant(config, "tiny")
     return config
 
 
@@ -210,8 +67,12 @@ def _shallow(config: ConfigDict) -> None:
         config.model.update(depth=2, fusion_layer=1)
         return
     config.model.num_blocks = 1
-    config.model.video_encoder.depth = (1, 1, 1, 1)
-    config.model.audio_encoder.depth = 1
+    _take_variant(config, "smoke")
+
+
+def _take_variant(config: ConfigDict, variant: str) -> None:
+    for name in ("video_encoder", "audio_encoder"):
+        config.model[name] = ConfigDict(dict(name=config.model[name].name, variant=variant))
 
 
 def finish(config: ConfigDict, arg: str, label_sets: dict[str, int]) -> ConfigDict:

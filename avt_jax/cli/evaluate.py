@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import functools
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from avt_jax.data.loading.config import DataConfig
-    from avt_jax.evaluation.report import Evaluation
-    from avt_jax.training.checkpoint import Run
+    from avt_jax.experiment.evaluate import EvaluationResult
 
 EPILOG = """\
 Prints top-1, top-5 and the accuracy of every class, and for a model that sees and hears the same
@@ -79,151 +73,35 @@ def main(argv: list[str] | None = None) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value}: give 1 or more.")
-    from avt_jax.inference.load import data_config, load_predict
+    from avt_jax.experiment.evaluate import evaluate_run
 
-    trained, predict = load_predict(args.checkpoint, args.step)
-    data = data_config(trained)
-    data = dataclasses.replace(
-        data,
-        path=args.data or data.path,
-        eval_split=args.split,
-        eval_clips=args.clips or data.eval_clips,
-        eval_crops=args.crops or data.eval_crops,
+    found = evaluate_run(
+        args.checkpoint,
+        data=args.data,
+        split=args.split,
+        step=args.step,
+        batch_size=args.batch_size,
+        clips=args.clips,
+        crops=args.crops,
+        out_dir=args.out,
+        say=functools.partial(print, file=sys.stderr),
     )
-    source = _open(data, trained)
-    batch_size = args.batch_size or trained.config["train"]["eval_batch_size"]
-    out_dir = args.out or args.checkpoint / f"evaluation-{args.split}"
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out_dir}: {error.strerror}; give another folder.") from error
-    evaluation = _evaluate(args, trained, predict, source, data, batch_size)
-    _write(evaluation, out_dir, args.checkpoint)
-    _reconstruct(trained, source, data, out_dir)
+    _show(found)
     return 0
 
 
-def _open(data: DataConfig, trained: Run) -> Any:
-    """The split's records, after checking that their classes are the run's."""
-    from avt_jax.data import records
-    from avt_jax.data.records.generated import is_generated, open_generated
-    from avt_jax.evaluation.report import first_class_difference
-
-    if is_generated(data.path):
-        info, source = open_generated(data.path, data.eval_split)
-    else:
-        info, source = records.read_info(data.path), records.open_split(data.path, data.eval_split)
-    if difference := first_class_difference(trained.label_sets, info.label_sets):
-        raise UserError(
-            f"{data.path} has other classes than the run was trained on: {difference}; give "
-            "shards that were extracted with the same classes."
-        )
-    if not len(source):
-        raise UserError(f"the split {data.eval_split!r} of {data.path} is empty; give another.")
-    return source
-
-
-def _variants(modalities: str, data: DataConfig) -> dict[str, Callable[[dict], dict]]:
-    """{name: change of a batch}: as it is, and for two modalities with either one silenced."""
-    from avt_jax.audio.melspec import LOG_FLOOR
-    from avt_jax.evaluation.classification import silence_audio, silence_video
-
-    if modalities != "av":
-        return {"": dict}
-    return {
-        "": dict,
-        "audio": functools.partial(silence_audio, log_floor=LOG_FLOOR),
-        "video": functools.partial(silence_video, video_mean=data.video_mean),
-    }
-
-
-def _evaluate(
-    args: argparse.Namespace,
-    trained: Run,
-    predict: Callable[[dict], dict],
-    source: Any,
-    data: DataConfig,
-    batch_size: int,
-) -> Evaluation:
-    from tqdm import tqdm
-
-    from avt_jax.data.loading import pipeline
-    from avt_jax.evaluation.classification import evaluate_variants
-    from avt_jax.evaluation.report import Evaluation
-
-    began = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        batches: Iterator[dict[str, Any]] = pipeline.eval_batches(
-            source, data, batch_size=batch_size
-        )
-        if hasattr(batches, "close"):
-            stack.enter_context(contextlib.closing(batches))
-        bar = stack.enter_context(
-            tqdm(total=len(source), desc=f"evaluate {args.split}", unit="clip", disable=None)
-        )
-        variants = _variants(trained.config["model"]["modalities"], data)
-        found = evaluate_variants(
-            predict,
-            batches,
-            trained.label_sets,
-            variants,
-            num_views=data.eval_views,
-            on_batch=bar.update,
-        )
-    seconds = time.monotonic() - began
-    print(
-        f"evaluated {len(source)} clips in {seconds:.1f} s ({len(source) / seconds:.1f} clips/s)",
-        file=sys.stderr,
-    )
-    about = {
-        "run": str(args.checkpoint),
-        "step": trained.step,
-        "data": data.path,
-        "split": args.split,
-        "clips": data.eval_clips,
-        "crops": data.eval_crops,
-        "seconds": round(seconds, 3),
-    }
-    return Evaluation(about, found.pop(""), found)
-
-
-def _reconstruct(trained: Run, source: Any, data: DataConfig, out_dir: Path) -> None:
-    """Draws hidden and reconstructed patches of the first clips, if the model has decoders."""
-    if not trained.config["model"].get("decoders"):
-        return
-    from avt_jax.cli.reconstructions import write_reconstructions
-    from avt_jax.data.loading import pipeline
-
-    data = dataclasses.replace(data, eval_clips=1, eval_crops=1)
-    with contextlib.closing(pipeline.eval_batches(source, data, batch_size=4)) as batches:
-        for path in write_reconstructions(trained, data, next(batches), out_dir):
-            print(f"wrote {path}")
-
-
-def _write(evaluation: Evaluation, out_dir: Path, run_dir: Path) -> None:
-    """Prints the tables and writes all files."""
+def _show(found: EvaluationResult) -> None:
+    """Prints the tables and what was written."""
     from rich.console import Console
 
-    from avt_jax.evaluation import pictures, report
+    from avt_jax.evaluation import report
 
     console = Console()
-    console.print(report.accuracy_table(evaluation))
-    for name, found in evaluation.reports.items():
-        if "classes" in found:
-            console.print(report.class_table(name, found))
-    written = report.write_results(evaluation, out_dir)
-    for name, found in evaluation.reports.items():
-        if "confusion" not in found:
-            continue
-        written.append(out_dir / f"confusion_{name}.png")
-        names = [entry["name"] for entry in found["classes"]]
-        title = f"{name}: {100 * found['top1']:.1f} % of {found['count']} clips right"
-        pictures.draw_confusion(written[-1], found["confusion"], names, title=title)
-    curves = out_dir / "training_curves.png"
-    entries = report.read_metrics(run_dir / "metrics.jsonl")
-    if pictures.draw_training_curves(curves, entries, title=str(run_dir)):
-        written.append(curves)
-    for path in written:
+    console.print(report.accuracy_table(found.evaluation))
+    for name, one in found.evaluation.reports.items():
+        if "classes" in one:
+            console.print(report.class_table(name, one))
+    for path in found.files:
         console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 

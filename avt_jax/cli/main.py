@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "counts, durations and a contact sheet of a shard folder",
     "shards": "verify, merge, reshard or measure shard folders",
     "convert": "turn released weights into a folder that a training can start from",
+    "config": "print the fields of a recipe, with meaning and allowed range",
     "train": "train a model from a config",
     "evaluate": "accuracy, confusion matrix and curves of a trained model",
     "predict": "classify video files with a trained model",

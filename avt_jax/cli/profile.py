@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
-import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from avt_jax.experiment.cost import Profile
 
 EPILOG = """\
   avt profile --config vggsound --no-memory
@@ -23,42 +26,9 @@ formula; "XLA" counts the lowered program, element-wise work included. Memory is
 activations and scratch space on this machine's backend, without parameters, optimiser state and
 input; it needs the program compiled, on a CPU up to ten minutes for a large model's training step.
 """
-_CLASSES = re.compile(r"\w+=[1-9]\d*(,\w+=[1-9]\d*)*")
-_DEFAULT_CLASSES = {"label": 400}
-
-Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Profile:
-    """What a model costs. FLOPs and bytes are of a batch, forward in evaluation.
-
-    Attributes:
-      batch_size: clips.
-      classes: {label set: number of classes}.
-      precision: computation type.
-      parameters: {part: number of scalars}.
-      analytic_flops: {part: FLOPs}, by formula.
-      xla_flops: {part: FLOPs}, as XLA counts them.
-      step_flops: of a training step, gradient and optimiser, as XLA counts them.
-      forward_bytes: peak memory of activations; None where not asked for.
-      step_bytes: the same in a training step.
-      backend: where that memory would be.
-    """
-
-    batch_size: int
-    classes: dict[str, int]
-    precision: str
-    parameters: dict[str, int]
-    analytic_flops: dict[str, int]
-    xla_flops: dict[str, int]
-    step_flops: int | None
-    forward_bytes: int | None
-    step_bytes: int | None
-    backend: str
-
-
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     """The argument parser of `avt profile`; config overrides are read apart from it."""
     cli = parser("profile", "Parameters, FLOPs and memory of a config's model.", EPILOG)
     add = cli.add_argument
@@ -68,145 +38,6 @@ def build_parser():
     add("--no-memory", action="store_true", help="do not compile, so no peak memory")
     add("--json", type=Path, metavar="FILE", help="write the figures here as well")
     return cli
-
-
-def read_classes(text: str | None, path: str, say: Say) -> dict[str, int]:
-    """The number of classes of each label set.
-
-    Args:
-      text: as on the command line; None takes them from the shards.
-      path: config.data.path.
-      say: is told when a default is taken.
-
-    Raises:
-      UserError: `text` does not read, or what is at `path` are no shards.
-    """
-    from avt_jax.data import records
-    from avt_jax.data.records.generated import is_generated, open_generated
-
-    if text is not None:
-        if not _CLASSES.fullmatch(text):
-            raise UserError(f"--classes {text!r}: give such as label=309 or verb=97,noun=300.")
-        found: dict[str, int] = {}
-        for name, number in (pair.split("=") for pair in text.split(",")):
-            if name in found:
-                raise UserError(f"--classes {text!r} gives {name} twice; give each set once.")
-            found[name] = int(number)
-        return found
-    if is_generated(path):
-        info, _ = open_generated(path, "train")
-    elif os.path.exists(path):
-        info = records.read_info(path)
-    else:
-        (default,) = (f"{name}={number}" for name, number in _DEFAULT_CLASSES.items())
-        say(f"no shards at config.data.path = {path!r}: counting {default}; --classes changes it")
-        return dict(_DEFAULT_CLASSES)
-    return {name: len(names) for name, names in info.label_sets.items()}
-
-
-def _step(config, parts, skeleton, classes: dict[str, int], spec, batch_size: int):
-    """(training step, shapes of its arguments), as `avt train` puts them together."""
-    import jax
-    import jax.numpy as jnp
-
-    from avt_jax import axes
-    from avt_jax.cli import wiring
-    from avt_jax.training.optimizer import make_optimizer
-    from avt_jax.training.state import TrainState
-
-    # The learning rate's schedule is one scalar; what it says does not change the cost.
-    optimizer = make_optimizer(parts.optimizer, lambda step: parts.optimizer.lr)
-    ema_decay = parts.optimizer.ema_decay
-    objective = wiring.make_objective(config, parts)
-    function = wiring.make_step(parts, skeleton, objective, optimizer)
-    state = TrainState(
-        step=jax.ShapeDtypeStruct((), jnp.int32),
-        params=skeleton.params,
-        stats=skeleton.stats,
-        ema=dict(skeleton.params) if ema_decay else {},
-        opt_state=jax.eval_shape(optimizer.init, skeleton.params),
-    )
-
-    def array(dtype, *shape):
-        return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
-
-    side = spec.frame_size_px
-    batch = {
-        axes.VIDEO: array(jnp.uint8, spec.num_frames, side, side, 3),
-        axes.AUDIO: array(jnp.float32, spec.fbank_frames, spec.mel_bins),
-        axes.HAS_AUDIO: array(jnp.bool_),
-        axes.LABELS: {name: array(jnp.int32) for name in classes},
-        axes.GROUP: array(jnp.int32),
-        axes.VALID: array(jnp.bool_),
-    }
-    return function, (state, batch, jax.eval_shape(jax.random.key, 0))
-
-
-def profile(
-    config,
-    classes: dict[str, int],
-    *,
-    batch_size: int = 1,
-    training: bool = True,
-    forward_memory: bool = True,
-    training_memory: bool = True,
-    say: Say = lambda line: None,
-) -> Profile:
-    """Measures what a config's model costs, from shapes alone.
-
-    Args:
-      config: as `load_config` gives it.
-      classes: {label set: number of classes}.
-      batch_size: clips.
-      training: count the training step's operations too.
-      forward_memory: find the peak memory of the forward pass; compiles it.
-      training_memory: find the peak memory of the training step; compiles it, which may take
-        minutes.
-      say: is told what takes time.
-
-    Raises:
-      UserError: anything wrong in the config.
-    """
-    import jax
-
-    from avt_jax import tree
-    from avt_jax.cli import wiring
-    from avt_jax.inference.load import input_spec
-    from avt_jax.profiling import flops, parts, xla
-
-    blocks = wiring.parse(config)
-    model = config.model.to_dict()
-    spec = input_spec(blocks.data)
-    say("building the model's structure")
-    build = wiring.model_builder(model, blocks.data, classes)
-    skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
-    step, step_args = _step(config, blocks, skeleton, classes, spec, batch_size)
-    say("counting the forward pass")
-    forward = parts.ForwardPass(skeleton, model["modalities"], spec, batch_size)
-    xla_flops = forward.flops()
-    step_flops = forward_bytes = step_bytes = None
-    if training:
-        say("counting the training step")
-        step_flops = xla.flops(step, *step_args)
-    if forward_memory:
-        say("compiling the forward pass")
-        forward_bytes = forward.temporary_bytes()
-    if training_memory:
-        say("compiling the training step (minutes for a large model)")
-        step_bytes = xla.temporary_bytes(step, *step_args, donate=(0,))
-    macs = flops.analytic(model, classes, spec)
-    return Profile(
-        batch_size=batch_size,
-        classes=classes,
-        precision=model["precision"],
-        parameters=parts.parameters(model, skeleton.params),
-        analytic_flops={part: 2 * batch_size * number for part, number in macs.items()},
-        xla_flops=xla_flops,
-        step_flops=step_flops,
-        forward_bytes=forward_bytes,
-        step_bytes=step_bytes,
-        backend=jax.default_backend(),
-    )
 
 
 def _print(found: Profile, spec: str) -> None:
@@ -242,9 +73,10 @@ def _print(found: Profile, spec: str) -> None:
     table.add_section()
     row("all", *total.values())
     console.print(table)
-    factor = found.step_flops / total["xla_flops"]
-    step_gflop = found.step_flops / 1e9
-    console.print(f"training step: {step_gflop:,.3f} GFLOP (XLA), {factor:.2f} x forward")
+    if found.step_flops is not None:
+        factor = found.step_flops / total["xla_flops"]
+        step_gflop = found.step_flops / 1e9
+        console.print(f"training step: {step_gflop:,.3f} GFLOP (XLA), {factor:.2f} x forward")
     for name, size in (("forward", found.forward_bytes), ("training step", found.step_bytes)):
         if size is not None:
             megabytes = f"{size / 1e6:,.1f} MB on {found.backend}"
@@ -258,7 +90,7 @@ def _write(path: Path, found: Profile) -> None:
         raise UserError(f"--json {path}: {error.strerror}; give a file in a folder.") from error
 
 
-def _progress() -> Say:
+def _progress() -> Callable[[str], None]:
     start_sec = time.monotonic()
 
     def say(line: str) -> None:
@@ -275,11 +107,12 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--batch {args.batch} must be 1 or more.")
     if args.json and not args.json.absolute().parent.is_dir():
         raise UserError(f"--json {args.json}: there is no such folder; make it first.")
-    from avt_jax.cli.config import load_config
+    from avt_jax.experiment.config import load_config
+    from avt_jax.experiment.cost import profile_config, read_classes
 
     config = load_config(args.config, overrides)
     say = _progress()
-    found = profile(
+    found = profile_config(
         config,
         read_classes(args.classes, config.data.path, say),
         batch_size=args.batch,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -13,12 +15,14 @@ A config is a Python file or the name of a recipe, with an argument after a colo
   avt train --config quickstart --workdir runs/mine --config.data.path=shards
   avt train --config kinetics_sounds:smoke --workdir runs/try     (seconds, on generated data)
 
-Any field can be changed: --config.optimizer.lr=3e-4 --config.model.modalities=audio.
-A workdir that holds a run continues it from its last checkpoint; the same command resumes.
+Any field can be changed: --config.optimizer.lr=3e-4 --config.model.modalities=audio. 'avt config
+quickstart --doc' shows them all. A workdir that holds a run continues it from its last checkpoint:
+the same command resumes, and its length, learning rate, precision, batch size, paths and what is
+logged may be other ones then.
 """
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     """The argument parser of `avt train`; config overrides are read apart from it."""
     cli = parser("train", "Train a model from a config.", EPILOG)
     cli.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file or recipe")
@@ -30,12 +34,11 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     args, overrides = build_parser().parse_known_args(argv)
-    from avt_jax.cli.config import load_config
+    from avt_jax.experiment.config import load_config
+    from avt_jax.experiment.train import train
 
-    config = load_config(args.config, overrides)
-    from avt_jax.cli.wiring import train
-
-    train(config, args.workdir)
+    say = functools.partial(print, flush=True)
+    train(load_config(args.config, overrides), args.workdir, say=say)
     return 0
 
 

@@ -1,8 +1,9 @@
-"""From a run folder to a function that predicts."""
+"""From a run folder to functions that predict and embed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +13,60 @@ from flax import nnx
 
 from avt_jax import axes, tree
 from avt_jax.data.loading.config import DataConfig
-from avt_jax.data.records import MEL_BINS
-from avt_jax.errors import UserError
-from avt_jax.models.build import InputSpec, build_model
-from avt_jax.models.forward import Normalisation, make_predict
+from avt_jax.errors import UserError, first_line
+from avt_jax.models.build import build_model
+from avt_jax.models.forward import Predict, make_embed, make_predict
 from avt_jax.training.checkpoint import Run, load_run
+from avt_jax.training.inputs import input_spec, normalisation
 
-PredictFn = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
+BatchFn = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
 
 
-def load_predict(run_dir: str | Path, step: str = "best") -> tuple[Run, PredictFn]:
-    """Reads a trained model and makes it ready to predict.
+class LoadedRun:
+    """A trained model, ready to be used on one device.
 
-    The model runs on one device. It is compiled at the first batch, and again for another batch
-    size; keep to one.
+    It is compiled at the first batch, and again for another batch size; keep to one.
 
     Args:
       run_dir: what `avt train --workdir` wrote.
       step: "best" (highest validation score) or "last".
 
-    Returns:
-      (run, predict): predict takes a batch (see `avt_jax.axes`; only video, audio and has_audio
-      are read) and gives {label set: probabilities [b, y] float32}.
+    Attributes:
+      run: what was read.
+      data: its `data` block.
 
     Raises:
       UserError: no such run, no intact checkpoint, or one that this version cannot load.
     """
-    run = load_run(run_dir, step)
-    data = data_config(run)
-    skeleton = load_skeleton(run, data, run_dir)
-    jitted = jax.jit(make_predict(skeleton, normalisation(data)))
-    params, stats = jax.device_put((run.params, run.stats))
 
-    def predict(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        # What else is in a batch does not concern the model, and strings cannot go to a device.
-        inputs = {key: batch[key] for key in (axes.VIDEO, axes.AUDIO, axes.HAS_AUDIO)}
-        return jax.tree.map(np.asarray, jitted(params, stats, inputs))
+    def __init__(self, run_dir: str | Path, step: str = "best"):
+        self.run = load_run(run_dir, step)
+        self.data = data_config(self.run)
+        self._skeleton = load_skeleton(self.run, self.data, run_dir)
+        self._variables = jax.device_put((self.run.params, self.run.stats))
 
-    return run, predict
+    @cached_property
+    def predict(self) -> BatchFn:
+        """Batch (see `avt_jax.axes`) -> {label set: probabilities [b, y] float32}.
+
+        Of a batch only video, audio and has_audio are read.
+        """
+        return self._function(make_predict)
+
+    @cached_property
+    def embed(self) -> BatchFn:
+        """Batch -> {modality: [b, d] float32}, what the classifier sees of each modality."""
+        return self._function(make_embed)
+
+    def _function(self, make: Callable[..., Predict]) -> BatchFn:
+        jitted = jax.jit(make(self._skeleton, normalisation(self.data)))
+
+        def call(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+            # What else is in a batch does not concern the model, and strings cannot go to a device.
+            inputs = {key: batch[key] for key in (axes.VIDEO, axes.AUDIO, axes.HAS_AUDIO)}
+            return jax.tree.map(np.asarray, jitted(*self._variables, inputs))
+
+        return call
 
 
 def data_config(run: Run) -> DataConfig:
@@ -59,24 +76,12 @@ def data_config(run: Run) -> DataConfig:
       UserError: the block does not fit this version.
     """
     try:
-        return DataConfig(**run.config["data"])
-    except (TypeError, KeyError) as error:
+        return DataConfig.of(run.config["data"])
+    except (UserError, TypeError, KeyError) as error:
         raise UserError(
-            f"the run's config.json does not fit this version of avt_jax ({error}); "
+            f"the run's config.json does not fit this version of avt_jax ({first_line(error)}); "
             "use the version it was trained with, named in its run.json."
         ) from error
-
-
-def normalisation(data: DataConfig) -> Normalisation:
-    """The normalisation constants of a `data` block."""
-    return Normalisation(
-        tuple(data.video_mean), tuple(data.video_std), data.audio_mean, data.audio_std
-    )
-
-
-def input_spec(data: DataConfig) -> InputSpec:
-    """The shape of a clip as a `data` block describes it."""
-    return InputSpec(data.num_frames, data.frame_size_px, data.fbank_frames, MEL_BINS)
 
 
 def load_skeleton(run: Run, data: DataConfig, run_dir: str | Path) -> tree.Skeleton:

@@ -18,7 +18,7 @@ from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
 from avt_jax.data.loading.sampling import eval_example
 from avt_jax.data.media.frames import DecodeError, probe
 from avt_jax.errors import UserError
-from avt_jax.inference.load import data_config, load_predict
+from avt_jax.inference.load import BatchFn, LoadedRun
 from avt_jax.inference.prediction import FilePrediction, Window
 from avt_jax.inference.windows import PreviewBuilder, plan_windows, read_ahead
 
@@ -52,8 +52,8 @@ class Predictor:
         batch_size: int | None = None,
         num_threads: int = 2,
     ):
-        self.run, self.predict_batch = load_predict(Path(run_dir), step)
-        self._data = data_config(self.run)
+        self._model = LoadedRun(Path(run_dir), step)
+        self.run, self._data = self._model.run, self._model.data
         self._extract = ExtractConfig(
             frame_rate_hz=self.run.records["frame_rate_hz"],
             short_side_px=int(self.run.records["short_side_px"]),
@@ -121,6 +121,34 @@ class Predictor:
             preview=preview.build(),
         )
 
+    def embed_file(
+        self, path: str | os.PathLike[str], *, hop_sec: float | None = None
+    ) -> dict[str, np.ndarray]:
+        """Features of a file, for search, clustering, or a classifier of one's own.
+
+        Args:
+          path: a video with or without sound.
+          hop_sec: from one window to the next; None = the length of a window.
+
+        Returns:
+          {modality: [windows, d] float32}, what the run's classifier sees of each modality, with
+          one row for each of the windows that `predict_file` classifies.
+
+        Raises:
+          UserError: the file cannot be decoded, or hop_sec is not positive.
+        """
+        path = os.fspath(path)
+        hop_sec = self.clip_sec if hop_sec is None else hop_sec
+        try:
+            spans = plan_windows(probe(path).duration_sec, clip_sec=self.clip_sec, hop_sec=hop_sec)
+            found = [
+                {name: value[: len(records)] for name, value in values.items()}
+                for records, values in self._run(path, spans, self._model.embed)
+            ]
+        except DecodeError as error:
+            raise UserError(f"{error.message}; it was not embedded.") from error
+        return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
+
     def _predict_windows(
         self,
         path: str,
@@ -130,30 +158,40 @@ class Predictor:
     ) -> tuple[list[Window], bool]:
         windows: list[Window] = []
         has_audio = False
+        for records, found in self._run(path, spans, self._model.predict):
+            for index, record in enumerate(records, start=len(windows)):
+                preview.add(index, record)
+                has_audio |= record["has_audio"]
+            windows += [
+                Window(
+                    record["start_sec"],
+                    record["end_sec"],
+                    {name: p_by[row] for name, p_by in found.items()},
+                )
+                for row, record in enumerate(records)
+            ]
+            on_window(len(windows), len(spans))
+        return windows, has_audio
+
+    def _run(
+        self, path: str, spans: Sequence[tuple[float, float]], function: BatchFn
+    ) -> Iterator[tuple[list[dict[str, Any]], dict[str, np.ndarray]]]:
+        """Yields (records, what the model makes of them) of a few windows at a time.
+
+        The arrays may have more rows than there are records: batches are padded.
+        """
         with (
             ThreadPoolExecutor(self._num_threads) as pool,
             contextlib.closing(self._examples(pool, path, spans)) as examples,
         ):
             while group := list(itertools.islice(examples, self._batch_size)):
-                for index, (record, _) in enumerate(group, start=len(windows)):
-                    preview.add(index, record)
-                    has_audio |= record["has_audio"]
-                found = self.predict_batch(self._batch([element for _, element in group]))
-                if not all(np.isfinite(p_by).all() for p_by in found.values()):
+                found = function(self._batch([element for _, element in group]))
+                if not all(np.isfinite(values).all() for values in found.values()):
                     raise UserError(
-                        f"the model's probabilities for {path} are not finite; its parameters are "
+                        f"what the model makes of {path} is not finite; its parameters are "
                         "broken, use an earlier checkpoint."
                     )
-                windows += [
-                    Window(
-                        record["start_sec"],
-                        record["end_sec"],
-                        {name: p_by[row] for name, p_by in found.items()},
-                    )
-                    for row, (record, _) in enumerate(group)
-                ]
-                on_window(len(windows), len(spans))
-        return windows, has_audio
+                yield [record for record, _ in group], found
 
     def _examples(
         self, pool: Executor, path: str, spans: Sequence[tuple[float, float]]

@@ -228,6 +228,22 @@ def make_predict(skeleton: tree.Skeleton, normalisation: Normalisation) -> Predi
     return predict
 
 
+def make_embed(skeleton: tree.Skeleton, normalisation: Normalisation) -> Predict:
+    """Builds the pure function (params, stats, batch) -> {modality: [b, d] float32}.
+
+    The embeddings are what the classifier sees of a modality: its tokens after fusion, pooled.
+    """
+
+    def embed(
+        params: Mapping[str, Any], stats: Mapping[str, Any], batch: Mapping[str, Any]
+    ) -> dict[str, jax.Array]:
+        forward = Forward(skeleton.merge(params, stats), batch, normalisation, train=False)
+        pooled = forward.outputs["pooled"]
+        return {name: value.astype("float32") for name, value in pooled.items()}
+
+    return embed
+
+
 def make_reconstruct(
     skeleton: tree.Skeleton, normalisation: Normalisation, hide: Mapping[str, Hide]
 ) -> Callable[..., dict[str, dict[str, jax.Array]]]:

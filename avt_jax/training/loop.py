@@ -99,6 +99,10 @@ class Batches(Protocol):
 
     def get_state(self) -> dict[str, Any]: ...
 
+    def set_state(self, state: dict[str, Any]) -> list[str]: ...
+
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -158,7 +162,7 @@ def fit(
     checkpointer: Checkpointer,
     writer: MetricWriter,
     learning_rate: Callable[[int], Any],
-    evaluate: Callable[[TrainState], tuple[dict[str, float], float]],
+    evaluate: Callable[[TrainState], tuple[dict[str, float], float | None]],
 ) -> TrainState:
     """Trains from `state.step` to `schedule.total_steps`.
 
@@ -173,7 +177,8 @@ def fit(
       checkpointer: where states go.
       writer: where metrics go.
       learning_rate: step -> learning rate, to be logged.
-      evaluate: state -> (metrics of the validation split, score: higher is better).
+      evaluate: state -> (metrics of the validation split, score: higher is better); ({}, None)
+        where nothing is validated.
 
     Returns:
       The final state.
@@ -208,8 +213,9 @@ def fit(
                 score = None
                 if schedule.evaluates(step):
                     values, score = evaluate(state)
-                    writer.write(step, "val", values)
-                    progress.evaluated(step, values)
+                    if values:
+                        writer.write(step, "val", values)
+                        progress.evaluated(step, values)
                 checkpointer.save(state, batches.get_state(), score)
             if stop.signal:
                 checkpointer.wait()
@@ -223,8 +229,8 @@ def _check_finite(step: int, metrics: dict[str, Any]) -> None:
     bad = not_finite(metrics)
     if bad:
         raise UserError(
-            f"step {step}: {', '.join(bad)} is not finite; the last checkpoint is kept. Lower "
-            "config.optimizer.lr, or set config.model.precision=float32 and run again."
+            f"step {step}: {', '.join(bad)} is not finite; the last checkpoint is kept. Run again "
+            "with a lower --config.optimizer.lr, or with --config.model.precision=float32."
         )
 
 

@@ -7,10 +7,11 @@ import jax
 import pytest
 
 from avt_jax.cli import ablate
-from avt_jax.cli.ablation_grid import GRID, Setting, changes, plan
 from avt_jax.cli.common import run
-from avt_jax.cli.config import load_config
 from avt_jax.errors import UserError
+from avt_jax.experiment import study as studies
+from avt_jax.experiment.config import load_config
+from avt_jax.experiment.grid import GRID, Setting, changes, plan_study
 from avt_jax.losses.objective import TERMS
 
 WEIGHTS = dict(classification=1.0, contrastive=0.5, matching=0.1, masked_audio=0.01, masked_video=0)
@@ -24,13 +25,14 @@ class Trainings:
     def __init__(self, monkeypatch):
         self.trained, self.counted = [], []
         self.fails = {}
-        monkeypatch.setattr(ablate, "train_and_evaluate", self.train)
-        monkeypatch.setattr(ablate, "measure_cost", self.count)
+        self.cannot_count = False
+        monkeypatch.setattr(studies, "_train_and_evaluate", self.train)
+        monkeypatch.setattr(studies, "measure_cost", self.count)
 
-    def train(self, study, one):
+    def train(self, study, one, log):
         self.trained.append((one.setting, one.seed))
-        config = load_config(study.config, list(one.overrides))
-        workdir = one.folder / ablate.RUN
+        config = load_config(study.config, one.changes)
+        workdir = one.folder / studies.RUN
         workdir.mkdir(parents=True, exist_ok=True)
         (workdir / "config.json").write_text(json.dumps(config.to_dict()))
         if one.setting in self.fails:
@@ -39,6 +41,8 @@ class Trainings:
 
     def count(self, study, one):
         self.counted.append(one.setting)
+        if self.cannot_count:
+            raise ValueError("no rule for this operation")
         return {"step_flops": 10**9, "parameters": 1234}
 
 
@@ -89,10 +93,10 @@ def test_masking_needs_its_term_and_can_leave_it_out():
 
 @pytest.mark.parametrize("axis", GRID)
 def test_every_setting_is_a_config(axis, tmp_path):
-    study = plan("quickstart", axis, seeds=2, out=tmp_path, overrides=WORDS)
+    study = plan_study("quickstart", axis, seeds=2, out=tmp_path, overrides=WORDS)
     assert not study.broken and list(study.settings) == list(GRID[axis])
     assert len({one.folder for one in study.runs}) == len(study.runs) == 2 * len(GRID[axis])
-    configs = [load_config("quickstart", list(one.overrides)) for one in study.runs]
+    configs = [load_config("quickstart", one.changes) for one in study.runs]
     assert [config.seed for config in configs] == [0] * len(GRID[axis]) + [1] * len(GRID[axis])
     first = configs[: len(GRID[axis])]
     assert len({config.to_json() for config in first}) == len(first), "two settings are the same"
@@ -156,6 +160,17 @@ def test_failures_stand_in_the_table_and_are_tried_again(tmp_path, trainings, ca
     assert "failed" not in (tmp_path / "fusion.md").read_text()
 
 
+def test_a_finished_training_is_not_lost_over_a_figure_about_it(tmp_path, trainings, capsys):
+    trainings.cannot_count = True
+    assert start(tmp_path, "--seeds", 1) == 0
+    err = capsys.readouterr().err
+    assert "could not be counted (no rule for this operation)" in err and "failed" not in err
+    table = (tmp_path / "fusion.md").read_text()
+    assert "| merged attention | 50.0 | 1 |" in table
+    assert start(tmp_path, "--seeds", 1) == 0
+    assert len(trainings.trained) == 2, "it is finished"
+
+
 def test_a_setting_that_cannot_be_stands_in_the_table_too(tmp_path, trainings, capsys):
     words = ["--config.losses.weights.matching=0", "--seeds", 1]
     assert start(tmp_path, *words, axis="losses", settings="classification,matching") == 1
@@ -200,9 +215,9 @@ def test_step_seconds_leave_the_compilation_out(tmp_path):
     rates = [0.1, 40.0, 10.0, 20.0]
     entries = [{"step": i, "split": "train", "clips_per_sec": r} for i, r in enumerate(rates)]
     file.write_text("\n".join(map(json.dumps, [*entries, {"step": 4, "split": "val"}])))
-    assert ablate.step_seconds(file, batch_size=10) == 0.5
+    assert studies.step_seconds(file, batch_size=10) == 0.5
     file.write_text(json.dumps(entries[0]))
-    assert ablate.step_seconds(file, batch_size=10) is None
+    assert studies.step_seconds(file, batch_size=10) is None
 
 
 def test_the_cache_is_put_back_and_the_users_own_is_kept(tmp_path, monkeypatch):
@@ -210,12 +225,12 @@ def test_the_cache_is_put_back_and_the_users_own_is_kept(tmp_path, monkeypatch):
     before = [getattr(jax.config, name) for name in names]
     try:
         jax.config.update(names[0], None)
-        with ablate.compilation_cache(tmp_path):
+        with studies.compilation_cache(tmp_path):
             assert jax.config.jax_compilation_cache_dir == str(tmp_path)
             assert getattr(jax.config, names[1]) == 0
         assert jax.config.jax_compilation_cache_dir is None
         jax.config.update(names[0], "mine")
-        with ablate.compilation_cache(tmp_path):
+        with studies.compilation_cache(tmp_path):
             assert jax.config.jax_compilation_cache_dir == "mine"
     finally:
         for name, value in zip(names, before, strict=True):
@@ -228,6 +243,7 @@ def test_the_cache_is_put_back_and_the_users_own_is_kept(tmp_path, monkeypatch):
         (["--seeds", "0"], "--seeds 0: give 1 or more"),
         (["--settings", "merge"], "fusion has no 'merge' (did you mean 'merged'?)"),
         (["--config.model.dims=3"], "config.model.dims"),
+        (["--axis", "fusions"], "there is no axis 'fusions' (did you mean 'fusion'?)"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, trainings, capsys, words, message):

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import official
 import pytest
@@ -10,12 +9,11 @@ from flax import traverse_util
 from flax.serialization import msgpack_serialize
 from safetensors.numpy import save_file
 
-from avt_jax import tree
 from avt_jax.cli import main as avt
-from avt_jax.cli import wiring
-from avt_jax.cli.config import load_config
 from avt_jax.conversion.store import read_converted
-from avt_jax.inference.load import input_spec
+from avt_jax.experiment.assemble import Experiment
+from avt_jax.experiment.config import load_config
+from avt_jax.experiment.start import starting_variables
 
 
 def state_dict(golden, prefix):
@@ -116,11 +114,9 @@ def test_a_training_starts_from_them(files, tmp_path):
             f"--config.init.audio={folder}",
         ],
     )
-    parts = wiring.parse(config)
-    build = wiring.model_builder(config.model.to_dict(), parts.data, {"verb": 2, "noun": 3})
-    skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
-    spec = input_spec(parts.data)
-    variables, said = wiring.starting_variables(parts.init, skeleton, spec)
+    experiment = Experiment(config, classes={"verb": 2, "noun": 3})
+    skeleton = experiment.skeleton
+    variables, said = starting_variables(experiment.parts.init, skeleton, experiment.spec)
     assert len(said) == 2 and all("positions adapted" in line for line in said)
     fresh = skeleton.params.keys() - variables.keys()
     assert {path.split("/")[0] for path in fresh} == {"bottleneck", "heads"}

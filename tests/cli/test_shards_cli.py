@@ -10,8 +10,8 @@ import simplejpeg
 
 from avt_jax.cli import shards
 from avt_jax.cli.common import run
-from avt_jax.cli.config import load_config
 from avt_jax.data.records.writer import RecordWriter
+from avt_jax.experiment.config import load_config
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,10 @@ import numpy as np
 import optax
 import pytest
 
-from avt_jax import axes, tree
-from avt_jax.cli import wiring
-from avt_jax.cli.config import load_config
-from avt_jax.data.loading import pipeline
+from avt_jax import axes
+from avt_jax.experiment.assemble import Experiment
+from avt_jax.experiment.config import load_config
 from avt_jax.training import mesh as meshes
-from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from avt_jax.training.state import init_sharded
 from avt_jax.training.step import jit_train_step
 
 STEPS = 3
@@ -19,39 +16,28 @@ SHARDED = ((r"kernel|embedding", "fsdp"), (".*", "replicate"))
 
 
 def train(devices, fsdp=1, rules=((".*", "replicate"),)):
+    # Every term, with weights at which each can be seen in the total.
+    terms = ("contrastive", "matching", "masked_audio", "masked_video")
     config = load_config(
         "epic_kitchens_100:smoke",
-        [
-            "--config.optimizer.lr=1e-3",
-            "--config.model.drop_path=0.2",
-            "--config.data.frame_size_px=64",
-        ],
+        {
+            "optimizer": {"lr": 1e-3, "warmup_steps": 1},
+            "train.steps": STEPS,
+            "model": {"drop_path": 0.2, "decoders": ("audio", "video")},
+            "data.frame_size_px": 64,
+            "losses.weights": dict.fromkeys(terms, 0.5),
+            "mesh": {"fsdp": fsdp, "rules": rules},
+        },
     )
-    with config.unlocked():
-        # Every term, with weights at which each can be seen in the total.
-        config.model.decoders = ("audio", "video")
-        config.losses.weights.update(
-            contrastive=0.5, matching=0.5, masked_audio=0.5, masked_video=0.5
-        )
-    parts = wiring.parse(config)
-    splits = wiring.open_splits(parts.data)
-    classes = {name: len(names) for name, names in splits.info.label_sets.items()}
-    build = wiring.model_builder(config.model.to_dict(), parts.data, classes)
-    rate = learning_rate_schedule(parts.optimizer, total_steps=STEPS, steps_per_epoch=1)
-    optimizer = make_optimizer(parts.optimizer, rate)
-    mesh = meshes.make_mesh(meshes.MeshConfig(-1, fsdp, rules), devices)
-    state, places = init_sharded(
-        build, optimizer, jax.random.key(0), with_ema=False, mesh=mesh, rules=rules
-    )
-    skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
-    objective = wiring.make_objective(config, parts)
-    step = jit_train_step(wiring.make_step(parts, skeleton, objective, optimizer), places, mesh)
+    experiment = Experiment(config, devices=devices)
+    state, places = experiment.init_state()
+    step = jit_train_step(experiment.step, places, experiment.mesh)
     found, first_gradients = [], None
-    batches = pipeline.make_train_iterator(splits.train, parts.data, batch_size=8, seed=1)
+    batches = experiment.train_batches()
     for _ in range(STEPS):
         batch = next(batches)
         assert not batch[axes.HAS_AUDIO].all(), "the case should hold mute clips"
-        state, metrics = step(state, meshes.to_device(batch, mesh), jax.random.key(1))
+        state, metrics = step(state, meshes.to_device(batch, experiment.mesh), jax.random.key(1))
         found.append({name: float(total) for name, (total, _) in metrics.items()})
         first_gradients = first_gradients or gradients(state)
     batches.close()

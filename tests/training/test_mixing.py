@@ -5,18 +5,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from avt_jax import axes, tree
-from avt_jax.cli import wiring
-from avt_jax.cli.config import load_config
-from avt_jax.data.loading import pipeline
+from avt_jax import axes
 from avt_jax.errors import UserError
+from avt_jax.experiment.assemble import Experiment
+from avt_jax.experiment.config import load_config
 from avt_jax.losses.classification import classification_loss
 from avt_jax.training import mesh as meshes
 from avt_jax.training.mixing import MixingConfig, make_mix
-from avt_jax.training.state import init_sharded
 from avt_jax.training.step import jit_train_step
 
 ONLY_CLASSES = ("classification",)
@@ -156,31 +153,22 @@ def test_losses_that_need_whole_clips_are_refused():
 
 def test_a_training_that_cannot_be_mixed_says_so_at_once():
     config = load_config("kinetics_sounds:smoke", ["--config.mixing.mixup_alpha=0.8"])
-    parts = wiring.parse(config)
     with pytest.raises(UserError, match="config.mixing is on together with the loss 'contrastive'"):
-        wiring.make_step(parts, None, wiring.make_objective(config, parts), None)
+        _ = Experiment(config).step
 
 
 def step_metrics(devices, mixing):
     """Metrics of the first step of a small MBT."""
     config = load_config(
         "mbt_vggsound:smoke",
-        [f"--config.mixing.{name}={value}" for name, value in mixing.items()],
+        {**{f"mixing.{name}": value for name, value in mixing.items()}, "optimizer.name": "sgd"},
     )
-    parts = wiring.parse(config)
-    splits = wiring.open_splits(parts.data)
-    classes = {name: len(names) for name, names in splits.info.label_sets.items()}
-    build = wiring.model_builder(config.model.to_dict(), parts.data, classes)
-    mesh = meshes.make_mesh(parts.mesh, devices)
-    optimizer = optax.sgd(0.1)
-    state, places = init_sharded(
-        build, optimizer, jax.random.key(0), with_ema=False, mesh=mesh, rules=parts.mesh.rules
-    )
-    skeleton = tree.Skeleton(functools.partial(build, jax.random.key(0)))
-    objective = wiring.make_objective(config, parts)
-    step = jit_train_step(wiring.make_step(parts, skeleton, objective, optimizer), places, mesh)
-    batches = pipeline.make_train_iterator(splits.train, parts.data, batch_size=8, seed=1)
-    _, metrics = step(state, meshes.to_device(next(batches), mesh), jax.random.key(1))
+    experiment = Experiment(config, devices=devices)
+    state, places = experiment.init_state()
+    step = jit_train_step(experiment.step, places, experiment.mesh)
+    batches = experiment.train_batches()
+    batch = meshes.to_device(next(batches), experiment.mesh)
+    _, metrics = step(state, batch, jax.random.key(1))
     batches.close()
     return {name: float(total) for name, (total, _) in metrics.items()}
 

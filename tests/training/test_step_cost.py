@@ -2,19 +2,16 @@
 
 import pytest
 
-from avt_jax.cli import profile
-from avt_jax.cli.config import load_config
+from avt_jax.experiment.config import load_config
+from avt_jax.experiment.cost import profile_config
 
 WEIGHTS = {"classification": 1.0, "contrastive": 0.5, "matching": 0.1, "masked_audio": 0.01}
 
 
 def step_flops(off=None):
-    config = load_config("kinetics_sounds:smoke", [])
-    with config.unlocked():
-        config.losses.weights.update(WEIGHTS)
-        if off:
-            config.losses.weights[off] = 0.0
-    found = profile.profile(
+    weights = WEIGHTS | ({off: 0.0} if off else {})
+    config = load_config("kinetics_sounds:smoke", {"losses.weights": weights})
+    found = profile_config(
         config, {"label": 3}, batch_size=4, forward_memory=False, training_memory=False
     )
     return found.step_flops

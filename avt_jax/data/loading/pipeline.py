@@ -12,7 +12,7 @@ takes the next record instead and counts, see `damaged_records`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -65,16 +65,21 @@ def make_train_iterator(
     if seed < 0:
         raise UserError(f"the seed is {seed}; give 0 or more.")
     shuffle_seed, vary_seed = map(int, np.random.SeedSequence(seed).generate_state(2, np.uint32))
-    batches = (
+    # Every process sees all draws: the index that seeds each example is the global one.
+    draws = (
         grain.MapDataset.range(len(source))
         .shuffle(seed=shuffle_seed)
         .repeat()
-        # Before the split over processes: the index that seeds each example is the global one.
-        .random_map(draw_seed, seed=vary_seed)[process_index::process_count]
+        .random_map(draw_seed, seed=vary_seed)
+    )
+
+    def batches_from(first: int) -> grain.MapDataset:
         # There is no remainder to drop, but without this Grain computes the endless length in
         # floating point, which does not fit.
-        .batch(batch_size, drop_remainder=True, batch_fn=MakeTrainBatch(source, config))
-    )
+        return draws[first:][process_index::process_count].batch(
+            batch_size, drop_remainder=True, batch_fn=MakeTrainBatch(source, config)
+        )
+
     identity = {
         "seed": int(seed),
         "num_clips": len(source),
@@ -83,7 +88,7 @@ def make_train_iterator(
     damage = damaged.DamageCount(
         path=config.path, num_clips=len(source), max_damaged=config.max_damaged
     )
-    return TrainIterator(batches, _settled(config), identity, damage)
+    return TrainIterator(batches_from, _settled(config), identity, damage)
 
 
 def eval_batches(
@@ -120,14 +125,14 @@ def eval_batches(
 
 
 class TrainIterator:
-    """Endless batches whose position is the number of batches taken; see `make_train_iterator`.
+    """Endless batches whose position is the number of clips taken; see `make_train_iterator`.
 
     An error leaves the position where it is, so the next call tries the same batch again.
     """
 
     def __init__(
         self,
-        batches: grain.MapDataset,
+        batches_from: Callable[[int], grain.MapDataset],
         config: DataConfig,
         identity: dict[str, int],
         damage: damaged.DamageCount,
@@ -135,17 +140,17 @@ class TrainIterator:
         """Starts at the first batch.
 
         Args:
-          batches: by position.
+          batches_from: the batches from a position on.
           config: the data block.
-          identity: what must not differ between the run that saved a position and the one that
-            continues from it.
+          identity: seed, clips and batch size that a position refers to.
           damage: counts the damaged records.
         """
-        self._batches = batches
+        self._batches_from = batches_from
         self._config = config
         self._identity = identity
         self._damage = damage
         self._position = 0
+        self._num_batches = 0
         self._running: grain.DatasetIterator | None = None
         self._closed = False
 
@@ -164,13 +169,14 @@ class TrainIterator:
             raise ValueError("this iterator is closed")
         if self._running is None:
             # Grain's own state depends on the number of workers; a slice does not.
-            self._running = _start(self._batches[self._position :], self._config)
+            self._running = _start(self._batches_from(self._position), self._config)
         try:
             batch = self._damage.take(_next(self._running, self._config))
         except BaseException:
             self._stop()
             raise
-        self._position += 1
+        self._position += self._identity["global_batch_size"]
+        self._num_batches += 1
         return batch
 
     @property
@@ -182,37 +188,58 @@ class TrainIterator:
         return len(self._damage)
 
     def get_state(self) -> dict[str, Any]:
-        """The position, ready for JSON: batches taken, from what, and damage met on the way."""
+        """The position, ready for JSON: what was taken, of what, and damage met on the way.
+
+        "clips" counts those of all processes.
+        """
         return {
-            "batches": self._position,
+            "batches": self._num_batches,
+            "clips": self._position,
             "damaged": self._damage.get_state(),
             **self._identity,
         }
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
+    def set_state(self, state: Mapping[str, Any]) -> list[str]:
         """Goes to a saved position; what follows is exactly what followed there.
 
-        Threads, workers and processes may differ from those of the run that saved it.
+        Threads, workers and processes may differ from those of the run that saved it. So may the
+        batch size: the clips stay in their order. Of a data set that has got another number of
+        clips since then, the next epoch begins.
 
         Args:
           state: from `get_state`.
 
+        Returns:
+          What the user should know of it, a line each.
+
         Raises:
-          UserError: the position belongs to another seed, data set or batch size, or is damaged.
+          UserError: the position is of another seed, or damaged.
         """
-        position = state.get("batches") if isinstance(state, Mapping) else None
-        if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+        old = dict(state) if isinstance(state, Mapping) else {}
+        num_batches, old_clips = old.get("batches"), old.get("num_clips")
+        # Positions saved by earlier versions count batches only.
+        position = old.get("clips")
+        if position is None and _is_count(num_batches) and _is_count(old.get("global_batch_size")):
+            position = num_batches * old["global_batch_size"]
+        if not (_is_count(num_batches) and _is_count(position) and _is_count(old_clips)):
             raise UserError(f"the saved position in the data is damaged: {state!r}.")
-        for name, value in self._identity.items():
-            if state.get(name) != value:
-                raise UserError(
-                    f"the saved position in the data is for {name}={state.get(name)!r}, but now it "
-                    f"is {value}; continue with the same data and batch size, or start a new run."
-                )
-        # Positions saved by earlier versions have no such list.
-        self._damage.set_state(state.get("damaged", []))
+        if old.get("seed") != self._identity["seed"]:
+            raise UserError(
+                f"the saved position in the data is for seed={old.get('seed')!r}, but now it is "
+                f"{self._identity['seed']}; continue with the same seed, or start a new run."
+            )
+        said = []
+        clips = self._identity["num_clips"]
+        if old_clips == clips:
+            self._damage.set_state(old.get("damaged", []))
+        else:
+            position = -(-position // max(old_clips, 1)) * clips
+            said.append(
+                f"the training split has {clips} clips now, not {old_clips}: its next epoch begins"
+            )
         self._stop()
-        self._position = position
+        self._position, self._num_batches = position, num_batches
+        return said
 
     def close(self) -> None:
         """Ends threads and workers. May be called twice."""
@@ -223,6 +250,10 @@ class TrainIterator:
         running, self._running = self._running, None
         if running is not None:
             running.close()
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _check_share(batch_size: int, process_index: int, process_count: int) -> None:

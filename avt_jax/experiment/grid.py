@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avt_jax.cli.config import load_config
 from avt_jax.errors import UserError, nearest
+from avt_jax.experiment.config import Overrides, flat, load_config
+from avt_jax.models.fusions import FUSIONS
 
 OTHERS = "others"
 
@@ -63,18 +64,27 @@ def _bottleneck(number: int, exchange: str = "average") -> Setting:
     )
 
 
+def _fusions() -> dict[str, Setting]:
+    bottlenecks = {
+        "bottleneck-4": _bottleneck(4),
+        "bottleneck-1": _bottleneck(1),
+        "bottleneck-16": _bottleneck(16),
+        "bottleneck-4-sequential": _bottleneck(4, "sequential"),
+    }
+    # A new fusion is compared without an entry here.
+    return bottlenecks | {
+        name: Setting(module.LABEL, {"model.fusion": name})
+        for name, module in FUSIONS.items()
+        if name != "bottleneck"
+    }
+
+
 # {axis: {setting: what it changes}}. The first setting is what the others are compared with; names
 # are folders. A new axis or setting is an entry here.
 GRID: dict[str, dict[str, Setting]] = {
     "losses": _losses(),
     "masking": _masking(),
-    "fusion": {
-        "bottleneck-4": _bottleneck(4),
-        "bottleneck-1": _bottleneck(1),
-        "bottleneck-16": _bottleneck(16),
-        "bottleneck-4-sequential": _bottleneck(4, "sequential"),
-        "merged": Setting("merged attention", {"model.fusion": "merged"}),
-    },
+    "fusion": _fusions(),
 }
 
 
@@ -87,14 +97,14 @@ class Run:
       label: in the table.
       seed: config.seed.
       folder: of this run.
-      overrides: words for `load_config`, the user's before the setting's.
+      changes: {field: value} of the config, the user's and the setting's.
     """
 
     setting: str
     label: str
     seed: int
     folder: Path
-    overrides: tuple[str, ...]
+    changes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -147,15 +157,15 @@ def changes(setting: Setting, weights: Mapping[str, float]) -> dict[str, Any]:
     return {**setting.values, **zeros}
 
 
-def plan(
+def plan_study(
     config: str,
     axis: str,
     *,
     settings: Sequence[str] = (),
     seeds: int = 3,
-    out: Path,
+    out: str | Path = "runs/ablation",
     split: str = "test",
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
 ) -> Study:
     """Lays out the runs of a study.
 
@@ -166,11 +176,15 @@ def plan(
       seeds: runs a setting; the first has the config's seed, the others the numbers after it.
       out: folder of the study.
       split: to evaluate.
-      overrides: words for `load_config` that hold for every run.
+      overrides: for `load_config`, of every run.
 
     Raises:
       UserError: a setting, seed count or config that is wrong for every run.
     """
+    if axis not in GRID:
+        raise UserError(
+            f"there is no axis {axis!r}{nearest(axis, GRID)}; the axes are {', '.join(GRID)}."
+        )
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: give 1 or more.")
     grid = GRID[axis]
@@ -181,28 +195,28 @@ def plan(
                 f"it has {', '.join(grid)}."
             )
     chosen = [name for name in grid if not settings or name in settings]
-    base = load_config(config, list(overrides))
-    words: dict[str, tuple[str, ...]] = {}
+    base = load_config(config, overrides)
+    common = flat(overrides)
+    own: dict[str, dict[str, Any]] = {}
     broken: dict[str, str] = {}
     for name in chosen:
         try:
-            found = changes(grid[name], base.losses.weights)
-            own = tuple(f"--config.{key}={value}" for key, value in found.items())
-            load_config(config, [*overrides, *own])
+            found = changes(grid[name], base.losses.weights.to_dict())
+            load_config(config, {**common, **found})
         except UserError as error:
             broken[name] = str(error)
         else:
-            words[name] = own
+            own[name] = found
     runs = [
         Run(
             name,
             grid[name].label,
             seed,
-            out / axis / name / f"seed{seed}",
-            (*overrides, *own, f"--config.seed={seed}"),
+            Path(out) / axis / name / f"seed{seed}",
+            {**common, **found, "seed": seed},
         )
         for seed in range(base.seed, base.seed + seeds)
-        for name, own in words.items()
+        for name, found in own.items()
     ]
     labels = {name: grid[name].label for name in chosen}
-    return Study(config, axis, out, split, labels, runs, broken)
+    return Study(config, axis, Path(out), split, labels, runs, broken)

@@ -1,4 +1,4 @@
-"""Pictures of hidden and reconstructed patches, for `avt evaluate`."""
+"""Pictures of hidden and reconstructed patches, for an evaluation."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from avt_jax.evaluation.reconstructions import (
     spectrogram_corners,
     video_corners,
 )
-from avt_jax.inference.load import input_spec, load_skeleton, normalisation
+from avt_jax.inference.load import load_skeleton
 from avt_jax.models.ast import PATCH
 from avt_jax.models.build import abilities
 from avt_jax.models.forward import make_reconstruct
 from avt_jax.training.checkpoint import Run
 from avt_jax.training.hiding import make_hide
+from avt_jax.training.inputs import input_spec, normalisation
 
 _MOST_CLIPS = 4
 
@@ -50,8 +51,8 @@ def write_reconstructions(
         return []
     skeleton = load_skeleton(trained, data, out_dir)
     model = skeleton.merge(skeleton.params, skeleton.stats)
-    masking = MaskingConfig(**trained.config["masking"])
-    activity = ActivityConfig(**trained.config["activity"])
+    masking = MaskingConfig.of(trained.config["masking"])
+    activity = ActivityConfig.of(trained.config["activity"])
     hide = make_hide(model, modalities, masking, activity, input_spec(data))
     clips = {key: batch[key][shown] for key in (axes.VIDEO, axes.AUDIO, axes.HAS_AUDIO)}
     reconstruct = jax.jit(make_reconstruct(skeleton, normalisation(data), hide))

@@ -1,0 +1,266 @@
+"""One experiment: a config, checked once, and everything it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from avt_jax import axes, tree
+from avt_jax.data.loading import pipeline, tune_workers
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.evaluation import classification
+from avt_jax.experiment.own_batches import OwnBatches, checked
+from avt_jax.experiment.parts import Parts, parse
+from avt_jax.experiment.splits import OwnData, Splits, is_source, length, open_splits
+from avt_jax.losses.objective import Objective
+from avt_jax.models.build import abilities, build_model
+from avt_jax.models.forward import make_predict
+from avt_jax.models.inputs import InputSpec
+from avt_jax.training import mesh as meshes
+from avt_jax.training.durations import in_steps
+from avt_jax.training.hiding import make_hide
+from avt_jax.training.inputs import input_spec, normalisation
+from avt_jax.training.loop import Batches, Schedule
+from avt_jax.training.mixing import make_mix
+from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from avt_jax.training.state import TrainState, init_sharded
+from avt_jax.training.step import TrainStep, make_train_step
+
+Say = Callable[[str], None]
+Evaluate = Callable[[TrainState], tuple[dict[str, float], float | None]]
+
+
+def silent(line: str) -> None:
+    """Takes a message for the user and tells nobody."""
+
+
+class Experiment:
+    """A config and what it describes; each part is built when it is first asked for.
+
+    Training, evaluation, profiler, studies, tests and benchmarks all get their parts here.
+
+    Args:
+      config: from `load_config`, or {block: {field: value}}.
+      data: used in place of the shards that the config names.
+      classes: {label set: number of classes}, where no data are to be opened (profiling).
+      devices: to compute on; None = all.
+
+    Attributes:
+      parts: the checked config.
+
+    Raises:
+      UserError: anything wrong in the config; what concerns the data, when they are opened.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict | Mapping[str, Any] | Parts,
+        *,
+        data: OwnData | None = None,
+        classes: Mapping[str, int] | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        if isinstance(config, ConfigDict):
+            config = config.to_dict()
+        self.parts = config if isinstance(config, Parts) else parse(config)
+        self._own = data
+        self._classes = None if classes is None else dict(classes)
+        self._devices = devices
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The config with all its fields, as it is saved with a run."""
+        return self.parts.to_dict()
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The opened data."""
+        return open_splits(self.parts.data, self._own)
+
+    @cached_property
+    def classes(self) -> dict[str, int]:
+        """{label set: number of classes}."""
+        return self.splits.classes if self._classes is None else self._classes
+
+    @cached_property
+    def spec(self) -> InputSpec:
+        """The shape of what the model reads."""
+        return input_spec(self.parts.data)
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices, in their places."""
+        return meshes.make_mesh(self.parts.mesh, self._devices)
+
+    def build(self, key: jax.Array) -> nnx.Module:
+        """Makes the model with random weights."""
+        return build_model(
+            self.parts.model, num_classes=self.classes, input=self.spec, rngs=nnx.Rngs(key)
+        )
+
+    @cached_property
+    def skeleton(self) -> tree.Skeleton:
+        """The model's structure, without arrays."""
+        return tree.Skeleton(lambda: self.build(jax.random.key(0)))
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The losses, for this model."""
+        model = self.parts.model
+        warmup = in_steps(self.parts.losses, "warmup", self.parts.train.pace(self.num_clips))
+        return Objective(
+            self.parts.losses,
+            modalities=model["modalities"],
+            abilities=abilities(model),
+            warmup_steps=round(warmup or 0),
+        )
+
+    @property
+    def num_clips(self) -> int:
+        """Of the training split; of batches that only going through would count, one batch's."""
+        if self._classes is not None:  # nothing is opened
+            return self.parts.train.batch_size
+        return length(self.splits.train) or self.parts.train.batch_size
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """When the training logs, evaluates, saves and ends."""
+        return self.parts.train.schedule(self.num_clips)
+
+    @cached_property
+    def learning_rate(self) -> optax.Schedule:
+        """Step -> learning rate."""
+        return learning_rate_schedule(
+            self.parts.optimizer,
+            total_steps=self.schedule.total_steps,
+            pace=self.parts.train.pace(self.num_clips),
+        )
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Over flat parameters."""
+        return make_optimizer(self.parts.optimizer, self.learning_rate)
+
+    @cached_property
+    def step(self) -> TrainStep:
+        """The training step, pure and not yet jitted.
+
+        Raises:
+          UserError: clips are to be mixed although a loss needs them whole.
+        """
+        parts = self.parts
+        mix = make_mix(parts.mixing, self.objective.weights)
+        hide = {}
+        if self.objective.hides:
+            model = self.skeleton.merge(self.skeleton.params, self.skeleton.stats)
+            hide = make_hide(model, self.objective.hides, parts.masking, parts.activity, self.spec)
+        return make_train_step(
+            self.skeleton,
+            self.objective,
+            self.optimizer,
+            normalisation(parts.data),
+            ema_decay=parts.optimizer.ema_decay,
+            hide=hide,
+            shared_pass=parts.masking.shared_pass,
+            mix=mix,
+        )
+
+    def init_state(self) -> tuple[TrainState, TrainState]:
+        """(state with random weights, its shardings), in its place on the mesh."""
+        init_key, _ = self.keys
+        return init_sharded(
+            self.build,
+            self.optimizer,
+            init_key,
+            with_ema=self.parts.optimizer.ema_decay > 0,
+            mesh=self.mesh,
+            rules=self.parts.mesh.rules,
+        )
+
+    @property
+    def keys(self) -> tuple[jax.Array, jax.Array]:
+        """(for the initial weights, for the steps): PRNG keys of the run."""
+        init_key, step_key = jax.random.split(jax.random.key(self.parts.seed))
+        return init_key, step_key
+
+    def train_batches(self, say: Say = silent) -> Batches:
+        """The endless training batches of this process, from the start; close them.
+
+        Args:
+          say: is told how many threads and workers were found best, where that is automatic.
+        """
+        train, parts = self.splits.train, self.parts
+        local = meshes.check_batch_size(parts.train.batch_size, self.mesh)
+        if not is_source(train):
+            return OwnBatches(train, self.spec, self.classes, local)  # type: ignore[arg-type]
+        data = tune_workers.settle(train, parts.data, say=say)  # type: ignore[arg-type]
+        return pipeline.make_train_iterator(
+            train,  # type: ignore[arg-type]
+            data,
+            batch_size=local,
+            seed=parts.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    @cached_property
+    def evaluate(self) -> Evaluate:
+        """State -> (metrics, score) on the validation split; the score is the mean top-1.
+
+        Without a validation split there are no metrics, and the score is None.
+        """
+        val, data, mesh = self.splits.val, self.parts.data, self.mesh
+        if val is None:
+            return lambda state: ({}, None)
+        label_sets = self.splits.info.label_sets
+        local_batch = meshes.check_batch_size(self.parts.train.eval_batch_size, mesh)
+        predict = jax.jit(
+            make_predict(self.skeleton, normalisation(data)),
+            out_shardings=meshes.replicated(mesh),
+        )
+
+        def evaluate(state: TrainState) -> tuple[dict[str, float], float | None]:
+            def predict_batch(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+                on_device = meshes.to_device(batch, mesh)
+                probabilities = predict(state.ema or state.params, state.stats, on_device)
+                # With several processes each goes through the whole split, so the global batch
+                # holds its clips once for every process and the first copy is all that is needed.
+                return jax.tree.map(
+                    lambda p: np.asarray(p)[: len(batch[axes.VALID])], probabilities
+                )
+
+            batches = self.eval_batches(val, data, local_batch)
+            result = classification.evaluate(
+                predict_batch, batches, label_sets, num_views=data.eval_views
+            )
+            values = {f"top1/{name}": result[name]["top1"] for name in label_sets}
+            return values, float(np.mean(list(values.values())))
+
+        return evaluate
+
+    def eval_batches(self, split: Any, data: DataConfig, batch_size: int) -> Any:
+        """Every clip of a split once, padded; of own batches, each as it is."""
+        if is_source(split):
+            return pipeline.eval_batches(split, data, batch_size=batch_size)
+        return (
+            _padded(checked(batch, self.spec, self.classes, batch_size), batch_size)
+            for batch in split
+        )
+
+
+def _padded(batch: dict[str, Any], size: int) -> dict[str, Any]:
+    """Fills a batch up with copies of its last clip, not valid."""
+    missing = size - len(batch[axes.VALID])
+    if not missing:
+        return batch
+    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
+    filled[axes.VALID][-missing:] = False
+    return filled

@@ -1,0 +1,173 @@
+"""What the model of a config costs, from shapes alone: nothing is allocated or run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from avt_jax import axes
+from avt_jax.data.records.generated import is_generated
+from avt_jax.errors import UserError
+from avt_jax.experiment.assemble import Experiment, Say, silent
+from avt_jax.experiment.splits import read_info
+from avt_jax.profiling import flops, parts, xla
+from avt_jax.training.state import TrainState
+
+_CLASSES = re.compile(r"\w+=[1-9]\d*(,\w+=[1-9]\d*)*")
+_DEFAULT_CLASSES = {"label": 400}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a model costs. FLOPs and bytes are of a batch, forward in evaluation.
+
+    Attributes:
+      batch_size: clips.
+      classes: {label set: number of classes}.
+      precision: computation type.
+      parameters: {part: number of scalars}.
+      analytic_flops: {part: FLOPs} of matrix products and convolutions.
+      xla_flops: {part: FLOPs}, as XLA counts them.
+      step_flops: of a training step, gradient and optimiser, as XLA counts them.
+      forward_bytes: peak memory of activations; None where not asked for.
+      step_bytes: the same in a training step.
+      backend: where that memory would be.
+    """
+
+    batch_size: int
+    classes: dict[str, int]
+    precision: str
+    parameters: dict[str, int]
+    analytic_flops: dict[str, int]
+    xla_flops: dict[str, int]
+    step_flops: int | None
+    forward_bytes: int | None
+    step_bytes: int | None
+    backend: str
+
+
+def read_classes(text: str | None, path: str, say: Say = silent) -> dict[str, int]:
+    """The number of classes of each label set.
+
+    Args:
+      text: such as "label=309" or "verb=97,noun=300"; None takes them from the shards.
+      path: config.data.path.
+      say: is told when a default is taken.
+
+    Raises:
+      UserError: `text` does not read, or what is at `path` are no shards.
+    """
+    if text is not None:
+        if not _CLASSES.fullmatch(text):
+            raise UserError(f"--classes {text!r}: give such as label=309 or verb=97,noun=300.")
+        found: dict[str, int] = {}
+        for name, number in (pair.split("=") for pair in text.split(",")):
+            if name in found:
+                raise UserError(f"--classes {text!r} gives {name} twice; give each set once.")
+            found[name] = int(number)
+        return found
+    if is_generated(path) or os.path.exists(path):
+        return {name: len(names) for name, names in read_info(path).label_sets.items()}
+    (default,) = (f"{name}={number}" for name, number in _DEFAULT_CLASSES.items())
+    say(f"no shards at config.data.path = {path!r}: counting {default}; --classes changes it")
+    return dict(_DEFAULT_CLASSES)
+
+
+def step_arguments(experiment: Experiment, batch_size: int) -> tuple[Any, ...]:
+    """Shapes of the arguments of `experiment.step`: (state, batch, key).
+
+    Args:
+      experiment: what is trained.
+      batch_size: clips.
+    """
+    skeleton, optimizer = experiment.skeleton, experiment.optimizer
+    state = TrainState(
+        step=jax.ShapeDtypeStruct((), jnp.int32),
+        params=skeleton.params,
+        stats=skeleton.stats,
+        ema=dict(skeleton.params) if experiment.parts.optimizer.ema_decay else {},
+        opt_state=jax.eval_shape(optimizer.init, skeleton.params),
+    )
+
+    def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+
+    spec = experiment.spec
+    side = spec.frame_size_px
+    batch = {
+        axes.VIDEO: array(jnp.uint8, spec.num_frames, side, side, 3),
+        axes.AUDIO: array(jnp.float32, spec.fbank_frames, spec.mel_bins),
+        axes.HAS_AUDIO: array(jnp.bool_),
+        axes.LABELS: {name: array(jnp.int32) for name in experiment.classes},
+        axes.GROUP: array(jnp.int32),
+        axes.VALID: array(jnp.bool_),
+    }
+    return state, batch, jax.eval_shape(lambda: jax.random.key(0))
+
+
+def profile_config(
+    config: ConfigDict | Mapping[str, Any],
+    classes: Mapping[str, int] | None = None,
+    *,
+    batch_size: int = 1,
+    training: bool = True,
+    forward_memory: bool = True,
+    training_memory: bool = True,
+    say: Say = silent,
+) -> Profile:
+    """Measures what a config's model costs, from shapes alone.
+
+    Args:
+      config: as `load_config` gives it.
+      classes: {label set: number of classes}; None takes them from the shards.
+      batch_size: clips.
+      training: count the training step's operations too.
+      forward_memory: find the peak memory of the forward pass; compiles it.
+      training_memory: find the peak memory of the training step; compiles it, which may take
+        minutes.
+      say: is told what takes time.
+
+    Raises:
+      UserError: anything wrong in the config.
+    """
+    if classes is None:
+        path = Experiment(config).parts.data.path
+        classes = read_classes(None, path, say)
+    experiment = Experiment(config, classes=classes)
+    model, spec = experiment.parts.model, experiment.spec
+    say("building the model's structure")
+    skeleton = experiment.skeleton
+    step, step_args = experiment.step, step_arguments(experiment, batch_size)
+    say("counting the forward pass")
+    forward = parts.ForwardPass(skeleton, model["modalities"], spec, batch_size)
+    xla_flops = forward.flops()
+    step_flops = forward_bytes = step_bytes = None
+    if training:
+        say("counting the training step")
+        step_flops = xla.flops(step, *step_args)
+    if forward_memory:
+        say("compiling the forward pass")
+        forward_bytes = forward.temporary_bytes()
+    if training_memory:
+        say("compiling the training step (minutes for a large model)")
+        step_bytes = xla.temporary_bytes(step, *step_args, donate=(0,))
+    macs = flops.analytic(model, classes, spec)
+    return Profile(
+        batch_size=batch_size,
+        classes=dict(classes),
+        precision=model["precision"],
+        parameters=parts.parameters(model, skeleton.params),
+        analytic_flops={part: 2 * batch_size * number for part, number in macs.items()},
+        xla_flops=xla_flops,
+        step_flops=step_flops,
+        forward_bytes=forward_bytes,
+        step_bytes=step_bytes,
+        backend=jax.default_backend(),
+    )

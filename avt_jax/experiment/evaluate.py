@@ -1,0 +1,203 @@
+"""How good a trained run is on a split: numbers, tables and pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from avt_jax.audio.melspec import LOG_FLOOR
+from avt_jax.data.loading import pipeline
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.errors import UserError
+from avt_jax.evaluation import pictures, report
+from avt_jax.evaluation.classification import (
+    evaluate_variants,
+    silence_audio,
+    silence_video,
+)
+from avt_jax.experiment.assemble import Experiment, Say, silent
+from avt_jax.experiment.parts import parse_saved
+from avt_jax.experiment.reconstructions import write_reconstructions
+from avt_jax.experiment.splits import OwnData, check_classes, is_source, open_splits
+from avt_jax.inference.load import LoadedRun
+from avt_jax.training.checkpoint import Run
+from avt_jax.training.writer import METRICS_FILE
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+      results: {label set: {"top1", "top5", "count", "classes", ...}}, as in results.json.
+      evaluation: the same with confusion matrices, for `evaluation.report`.
+      out_dir: where results.json, tables and pictures are; None where nothing was written.
+      files: what was written.
+    """
+
+    results: dict[str, Any]
+    evaluation: report.Evaluation
+    out_dir: Path | None
+    files: tuple[Path, ...]
+
+    @property
+    def top1(self) -> dict[str, float]:
+        """{label set: share of clips whose most probable class is the true one}."""
+        return {name: found["top1"] for name, found in self.results.items() if "top1" in found}
+
+
+def evaluate_run(
+    run_dir: str | Path,
+    *,
+    data: str | OwnData | None = None,
+    split: str = "test",
+    step: str = "best",
+    batch_size: int | None = None,
+    clips: int | None = None,
+    crops: int | None = None,
+    out_dir: str | Path | None = None,
+    write: bool = True,
+    say: Say = silent,
+) -> EvaluationResult:
+    """Evaluates a trained run.
+
+    Args:
+      run_dir: what `train` wrote.
+      data: shard folder, or clips from Python, of which `val` is evaluated; None = the run's.
+      split: of the shards.
+      step: checkpoint with the "best" validation score, or the "last" one.
+      batch_size: clips at once; None = the run's.
+      clips: spans of each record whose probabilities are averaged; None = the run's.
+      crops: squares of each frame; None = the run's.
+      out_dir: where to write; None = RUN_DIR/evaluation-SPLIT.
+      write: False writes nothing, draws nothing.
+      say: is told how long it took.
+
+    Raises:
+      UserError: no such run, data that do not fit it, or a folder that cannot be written.
+    """
+    run_dir = Path(run_dir)
+    model = LoadedRun(run_dir, step)
+    trained = model.run
+    experiment = Experiment(parse_saved(trained.config), classes=_classes(trained))
+    saved = experiment.parts.data
+    settings = replace(
+        saved,
+        path=data if isinstance(data, str) else saved.path,
+        eval_split=split,
+        eval_clips=clips or saved.eval_clips,
+        eval_crops=crops or saved.eval_crops,
+    )
+    source = _open(settings, trained, data if isinstance(data, OwnData) else None)
+    folder = Path(out_dir) if out_dir else run_dir / f"evaluation-{split}"
+    if write:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {folder}: {error.strerror}; give another folder.") from error
+    size = batch_size or experiment.parts.train.eval_batch_size
+    about = {"run": str(run_dir), "step": trained.step, "data": settings.path, "split": split}
+    evaluation = _evaluate(experiment, model, source, settings, size, about, say)
+    files: list[Path] = []
+    if write:
+        files = _write(evaluation, folder, run_dir)
+        if is_source(source):
+            files += _reconstruct(trained, source, settings, folder)
+    return EvaluationResult(
+        report.results(evaluation), evaluation, folder if write else None, tuple(files)
+    )
+
+
+def _classes(trained: Run) -> dict[str, int]:
+    return {name: len(names) for name, names in trained.label_sets.items()}
+
+
+def _open(data: DataConfig, trained: Run, own: OwnData | None) -> Any:
+    """The split's clips, after checking that their classes are the run's."""
+    if own is None:
+        splits = open_splits(replace(data, train_split=data.eval_split))
+        check_classes(trained.label_sets, splits.info.label_sets, data.path)
+        return splits.val
+    check_classes(trained.label_sets, own.label_sets, "OwnData")
+    if own.val is None:
+        raise UserError("OwnData.val is None; give the clips to evaluate there.")
+    return own.val
+
+
+def _variants(modalities: str, data: DataConfig) -> dict[str, Callable[[dict], dict]]:
+    """{name: change of a batch}: as it is, and for two modalities with either one silenced."""
+    if modalities != "av":
+        return {"": dict}
+    return {
+        "": dict,
+        "audio": functools.partial(silence_audio, log_floor=LOG_FLOOR),
+        "video": functools.partial(silence_video, video_mean=data.video_mean),
+    }
+
+
+def _evaluate(
+    experiment: Experiment,
+    model: LoadedRun,
+    source: Any,
+    data: DataConfig,
+    batch_size: int,
+    about: dict[str, Any],
+    say: Say,
+) -> report.Evaluation:
+    began = time.monotonic()
+    total = len(source) if is_source(source) else None
+    with contextlib.ExitStack() as stack:
+        batches = experiment.eval_batches(source, data, batch_size)
+        if hasattr(batches, "close"):
+            stack.enter_context(contextlib.closing(batches))
+        bar = stack.enter_context(
+            tqdm(total=total, desc=f"evaluate {about['split']}", unit="clip", disable=None)
+        )
+        variants = _variants(experiment.parts.model["modalities"], data)
+        found = evaluate_variants(
+            model.predict,
+            batches,
+            model.run.label_sets,
+            variants,
+            num_views=data.eval_views,
+            on_batch=bar.update,
+        )
+    seconds = time.monotonic() - began
+    whole = found.pop("")
+    count = next(iter(whole.values()))["count"]
+    say(f"evaluated {count} clips in {seconds:.1f} s ({count / seconds:.1f} clips/s)")
+    about |= {"clips": data.eval_clips, "crops": data.eval_crops, "seconds": round(seconds, 3)}
+    return report.Evaluation(about, whole, found)
+
+
+def _write(evaluation: report.Evaluation, out_dir: Path, run_dir: Path) -> list[Path]:
+    """Writes all tables and draws their pictures."""
+    written = report.write_results(evaluation, out_dir)
+    for name, found in evaluation.reports.items():
+        if "confusion" not in found:
+            continue
+        written.append(out_dir / f"confusion_{name}.png")
+        names = [entry["name"] for entry in found["classes"]]
+        title = f"{name}: {100 * found['top1']:.1f} % of {found['count']} clips right"
+        pictures.draw_confusion(written[-1], found["confusion"], names, title=title)
+    curves = out_dir / "training_curves.png"
+    entries = report.read_metrics(run_dir / METRICS_FILE)
+    if pictures.draw_training_curves(curves, entries, title=str(run_dir)):
+        written.append(curves)
+    return written
+
+
+def _reconstruct(trained: Run, source: Any, data: DataConfig, out_dir: Path) -> list[Path]:
+    """Draws hidden and reconstructed patches of the first clips, if the model has decoders."""
+    if not trained.config["model"].get("decoders"):
+        return []
+    data = replace(data, eval_clips=1, eval_crops=1)
+    with contextlib.closing(pipeline.eval_batches(source, data, batch_size=4)) as batches:
+        return write_reconstructions(trained, data, next(batches), out_dir)

@@ -1,0 +1,144 @@
+"""Where a training's clips come from: shards, generated noise, or objects of the user's program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avt_jax.data import records
+from avt_jax.data.loading.batches import Source
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records.generated import is_generated, open_generated
+from avt_jax.errors import UserError
+from avt_jax.evaluation.report import first_class_difference
+
+Batches = Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Clips from Python, in place of shards.
+
+    A split is a random-access source (`len(split)`, `split[i]` -> record, such as
+    `record_from_arrays` makes), or an iterable of batches as in `avt_jax.axes`, of which "video",
+    "audio" and "labels" must be there. Batches go to the model as they are: `config.data` then
+    only says their sizes and normalisation.
+
+    Attributes:
+      label_sets: {label set: class names}, in the order of the class indices.
+      train: what is trained on. An iterator that ends ends the training with an error; a list or
+        another iterable that can be gone through again is repeated.
+      val: what is evaluated on while training; None = nothing. Batches must be an iterable that
+        can be gone through again.
+      frame_rate_hz: with which `Predictor` reads a raw file.
+      short_side_px: the same; shorter side of the frames it keeps.
+      jpeg_quality: the same, 1 to 100.
+    """
+
+    label_sets: Mapping[str, Sequence[str]]
+    train: Source | Batches
+    val: Source | Batches | None = None
+    frame_rate_hz: float = 8.0
+    short_side_px: int = 256
+    jpeg_quality: int = 90
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Opened data.
+
+    Attributes:
+      train: records by index, or an iterable of batches.
+      val: the same; None = no validation.
+      info: what is known of the records.
+    """
+
+    train: Source | Batches
+    val: Source | Batches | None
+    info: records.RecordsInfo
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """{label set: number of classes}."""
+        return {name: len(names) for name, names in self.info.label_sets.items()}
+
+
+def is_source(split: Any) -> bool:
+    """True for records by index, False for an iterable of batches."""
+    if not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
+        return False
+    return not len(split) or "frames" in split[0]
+
+
+def length(split: Source | Batches | None) -> int | None:
+    """Number of clips of a split; None where only going through it would tell."""
+    if split is None:
+        return 0
+    return len(split) if is_source(split) else None  # type: ignore[arg-type]
+
+
+def read_info(path: str) -> records.RecordsInfo:
+    """What is known of the shards, or generated records, at `config.data.path`.
+
+    Raises:
+      UserError: there are none.
+    """
+    return open_generated(path, "train")[0] if is_generated(path) else records.read_info(path)
+
+
+def open_source(path: str, split: str) -> Source:
+    """Opens one split for random access.
+
+    Raises:
+      UserError: no such shards or split, or the split is empty.
+    """
+    if is_generated(path):
+        source: Source = open_generated(path, split)[1]
+    else:
+        source = records.open_split(path, split)
+    if not len(source):
+        raise UserError(f"the split {split!r} of {path} is empty; extract more clips.")
+    return source
+
+
+def open_splits(data: DataConfig, own: OwnData | None = None) -> Splits:
+    """Opens the training and the validation split.
+
+    Args:
+      data: the config's block.
+      own: used in place of `data.path`.
+
+    Raises:
+      UserError: no such shards or split, or the training split is empty.
+    """
+    if own is None:
+        train, val = (open_source(data.path, name) for name in (data.train_split, data.eval_split))
+        return Splits(train, val, read_info(data.path))
+    if is_source(own.train) and not length(own.train):
+        raise UserError("OwnData.train is empty; give at least one record.")
+    splits = {"train": own.train, "val": own.val}
+    info = records.RecordsInfo(
+        label_sets={name: tuple(classes) for name, classes in own.label_sets.items()},
+        splits={name: length(split) or 0 for name, split in splits.items()},
+        frame_rate_hz=own.frame_rate_hz,
+        short_side_px=own.short_side_px,
+        jpeg_quality=own.jpeg_quality,
+        schema_version=records.SCHEMA_VERSION,
+    )
+    return Splits(own.train, own.val, info)
+
+
+def check_classes(
+    trained: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]], where: str
+) -> None:
+    """Makes sure that data have the classes that a run was trained on.
+
+    Raises:
+      UserError: they differ; names the first difference.
+    """
+    if difference := first_class_difference(trained, found):
+        raise UserError(
+            f"{where} has other classes than the run was trained on: {difference}; give "
+            "shards that were extracted with the same classes."
+        )

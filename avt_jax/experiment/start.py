@@ -1,0 +1,54 @@
+"""The weights that a training starts from: `config.init`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from avt_jax import tree
+from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
+from avt_jax.conversion.store import is_converted, read_converted
+from avt_jax.errors import UserError
+from avt_jax.models.build import InputSpec
+from avt_jax.training.checkpoint import load_run
+
+
+def starting_variables(
+    init: InitConfig, skeleton: tree.Skeleton, spec: InputSpec
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Reads the weights that a training starts from.
+
+    Args:
+      init: which folders.
+      skeleton: of the model to train.
+      spec: the shape of what it reads.
+
+    Returns:
+      ({path: array}, one line for each folder: what was done with it).
+
+    Raises:
+      UserError: a folder that cannot be read, or weights that do not fit; names the field.
+    """
+    model = skeleton.merge(skeleton.params, skeleton.stats)
+    variables: dict[str, np.ndarray] = {}
+    said = []
+    for name in ("model", "audio", "video"):
+        folder = getattr(init, name)
+        if not folder:
+            continue
+        try:
+            if name == "model":
+                found, what = model_variables(_whole_model(folder), model)
+            else:
+                found, what = encoder_variables(read_converted(folder), model, name, spec)
+        except UserError as error:
+            raise UserError(f"config.init.{name}={folder}: {error}") from error
+        variables |= found
+        said.append(f"starting from {folder}: {what}")
+    return variables, said
+
+
+def _whole_model(folder: str) -> dict[str, np.ndarray]:
+    if is_converted(folder):
+        return read_converted(folder).variables
+    run = load_run(folder)
+    return {**run.params, **run.stats}

@@ -1,0 +1,182 @@
+"""Training a run, from a config to a folder with checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from avt_jax import tree
+from avt_jax.conversion.initial import InitConfig
+from avt_jax.errors import UserError
+from avt_jax.evaluation.report import read_metrics
+from avt_jax.experiment.assemble import Experiment, Say, silent
+from avt_jax.experiment.parts import parse_saved
+from avt_jax.experiment.splits import OwnData, length
+from avt_jax.experiment.start import starting_variables
+from avt_jax.training import run_folder
+from avt_jax.training.checkpoint import Checkpointer, has_checkpoint
+from avt_jax.training.loop import fit
+from avt_jax.training.state import TrainState, with_variables
+from avt_jax.training.step import jit_train_step
+from avt_jax.training.writer import METRICS_FILE, MetricWriter
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training came to.
+
+    Attributes:
+      state: at its end, on the devices.
+      metrics: {"train/loss": ..., "val/top1/label": ...}, the last ones logged.
+      best_score: highest validation score of the run, the mean top-1 over the label sets; None
+        where nothing was validated.
+      run_dir: the run's folder: `evaluate_run(run_dir)`, `Predictor(run_dir)`.
+      metrics_file: all metrics, a JSON object a line.
+    """
+
+    state: TrainState
+    metrics: dict[str, float]
+    best_score: float | None
+    run_dir: Path
+    metrics_file: Path
+
+
+def train(
+    config: ConfigDict | Mapping[str, Any] | Experiment,
+    workdir: str | Path,
+    *,
+    data: OwnData | None = None,
+    say: Say = silent,
+) -> TrainingResult:
+    """Trains, or continues, the run in a folder.
+
+    Progress is shown on stderr. Ctrl-C and SIGTERM save a checkpoint first; the same call goes on
+    from it.
+
+    Args:
+      config: from `load_config`, or an `Experiment`.
+      workdir: the run's folder; made when missing.
+      data: clips from Python in place of the shards that the config names.
+      say: is told what is trained, line by line; `print` for a notebook.
+
+    Raises:
+      UserError: anything wrong in the config, the data or the folder.
+      KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is saved.
+    """
+    experiment = config if isinstance(config, Experiment) else Experiment(config, data=data)
+    parts, mesh, workdir = experiment.parts, experiment.mesh, Path(workdir)
+    continues = has_checkpoint(workdir)
+    changes = _checked_changes(experiment, workdir) if continues else []
+    batches, step, evaluate = experiment.train_batches(say), experiment.step, experiment.evaluate
+    starting: dict[str, Any] = {}
+    said: list[str] = []
+    if not continues:
+        starting, said = starting_variables(parts.init, experiment.skeleton, experiment.spec)
+    state, shardings = experiment.init_state()
+    state = with_variables(state, shardings, starting)
+    # Nothing is written before everything that can be wrong in the config has been looked at.
+    run_folder.prepare(workdir, experiment.config, experiment.splits.info, mesh)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(batches))
+        checkpointer = stack.enter_context(
+            contextlib.closing(
+                Checkpointer(
+                    workdir, keep_last=parts.train.keep_last, keep_best=parts.train.keep_best
+                )
+            )
+        )
+        restored = checkpointer.restore(state, shardings)
+        if restored:
+            state, position = restored
+            said += batches.set_state(position)
+            run_folder.record_changes(workdir, experiment.config, changes, int(state.step))
+            said += [f"from step {int(state.step)} on: {change.words()}" for change in changes]
+        for line in (*said, *_announcement(experiment, workdir, state)):
+            say(line)
+        writer = stack.enter_context(
+            contextlib.closing(MetricWriter(workdir, step=int(state.step)))
+        )
+        state = fit(
+            state,
+            jit_train_step(step, shardings, mesh),
+            batches,
+            key=experiment.keys[1],
+            mesh=mesh,
+            schedule=experiment.schedule,
+            batch_size=parts.train.batch_size,
+            checkpointer=checkpointer,
+            writer=writer,
+            learning_rate=experiment.learning_rate,
+            evaluate=evaluate,
+        )
+    return _result(state, workdir)
+
+
+def _checked_changes(experiment: Experiment, workdir: Path) -> list[run_folder.Change]:
+    """What the run in a folder is to do otherwise from here on.
+
+    Raises:
+      UserError: something that a run cannot change; says a way out that works.
+    """
+
+    def can_start_anew() -> bool:
+        init = InitConfig(model=str(workdir))
+        try:
+            starting_variables(init, experiment.skeleton, experiment.spec)
+        except UserError:
+            return False
+        return True
+
+    saved = parse_saved(run_folder.read_config(workdir)).to_dict()
+    run_folder.check_continuation(
+        workdir, saved, experiment.config, experiment.splits.info, can_start_anew
+    )
+    return run_folder.differences(saved, experiment.config)
+
+
+def _announcement(experiment: Experiment, workdir: Path, state: TrainState) -> list[str]:
+    """What is trained, for the user."""
+    done, total = int(state.step), experiment.schedule.total_steps
+    objective, splits, mesh = experiment.objective, experiment.splits, experiment.mesh
+    terms = ", ".join(f"{weight:g} x {name}" for name, weight in objective.weights.items())
+    if objective.skipped:
+        terms += f" (left out with one modality: {', '.join(objective.skipped)})"
+    train, val = (
+        f"own {name} batches" if count is None else f"{count} {name} clips"
+        for name, count in (
+            ("training", length(splits.train)),
+            ("validation", length(splits.val)),
+        )
+    )
+    if done >= total:
+        progress = (
+            f"already finished: step {done} of {total}; a larger config.train.steps or "
+            "config.train.epochs goes on"
+        )
+    else:
+        progress = f"{f'continuing at step {done} of' if done else 'training for'} {total} steps"
+    return [
+        f"{train} and {val}, {tree.parameter_count(state.params) / 1e6:.2f} M parameters, "
+        f"{mesh.size} {jax.default_backend()} device(s)",
+        f"loss = {terms}",
+        f"{progress}; everything goes to {workdir}",
+    ]
+
+
+def _result(state: TrainState, workdir: Path) -> TrainingResult:
+    metrics: dict[str, float] = {}
+    best_score = None
+    for entry in read_metrics(workdir / METRICS_FILE):
+        values = {name: value for name, value in entry.items() if name not in ("step", "split")}
+        metrics |= {f"{entry['split']}/{name}": value for name, value in values.items()}
+        scores = [value for name, value in values.items() if name.startswith("top1/")]
+        if entry["split"] == "val" and scores:
+            score = sum(scores) / len(scores)
+            best_score = score if best_score is None else max(best_score, score)
+    return TrainingResult(state, metrics, best_score, workdir, workdir / METRICS_FILE)
