@@ -17,7 +17,7 @@ from importlib import metadata
 
 import jax
 
-from avt_jax.models.layers import dot_product_attention
+from avt_jax.models.kernels.attention import dot_product_attention
 
 # (batch, tokens, heads, head width): tiny AST with bottleneck, UniFormer stages 3 and 4, AST-Base.
 CASES = ((32, 202, 4, 16), (1, 1568, 5, 64), (1, 392, 8, 64), (1, 1214, 12, 64))

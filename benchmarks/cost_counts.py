@@ -16,11 +16,12 @@ from avt_jax.cli import wiring
 from avt_jax.cli.config import load_config
 from avt_jax.inference.load import input_spec
 from avt_jax.models import layers
-from avt_jax.models.ast import AST
-from avt_jax.models.ast import VARIANTS as AST_VARIANTS
-from avt_jax.models.av_bottleneck import AVBottleneck, MergedAttention
-from avt_jax.models.uniformer import VARIANTS as UNIFORMER_VARIANTS
-from avt_jax.models.uniformer import UniFormer
+from avt_jax.models.encoders.ast import AST
+from avt_jax.models.encoders.ast import VARIANTS as AST_VARIANTS
+from avt_jax.models.encoders.uniformer import VARIANTS as UNIFORMER_VARIANTS
+from avt_jax.models.encoders.uniformer import UniFormer
+from avt_jax.models.fusions.bottleneck import AVBottleneck
+from avt_jax.models.fusions.merged import MergedAttention
 from avt_jax.profiling import flops, xla
 
 CLASSES = {"label": 527}
@@ -33,10 +34,10 @@ _WEIGHTS = "--config.losses.weights."
 _TWO_TERMS = (f"{_WEIGHTS}matching=0", f"{_WEIGHTS}masked_audio=0", f"{_MODEL}decoders=()")
 SYSTEMS = {
     "MBT-B": ("mbt_vggsound", ()),
-    "MBT-B, concatenation at 8": ("mbt_vggsound", (f"{_MODEL}fusion=concat",)),
+    "MBT-B, concatenation at 8": ("mbt_vggsound", (f"{_MODEL}fusion=merged",)),
     "MBT-B, concatenation at 0": (
         "mbt_vggsound",
-        (f"{_MODEL}fusion=concat", f"{_MODEL}fusion_layer=0"),
+        (f"{_MODEL}fusion=merged", f"{_MODEL}fusion_layer=0"),
     ),
     "MBT-B, video only": ("mbt_vggsound", (f"{_MODEL}modalities=video",)),
     "MBT-B, audio only": ("mbt_vggsound", (f"{_MODEL}modalities=audio",)),

@@ -21,7 +21,7 @@ from importlib import metadata
 import jax
 from jax import lax
 
-from avt_jax.models.depthwise_conv import depthwise_conv3d
+from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
 
 # (frames, height, width, channels) and kernel size: UniFormer's stages 1, 1, 2 and 3.
 CASES = (

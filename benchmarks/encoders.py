@@ -169,7 +169,7 @@ def jax_passes(model: str, args: argparse.Namespace) -> dict[str, Timed]:
     from flax import nnx
 
     from avt_jax import tree
-    from avt_jax.models import ast, uniformer
+    from avt_jax.models.encoders import ast, uniformer
 
     kind = dict(num_classes=_CLASSES[model], dtype=jnp.dtype(args.dtype))
     if model == "ast":

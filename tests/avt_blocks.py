@@ -1,6 +1,6 @@
 """A config block of an AVT small enough to compile in seconds."""
 
-from avt_jax.models.build import InputSpec
+from avt_jax.models.inputs import InputSpec
 
 SPEC = InputSpec(num_frames=4, frame_size_px=32, fbank_frames=48, mel_bins=32)
 CLASSES = {"verb": 3, "noun": 5}

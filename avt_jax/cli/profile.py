@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
   avt profile --config vggsound --no-memory
-  avt profile --config mbt_vggsound --batch 8 --config.model.fusion=concat --classes label=527
+  avt profile --config mbt_vggsound --batch 8 --config.model.fusion=merged --classes label=527
 
 FLOPs are 2 for a multiply-add. "analytic" counts matrix products, convolutions and attention by
 formula; "XLA" counts the lowered program, element-wise work included. Memory is XLA's peak for

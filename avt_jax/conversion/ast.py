@@ -20,7 +20,7 @@ from avt_jax.conversion.mapping import (
     token_count,
 )
 from avt_jax.errors import UserError
-from avt_jax.models.ast import AST, ASTConfig, patch_grid
+from avt_jax.models.encoders.ast import AST, ASTConfig, patch_grid
 
 _PATCH = 16
 _MEL_BINS = 128

@@ -16,12 +16,12 @@ from flax import nnx
 from avt_jax.conversion.mapping import check_complete
 from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
-from avt_jax.models.ast import AST, patch_grid
-from avt_jax.models.build import InputSpec
+from avt_jax.models.encoders.ast import AST, patch_grid
+from avt_jax.models.encoders.uniformer import UniFormer
+from avt_jax.models.encoders.vit import ViT
+from avt_jax.models.inputs import InputSpec
 from avt_jax.models.mbt import MBT
 from avt_jax.models.posemb import adapt_ast_grid, resize_vit_grid
-from avt_jax.models.uniformer import UniFormer
-from avt_jax.models.vit import ViT
 from avt_jax.settings import Block, setting
 
 _ENCODERS = {"uniformer": UniFormer, "ast": AST, "vit": ViT}

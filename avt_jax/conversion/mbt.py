@@ -35,7 +35,7 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> MBTConfig:
     return MBTConfig(
         **fields,
         modalities="av" if both else "video",
-        fusion="bottleneck" if bottleneck or not both else "concat",
+        fusion="bottleneck" if bottleneck or not both else "merged",
         num_bottleneck=max(bottleneck - class_token, 1) if bottleneck else 4,
         fusion_layer=8 if fields["depth"] >= 12 else fields["depth"] // 2,
         share_encoder=both and not any("encoderblock_0_spectrogram" in n for n in state_dict),

@@ -18,7 +18,7 @@ from avt_jax.conversion.mapping import (
     ratio,
     vector,
 )
-from avt_jax.models.uniformer import UniFormer, UniFormerConfig
+from avt_jax.models.encoders.uniformer import UniFormer, UniFormerConfig
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> UniFormerConfig:

@@ -20,7 +20,7 @@ from avt_jax.conversion.mapping import (
     vector,
 )
 from avt_jax.errors import UserError
-from avt_jax.models.vit import ViT, ViTConfig
+from avt_jax.models.encoders.vit import ViT, ViTConfig
 
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
 

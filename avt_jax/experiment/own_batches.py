@@ -11,7 +11,7 @@ import numpy as np
 from avt_jax import axes
 from avt_jax.audio.melspec import LOG_FLOOR
 from avt_jax.errors import UserError
-from avt_jax.models.build import InputSpec
+from avt_jax.models.inputs import InputSpec
 
 
 class OwnBatches:

@@ -20,8 +20,8 @@ from avt_jax.evaluation.reconstructions import (
     video_corners,
 )
 from avt_jax.inference.load import load_skeleton
-from avt_jax.models.ast import PATCH
 from avt_jax.models.build import abilities
+from avt_jax.models.encoders.ast import PATCH
 from avt_jax.models.forward import make_reconstruct
 from avt_jax.training.checkpoint import Run
 from avt_jax.training.hiding import make_hide

@@ -8,7 +8,7 @@ from avt_jax import tree
 from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
 from avt_jax.conversion.store import is_converted, read_converted
 from avt_jax.errors import UserError
-from avt_jax.models.build import InputSpec
+from avt_jax.models.inputs import InputSpec
 from avt_jax.training.checkpoint import load_run
 
 

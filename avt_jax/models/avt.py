@@ -13,104 +13,80 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from avt_jax.errors import UserError
-from avt_jax.models.av_bottleneck import AVBottleneck, MergedAttention
 from avt_jax.models.decoder import Decoder
+from avt_jax.models.encoders import Encoder
+from avt_jax.models.fusions import FUSIONS
+from avt_jax.models.fusions.interface import Fusion, Size
 from avt_jax.models.heads import ClassificationHead
-from avt_jax.models.layers import check_drop_path, linear
+from avt_jax.models.layers import PRECISIONS, check_heads, linear
 from avt_jax.models.patches import hide_pixels, spectrogram_patches, video_patches
+from avt_jax.settings import Block, setting
 
 _MODALITIES = {"av": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
-_CHOICES = {
-    "modalities": tuple(_MODALITIES),
-    "fusion": ("bottleneck", "merged"),
-    "exchange": ("average", "sequential"),
-    "head": ("concat", "average"),
-    "precision": ("float32", "bfloat16"),
-}
 
 
 @dataclass(frozen=True)
-class AVTConfig:
-    """The config block `model`, less its name and the two encoders' blocks.
+class AVTConfig(Block, where="config.model"):
+    """The config block `model`, less its name, the fusions' own fields and the encoders' blocks."""
 
-    Attributes:
-      modalities: "av", "audio" or "video".
-      dim: width of the fusion.
-      num_heads: attention heads of the fusion.
-      mlp_ratio: hidden width of the fusion's MLPs over `dim`.
-      fusion: "bottleneck" or "merged".
-      num_blocks: K, blocks of the fusion.
-      num_bottleneck: L, bottleneck tokens.
-      exchange: "average" or "sequential", see `AVBottleneck`.
-      head: "concat" or "average", see `ClassificationHead`.
-      projection_dim: width of the contrastive embeddings.
-      temperature: the contrastive temperature at the start.
-      contrastive_bias: of the sigmoid form of the contrastive loss at the start; learned.
-      drop_path: of the fusion blocks; grows linearly from 0.
-      decoders: modalities whose hidden patches can be reconstructed, of "audio" and "video"; one
-        that the model does not have is passed over.
-      decoder_dim: width of a decoder.
-      decoder_depth: blocks of a decoder.
-      decoder_heads: attention heads of a decoder.
-      precision: "float32" or "bfloat16" computation; parameters are float32.
-    """
+    modalities: str = setting("av", "what the model reads", choices=tuple(_MODALITIES))
+    dim: int = setting(768, "width of the fusion", at_least=1)
+    num_heads: int = setting(12, "attention heads of the fusion; they divide dim", at_least=1)
+    mlp_ratio: float = setting(4.0, "hidden width of the fusion's MLPs over dim", above=0)
+    fusion: str = setting(
+        "bottleneck", "how the modalities meet, see docs/method.md", choices=lambda: FUSIONS
+    )
+    num_blocks: int = setting(4, "K, blocks of the fusion", at_least=0)
+    head: str = setting(
+        "concat",
+        "concat: one linear layer over the means of both modalities; average: one for each, "
+        "logits averaged",
+        choices=("concat", "average"),
+    )
+    projection_dim: int = setting(256, "width of the contrastive embeddings", at_least=1)
+    temperature: float = setting(0.07, "contrastive temperature at the start; learned", above=0)
+    contrastive_bias: float = setting(
+        -10.0, "of the sigmoid form of the contrastive loss, at the start; learned"
+    )
+    drop_path: float = setting(
+        0.1, "drop path rate of the last fusion block; grows linearly from 0", at_least=0, below=1
+    )
+    decoders: tuple[str, ...] = setting(
+        ("audio",),
+        "modalities whose hidden patches can be reconstructed; one that the model does not have is "
+        "passed over",
+        choices=("audio", "video"),
+    )
+    decoder_dim: int = setting(256, "width of a decoder", at_least=1)
+    decoder_depth: int = setting(2, "blocks of a decoder", at_least=0)
+    decoder_heads: int = setting(
+        4, "attention heads of a decoder; they divide decoder_dim", at_least=1
+    )
+    precision: str = setting(
+        "bfloat16", "type of the computation; parameters are float32", choices=PRECISIONS
+    )
 
-    modalities: str
-    dim: int
-    num_heads: int
-    mlp_ratio: float
-    fusion: str
-    num_blocks: int
-    num_bottleneck: int
-    exchange: str
-    head: str
-    projection_dim: int
-    temperature: float
-    contrastive_bias: float
-    drop_path: float
-    decoders: tuple[str, ...]
-    decoder_dim: int
-    decoder_depth: int
-    decoder_heads: int
-    precision: str
-
-    def __post_init__(self):
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"config.model.{name} is {getattr(self, name)!r}; "
-                    f"give {' or '.join(map(repr, choices))}."
-                )
-        if self.num_heads < 1 or self.dim % self.num_heads:
-            raise UserError(
-                f"config.model.num_heads {self.num_heads} does not divide dim {self.dim}."
-            )
-        if self.num_bottleneck < 1 or self.num_blocks < 0:
-            raise UserError(
-                f"config.model.num_bottleneck is {self.num_bottleneck} and num_blocks "
-                f"{self.num_blocks}; give at least 1 token and 0 blocks."
-            )
-        # A config from JSON brings a list; a frozen config is to be hashable.
-        object.__setattr__(self, "decoders", tuple(self.decoders))
-        if not set(self.decoders) <= set(_MODALITIES["av"]):
-            raise UserError(
-                f"config.model.decoders is {self.decoders}; give (), ('audio',), ('video',) or "
-                "both of them."
-            )
-        heads = self.decoder_heads
-        if self.decoder_depth < 0 or heads < 1 or self.decoder_dim % heads:
-            raise UserError(
-                f"config.model.decoder_depth is {self.decoder_depth}, decoder_heads {heads} and "
-                f"decoder_dim {self.decoder_dim}; give 0 blocks or more, and heads that divide the "
-                "width."
-            )
-        check_drop_path("config.model.drop_path", self.drop_path)
+    def check(self) -> None:
+        """Refuses attention heads that do not divide their widths."""
+        check_heads(self)
+        check_heads(self, "decoder_heads", "decoder_dim")
 
     @property
     def dtype(self) -> jnp.dtype:
         """The computation type."""
         return jnp.dtype(self.precision)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities, of "video" and "audio"."""
+        return _MODALITIES[self.modalities]
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What such a model can do besides classifying, in the words of a loss's needs."""
+        both = {"project", "match"} if len(self.names) == 2 else set()
+        decoders = [name for name in self.decoders if name in self.names]
+        return frozenset(both | {f"reconstruct {name}" for name in decoders})
 
 
 class AVT(nnx.Module):
@@ -122,10 +98,9 @@ class AVT(nnx.Module):
     Args:
       config: sizes and options.
       num_classes: {label set: number of classes}.
-      video_encoder: a module with `tokens(video) -> [b, n, width]` and `token_grid`; None without
-        video.
-      audio_encoder: a module with `tokens(fbank, hidden=...) -> [b, m, width]` and `token_grid`;
-        None without audio.
+      fusion: the fields that only the fusion named in `config` has.
+      video_encoder: of video [b, t, h, w, 3]; None without video.
+      audio_encoder: of spectrograms [b, s, f]; None without audio.
       patch_values: {modality: numbers in the patch of one token}, for the decoders.
       rngs: for the initial weights.
     """
@@ -135,13 +110,14 @@ class AVT(nnx.Module):
         config: AVTConfig,
         *,
         num_classes: Mapping[str, int],
-        video_encoder: nnx.Module | None,
-        audio_encoder: nnx.Module | None,
+        fusion: Block,
+        video_encoder: Encoder | None,
+        audio_encoder: Encoder | None,
         patch_values: Mapping[str, int],
         rngs: nnx.Rngs,
     ):
         self.modalities = config.modalities
-        names = _MODALITIES[config.modalities]
+        names = config.names
         shared = dict(dtype=config.dtype, rngs=rngs)
         for name, encoder in (("video", video_encoder), ("audio", audio_encoder)):
             if name not in names:
@@ -150,21 +126,15 @@ class AVT(nnx.Module):
             # Encoders of the fusion's own width (AST-Base) need no projection.
             if encoder.width != config.dim:
                 setattr(self, f"{name}_proj", linear(encoder.width, config.dim, **shared))
-        blocks = dict(
-            num_blocks=config.num_blocks, mlp_ratio=config.mlp_ratio, drop_path=config.drop_path
+        size = Size(
+            dim=config.dim,
+            num_heads=config.num_heads,
+            num_blocks=config.num_blocks,
+            mlp_ratio=config.mlp_ratio,
+            drop_path=config.drop_path,
+            modalities=names,
         )
-        if config.fusion == "bottleneck":
-            self.fusion = AVBottleneck(
-                config.dim,
-                config.num_heads,
-                num_bottleneck=config.num_bottleneck,
-                exchange=config.exchange,
-                modalities=names,
-                **blocks,
-                **shared,
-            )
-        else:
-            self.fusion = MergedAttention(config.dim, config.num_heads, **blocks, **shared)
+        self.fusion: Fusion = FUSIONS[config.fusion].build(fusion, size, **shared)
         self.head = ClassificationHead(
             config.dim, num_classes, modalities=names, kind=config.head, rngs=rngs
         )
@@ -175,7 +145,12 @@ class AVT(nnx.Module):
             self.contrastive_log_tau = nnx.Param(jnp.log(jnp.float32(config.temperature)))
             self.contrastive_bias = nnx.Param(jnp.float32(config.contrastive_bias))
             self.match_head = linear(2 * config.dim, 1, dtype=jnp.float32, rngs=rngs)
-        decoders = [name for name in config.decoders if name in names]
+        self._add_decoders(config, patch_values, rngs)
+
+    def _add_decoders(
+        self, config: AVTConfig, patch_values: Mapping[str, int], rngs: nnx.Rngs
+    ) -> None:
+        decoders = [name for name in config.decoders if name in config.names]
         for name in decoders:
             decoder = Decoder(
                 config.dim,
@@ -183,12 +158,13 @@ class AVT(nnx.Module):
                 dim=config.decoder_dim,
                 depth=config.decoder_depth,
                 num_heads=config.decoder_heads,
-                **shared,
+                dtype=config.dtype,
+                rngs=rngs,
             )
             setattr(self, f"{name}_decoder", decoder)
         if "audio" in decoders:
             init = nnx.initializers.normal(stddev=0.02)
-            self.audio_mask_token = nnx.Param(init(rngs.params(), (audio_encoder.width,)))
+            self.audio_mask_token = nnx.Param(init(rngs.params(), (self.audio_encoder.width,)))
         if "video" in decoders:
             self.video_mask_colour = nnx.Param(jnp.zeros(3))  # the mean of normalised pixels
 

@@ -1,4 +1,8 @@
-"""From a config block to a model: the names a config may use, and what they stand for."""
+"""From the config block `model` to a model.
+
+`MODELS` and `RENAMED` are here; `VIDEO_ENCODERS`, `AUDIO_ENCODERS` and `FUSIONS` stand beside their
+modules. Whatever a registry names can be built, profiled and compared without further edits.
+"""
 
 from __future__ import annotations
 
@@ -6,168 +10,345 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
-import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.errors import UserError, nearest
-from avt_jax.models import ast, uniformer, vit
 from avt_jax.models.avt import AVT, AVTConfig
+from avt_jax.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, Encoder, EncoderModule, ast
+from avt_jax.models.encoders.vit import check_patches
+from avt_jax.models.fusions import FUSIONS
+from avt_jax.models.inputs import InputSpec
 from avt_jax.models.mbt import MBT, MBTConfig
+from avt_jax.settings import Block, fields_of, setting
+
+Placed = list[tuple[str, Block]]
+_Block = TypeVar("_Block", bound=Block)
+
+
+class ModelBlocks(Protocol):
+    """The checked config blocks of one kind of model."""
+
+    @property
+    def config(self) -> Any:
+        """The model's own block; it has `abilities`."""
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Self:
+        """Checks the block `model` less its name; raises UserError."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The block with every field, less its name."""
+
+    def placed(self) -> Placed:
+        """The blocks, each with its place in the config."""
+
+    def build(self, num_classes: Mapping[str, int], spec: InputSpec, rngs: nnx.Rngs) -> nnx.Module:
+        """The model; raises UserError for inputs that are too small."""
 
 
 @dataclass(frozen=True)
-class InputSpec:
-    """The shape of what the model reads.
+class EncoderChoice(Block):
+    """Which encoder, and which of its variants the other fields start from."""
+
+    known: ClassVar[Mapping[str, EncoderModule]]
+
+    name: str
+    variant: str
+
+    def check(self) -> None:
+        """Refuses a variant that the encoder does not have."""
+        variants = self.known[self.name].VARIANTS
+        if self.variant not in variants:
+            raise UserError(
+                f"{self.where}.variant is {self.variant!r}{nearest(self.variant, variants)}; "
+                f"{self.name} has {', '.join(variants)}."
+            )
+
+    @classmethod
+    def read(cls, block: Mapping[str, Any] | None) -> tuple[Self, Block]:
+        """The choice, and the encoder's own fields: the variant's but for what `block` gives."""
+        fields = {} if block is None else dict(block)
+        chosen = {key: fields.pop(key) for key in ("name", "variant") if key in fields}
+        name = chosen.get("name", next(iter(cls.known)))
+        if name in cls.known:
+            chosen.setdefault("variant", _first_variant(cls.known[name]))
+        choice = cls(**chosen)
+        base = choice.known[choice.name].VARIANTS[choice.variant]
+        return choice, type(base).of(fields, base=base)
+
+
+def _first_variant(encoder: EncoderModule) -> str:
+    return next(iter(encoder.VARIANTS))
+
+
+def _variants(known: Mapping[str, EncoderModule]) -> str:
+    listed = "; ".join(f"of {name}: {', '.join(one.VARIANTS)}" for name, one in known.items())
+    return f"what the encoder's other fields start from; {listed}"
+
+
+@dataclass(frozen=True)
+class VideoEncoderChoice(EncoderChoice, where="config.model.video_encoder"):
+    """The video encoder's name and variant."""
+
+    known: ClassVar[Mapping[str, EncoderModule]] = VIDEO_ENCODERS
+
+    name: str = setting("uniformer", "the video encoder", choices=lambda: VIDEO_ENCODERS)
+    variant: str = setting("S", _variants(VIDEO_ENCODERS))
+
+
+@dataclass(frozen=True)
+class AudioEncoderChoice(EncoderChoice, where="config.model.audio_encoder"):
+    """The audio encoder's name and variant."""
+
+    known: ClassVar[Mapping[str, EncoderModule]] = AUDIO_ENCODERS
+
+    name: str = setting("ast", "the audio encoder", choices=lambda: AUDIO_ENCODERS)
+    variant: str = setting("base", _variants(AUDIO_ENCODERS))
+
+
+_ENCODERS: dict[str, type[EncoderChoice]] = {
+    "video": VideoEncoderChoice,
+    "audio": AudioEncoderChoice,
+}
+
+
+@dataclass(frozen=True)
+class AVTBlocks:
+    """AVT's block: its own fields, those of every fusion, and a block for each encoder.
 
     Attributes:
-      num_frames: video frames of a clip.
-      frame_size_px: height and width of a frame.
-      fbank_frames: spectrogram frames of a clip.
-      mel_bins: mel bins of the spectrogram.
+      config: AVT's own fields.
+      fusions: {name: the fields that only this fusion has}; they stand among AVT's own.
+      encoders: {modality: (its name and variant, its own fields)}.
     """
 
-    num_frames: int
-    frame_size_px: int
-    fbank_frames: int
-    mel_bins: int
+    config: AVTConfig
+    fusions: Mapping[str, Block]
+    encoders: Mapping[str, tuple[EncoderChoice, Block]]
 
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Self:
+        """See `ModelBlocks`."""
+        own = {name: module.Config for name, module in FUSIONS.items()}
+        owners = {field.name: one for one in (AVTConfig, *own.values()) for field in fields_of(one)}
+        names = [*owners, *(f"{modality}_encoder" for modality in _ENCODERS)]
+        for name in fields:
+            if name not in names:
+                raise UserError(
+                    f"config.model.{name} is not a field{nearest(name, names)}; "
+                    f"the fields are {', '.join(names)}."
+                )
 
-def _uniformer(config, spec: InputSpec, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
-    if spec.frame_size_px < 32:
-        raise UserError(
-            f"config.data.frame_size_px is {spec.frame_size_px}; UniFormer needs 32 or more."
+        def made(block: type[_Block]) -> _Block:
+            return block.of({k: v for k, v in fields.items() if owners.get(k) is block})
+
+        return cls(
+            made(AVTConfig),
+            {name: made(one) for name, one in own.items()},
+            {m: choice.read(fields.get(f"{m}_encoder")) for m, choice in _ENCODERS.items()},
         )
-    return uniformer.UniFormer(config, dtype=dtype, rngs=rngs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """See `ModelBlocks`."""
+        found = self.config.to_dict()
+        for block in self.fusions.values():
+            found |= block.to_dict()
+        for modality, (choice, config) in self.encoders.items():
+            found[f"{modality}_encoder"] = choice.to_dict() | config.to_dict()
+        return found
 
-def _ast(config, spec: InputSpec, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
-    if spec.fbank_frames < 16:
-        raise UserError(
-            f"config.data.clip_sec gives {spec.fbank_frames} spectrogram frames; AST needs 16 or "
-            "more (0.16 s)."
-        )
-    return ast.AST(
-        config, num_frames=spec.fbank_frames, mel_bins=spec.mel_bins, dtype=dtype, rngs=rngs
-    )
+    def placed(self) -> Placed:
+        """See `ModelBlocks`."""
+        every = [self.config, *self.fusions.values()]
+        every += [block for pair in self.encoders.values() for block in pair]
+        return [(block.where, block) for block in every]
 
-
-def _vit(config, spec: InputSpec, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Module:
-    _check_patches("ViT", config, spec)
-    return vit.ViT(
-        config, num_frames=spec.num_frames, frame_size_px=spec.frame_size_px, dtype=dtype, rngs=rngs
-    )
-
-
-def _check_patches(model: str, config, spec: InputSpec) -> None:
-    least = {"num_frames": config.tubelet_frames, "frame_size_px": config.patch_px}
-    for name, size in least.items():
-        if getattr(spec, name) < size:
-            raise UserError(
-                f"config.data.{name} is {getattr(spec, name)}; {model} needs {size} or more for "
-                "one patch."
+    def build(self, num_classes: Mapping[str, int], spec: InputSpec, rngs: nnx.Rngs) -> AVT:
+        """See `ModelBlocks`."""
+        encoders: dict[str, Encoder] = {
+            modality: choice.known[choice.name].build(
+                config, spec, dtype=self.config.dtype, rngs=rngs
             )
-
-
-# name -> (variants of its config, builder). A new encoder is one line here.
-VIDEO_ENCODERS = {"uniformer": (uniformer.VARIANTS, _uniformer), "vit": (vit.VARIANTS, _vit)}
-AUDIO_ENCODERS = {"ast": (ast.VARIANTS, _ast)}
-
-
-def _pick(where: str, name: Any, choices: Mapping[str, Any]) -> Any:
-    if name not in choices:
-        raise UserError(
-            f"{where} is {name!r}{nearest(str(name), choices)}; give one of {', '.join(choices)}."
+            for modality, (choice, config) in self.encoders.items()
+            if modality in self.config.names
+        }
+        return AVT(
+            self.config,
+            num_classes=num_classes,
+            fusion=self.fusions[self.config.fusion],
+            video_encoder=encoders.get("video"),
+            audio_encoder=encoders.get("audio"),
+            patch_values=_patch_values(encoders, spec),
+            rngs=rngs,
         )
-    return choices[name]
 
 
-def _fill(where: str, fields: Mapping[str, Any], config_class: type, base: Any = None) -> Any:
-    """Makes a config dataclass from a block; `base` supplies what the block leaves out."""
-    names = [field.name for field in dataclasses.fields(config_class)]
-    for name in fields:
-        if name not in names:
-            raise UserError(
-                f"{where}.{name} is not a field{nearest(name, names)}; "
-                f"the fields are {', '.join(names)}."
-            )
-    missing = [name for name in names if name not in fields] if base is None else []
-    if missing:
-        raise UserError(f"{where} lacks {', '.join(missing)}; see configs/common.py.")
-    return config_class(**fields) if base is None else dataclasses.replace(base, **fields)
-
-
-def _encoder(where: str, block: Mapping[str, Any], known: Mapping, spec, dtype, rngs):
-    fields = dict(block)
-    variants, build = _pick(f"{where}.name", fields.pop("name", None), known)
-    base = _pick(f"{where}.variant", fields.pop("variant", None), variants)
-    return build(_fill(where, fields, type(base), base), spec, dtype, rngs)
-
-
-def _avt(block: Mapping[str, Any], num_classes, spec: InputSpec, rngs: nnx.Rngs) -> AVT:
-    fields = dict(block)
-    video, audio = (fields.pop(name, None) for name in ("video_encoder", "audio_encoder"))
-    config = _fill("config.model", fields, AVTConfig)
-    encoders = {"video_encoder": None, "audio_encoder": None}
-    if config.modalities != "audio":
-        encoders["video_encoder"] = _encoder(
-            "config.model.video_encoder", video, VIDEO_ENCODERS, spec, config.dtype, rngs
-        )
-    if config.modalities != "video":
-        encoders["audio_encoder"] = _encoder(
-            "config.model.audio_encoder", audio, AUDIO_ENCODERS, spec, config.dtype, rngs
-        )
-    return AVT(
-        config,
-        num_classes=num_classes,
-        **encoders,
-        patch_values=_patch_values(encoders, spec),
-        rngs=rngs,
-    )
-
-
-def _patch_values(encoders: Mapping[str, nnx.Module | None], spec: InputSpec) -> dict[str, int]:
+def _patch_values(encoders: Mapping[str, Encoder], spec: InputSpec) -> dict[str, int]:
     """Numbers in the patch of one token, by modality."""
-    video, found = encoders["video_encoder"], {"audio": ast.PATCH**2}
-    if video is not None:
+    found = {"audio": ast.PATCH**2}
+    if "video" in encoders:
         clip = (spec.num_frames, spec.frame_size_px, spec.frame_size_px)
-        grid = video.token_grid((1, *clip, 3))
+        grid = encoders["video"].token_grid((1, *clip, 3))
         found["video"] = 3 * math.prod(n // g for n, g in zip(clip, grid, strict=True))
     return found
 
 
-def _mbt(block: Mapping[str, Any], num_classes, spec: InputSpec, rngs: nnx.Rngs) -> MBT:
-    config = _fill("config.model", block, MBTConfig)
-    if config.modalities != "audio":
-        _check_patches("MBT", config, spec)
-    if config.modalities != "video" and min(spec.fbank_frames, spec.mel_bins) < config.patch_px:
-        raise UserError(
-            f"config.data.clip_sec gives {spec.fbank_frames} spectrogram frames of {spec.mel_bins} "
-            f"mel bins; MBT needs {config.patch_px} or more of both for one patch."
-        )
-    return MBT(config, num_classes=num_classes, rngs=rngs, **dataclasses.asdict(spec))
+@dataclass(frozen=True)
+class MBTBlocks:
+    """MBT's block."""
+
+    config: MBTConfig
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Self:
+        """See `ModelBlocks`."""
+        return cls(MBTConfig.of(fields))
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `ModelBlocks`."""
+        return self.config.to_dict()
+
+    def placed(self) -> Placed:
+        """See `ModelBlocks`."""
+        return [(self.config.where, self.config)]
+
+    def build(self, num_classes: Mapping[str, int], spec: InputSpec, rngs: nnx.Rngs) -> MBT:
+        """See `ModelBlocks`."""
+        config = self.config
+        if config.modalities != "audio":
+            check_patches("MBT", config, spec)
+        if config.modalities != "video" and min(spec.fbank_frames, spec.mel_bins) < config.patch_px:
+            raise UserError(
+                f"config.data.clip_sec gives {spec.fbank_frames} spectrogram frames of "
+                f"{spec.mel_bins} mel bins; MBT needs {config.patch_px} or more of both for one "
+                "patch."
+            )
+        return MBT(config, num_classes=num_classes, rngs=rngs, **dataclasses.asdict(spec))
 
 
-# name -> (class, builder). A new model is one line here.
-MODELS = {"avt": (AVT, _avt), "mbt": (MBT, _mbt)}
+# A new model is one line here.
+MODELS: dict[str, type[ModelBlocks]] = {"avt": AVTBlocks, "mbt": MBTBlocks}
+
+# {model: {field: {value of an earlier version: the same thing's value now}}}, for saved configs.
+RENAMED: dict[str, dict[str, dict[str, str]]] = {"mbt": {"fusion": {"concat": "merged"}}}
+
+
+@dataclass(frozen=True)
+class ModelChoice(Block, where="config.model"):
+    """The model's name."""
+
+    name: str = setting("avt", "the model", choices=lambda: MODELS)
+
+
+def _read(block: Mapping[str, Any]) -> tuple[ModelChoice, ModelBlocks]:
+    fields = dict(block)
+    choice = ModelChoice(**{key: fields.pop(key) for key in ("name",) if key in fields})
+    for field, values in RENAMED.get(choice.name, {}).items():
+        if field in fields and isinstance(fields[field], str):
+            fields[field] = values.get(fields[field], fields[field])
+    return choice, MODELS[choice.name].read(fields)
+
+
+def resolve(block: Mapping[str, Any]) -> dict[str, Any]:
+    """The block `model` with every field.
+
+    Args:
+      block: what is known of it; what is left out has its default, an encoder's field that of the
+        encoder's variant. Values that an earlier version had another name for are translated.
+
+    Returns:
+      All fields of the model, of every fusion and of both encoders; resolving it again changes
+      nothing.
+
+    Raises:
+      UserError: an unknown name or field (the nearest valid one is named), or a bad value.
+    """
+    choice, blocks = _read(block)
+    return choice.to_dict() | blocks.to_dict()
+
+
+def recipe_block(name: str = "avt") -> dict[str, Any]:
+    """The block `model` that a recipe starts from.
+
+    It has every field, but of the encoders only name and variant, so that another variant brings
+    its own sizes.
+    """
+    block = resolve({"name": name})
+    for key, value in block.items():
+        if isinstance(value, dict):
+            block[key] = {"name": value["name"], "variant": value["variant"]}
+    return block
+
+
+def blocks(block: Mapping[str, Any]) -> Placed:
+    """What `resolve` fills in, as config blocks that know each field's meaning and range.
+
+    Returns:
+      [(place, such as "config.model.video_encoder", block)]; several may have one place.
+
+    Raises:
+      UserError: as `resolve`.
+    """
+    choice, found = _read(block)
+    return [(choice.where, choice), *found.placed()]
+
+
+def switch_encoder(
+    block: Mapping[str, Any],
+    modality: str,
+    name: str | None = None,
+    variant: str | None = None,
+) -> dict[str, Any]:
+    """An encoder's block once another encoder or another variant is chosen.
+
+    Args:
+      block: the encoder's block, with all of its fields or some.
+      modality: "video" or "audio".
+      name: of the new encoder; None keeps the encoder.
+      variant: of the new encoder; None keeps the variant's name, or takes the encoder's default
+        where it has no such variant.
+
+    Returns:
+      Name, variant, and those fields of `block` that differ from its variant's and mean something
+      to the new encoder; for `resolve`.
+
+    Raises:
+      UserError: `block` is not valid, or there is no such encoder or variant.
+    """
+    choice_class = _ENCODERS[modality]
+    old, config = choice_class.read(block)
+    before = old.known[old.name].VARIANTS[old.variant].to_dict()
+    given = {key: value for key, value in config.to_dict().items() if value != before[key]}
+    chosen = {"name": old.name if name is None else name}
+    module = old.known.get(chosen["name"])
+    if variant is not None:
+        chosen["variant"] = variant
+    elif module is not None and old.variant in module.VARIANTS:
+        chosen["variant"] = old.variant
+    new, config = choice_class.read(chosen)
+    kept: dict[str, Any] = {}
+    for key, value in given.items():
+        try:
+            type(config).of({**kept, key: value}, base=config)
+        except UserError:
+            continue
+        kept[key] = value
+    return new.to_dict() | kept
 
 
 def abilities(block: Mapping[str, Any]) -> frozenset[str]:
     """What a model of this config block can do besides classifying.
 
     Returns:
-      Of "project" (contrastive embeddings), "match", "reconstruct audio", "reconstruct video".
+      Such as "project" (contrastive embeddings), "match", "reconstruct audio"; what a loss needs is
+      among them, or the loss cannot be trained.
 
     Raises:
-      UserError: an unknown name.
+      UserError: as `resolve`.
     """
-    model, _ = _pick("config.model.name", block.get("name"), MODELS)
-    if not hasattr(model, "project"):
-        return frozenset()
-    both = {"project", "match"} if block["modalities"] == "av" else set()
-    present = [n for n in block["decoders"] if block["modalities"] in ("av", n)]
-    return frozenset(both | {f"reconstruct {name}" for name in present})
+    return _read(block)[1].config.abilities
 
 
 def build_model(
@@ -180,7 +361,7 @@ def build_model(
     """Builds the model that a config describes.
 
     Args:
-      block: the config block `model`.
+      block: the config block `model`, with all of its fields or some.
       num_classes: {label set: number of classes}.
       input: the shape of what it reads.
       rngs: stream "params" for the initial weights.
@@ -189,8 +370,6 @@ def build_model(
       The model.
 
     Raises:
-      UserError: an unknown name or field (the nearest valid one is named), or a bad value.
+      UserError: as `resolve`, or inputs that are too small.
     """
-    fields = dict(block)
-    _, build = _pick("config.model.name", fields.pop("name", None), MODELS)
-    return build(fields, num_classes, input, rngs)
+    return _read(block)[1].build(num_classes, input, rngs)

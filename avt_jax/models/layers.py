@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.errors import UserError
+from avt_jax.models.kernels.attention import dot_product_attention
+from avt_jax.settings import Block
+
+# Types that a model may compute in.
+PRECISIONS = ("float32", "bfloat16")
 
 _TRUNCATED_NORMAL = nnx.initializers.truncated_normal(stddev=0.02)
 
@@ -34,7 +39,7 @@ def linear(
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
     use_bias: bool = True,
-    kernel_init=_TRUNCATED_NORMAL,
+    kernel_init: nnx.Initializer = _TRUNCATED_NORMAL,
 ) -> nnx.Linear:
     """A dense layer with float32 parameters that computes in `dtype`; weights start N(0, 0.02)."""
     return _Linear(
@@ -172,7 +177,7 @@ class Mlp(nnx.Module):
         tanh_gelu: bool = False,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
-        kernel_init=_TRUNCATED_NORMAL,
+        kernel_init: nnx.Initializer = _TRUNCATED_NORMAL,
     ):
         shared = dict(dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.fc1 = linear(dim, hidden, **shared)
@@ -182,104 +187,6 @@ class Mlp(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.fc1(x)
         return self.fc2(jax.nn.gelu(x, approximate=True) if self.tanh_gelu else exact_gelu(x))
-
-
-# Softmax weights of more bytes than this are made one head at a time on a CPU.
-_ALL_HEADS_BYTES = 8 * 2**20
-
-
-def dot_product_attention(
-    query_bnhd: jax.Array, key_bmhd: jax.Array, value_bmhd: jax.Array
-) -> jax.Array:
-    """Softmax attention of every head (h), scaled by d^-0.5.
-
-    Args:
-      query_bnhd: [b, n, h, d] float.
-      key_bmhd: [b, m, h, d] float.
-      value_bmhd: [b, m, h, d] float.
-
-    Returns:
-      [b, n, h, d] in the type of `value_bmhd`.
-
-    The softmax is in float32 at least. `jax.nn.dot_product_attention` is not used: it casts the
-    softmax to float32, which costs a float64 model nine digits, and on a CPU it is slower
-    (docs/performance.md). On a CPU, where the weights of all heads are too large for the caches,
-    the heads go one after another through the same memory, forward and backward.
-    """
-    b, n, h, d = query_bnhd.shape
-    wide = jnp.promote_types(query_bnhd.dtype, jnp.float32)
-    arrays = (query_bnhd * d**-0.5, key_bmhd, value_bmhd)
-    if b * h * n * key_bmhd.shape[1] * wide.itemsize <= _ALL_HEADS_BYTES:
-        return _all_heads(*arrays)
-    return jax.lax.platform_dependent(*arrays, cpu=_head_by_head, default=_all_heads)
-
-
-def _all_heads(query_bnhd: jax.Array, key_bmhd: jax.Array, value_bmhd: jax.Array) -> jax.Array:
-    """Attention without the scale; batch and head are one axis in front."""
-    b, n, h, d = query_bnhd.shape
-
-    def rows(x):
-        return x.swapaxes(1, 2).reshape(b * h, x.shape[1], d)
-
-    out, _ = _one_head(*map(rows, (query_bnhd, key_bmhd, value_bmhd)))
-    return out.reshape(b, h, n, d).swapaxes(1, 2)
-
-
-def _head_by_head(query_bnhd: jax.Array, key_bmhd: jax.Array, value_bmhd: jax.Array) -> jax.Array:
-    """The same, a loop over the heads."""
-    heads_first = (jnp.moveaxis(x, 2, 0) for x in (query_bnhd, key_bmhd, value_bmhd))
-    return jnp.moveaxis(_loop_over_heads(*heads_first), 0, 2)
-
-
-def _logits(query: jax.Array, key: jax.Array) -> jax.Array:
-    wide = jnp.promote_types(query.dtype, jnp.float32)
-    return jnp.einsum("gnd,gmd->gnm", query, key, preferred_element_type=wide)
-
-
-def _one_head(query: jax.Array, key: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """([g, n, d] output, [g, n, 1] logarithm of the softmax's denominators)."""
-    logits = _logits(query, key)
-    # Shifting by any constant changes nothing, so the maximum needs no gradient.
-    most = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-    weights = jnp.exp(logits - most)
-    total = weights.sum(-1, keepdims=True)
-    out = jnp.einsum(
-        "gnm,gmd->gnd", weights.astype(value.dtype), value, preferred_element_type=logits.dtype
-    )
-    # Divided after the product: there are d columns to divide and not m.
-    return (out / total).astype(value.dtype), most + jnp.log(total)
-
-
-@jax.custom_vjp
-def _loop_over_heads(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    return _heads_forward(query, key, value)[0]
-
-
-def _heads_forward(query, key, value):
-    out, log_total = jax.lax.map(lambda head: _one_head(*head), (query, key, value))
-    return out, (query, key, value, out, log_total)
-
-
-def _heads_backward(saved, grad):
-    # The weights are computed again: cheaper than to write them to fresh memory and read them.
-    def one(head):
-        query, key, value, out, log_total, grad = head
-        logits = _logits(query, key)
-        weights = jnp.exp(logits - log_total)
-        product = functools.partial(jnp.einsum, preferred_element_type=logits.dtype)
-        inner = (grad.astype(logits.dtype) * out).sum(-1, keepdims=True)
-        change = weights * (product("gnd,gmd->gnm", grad, value) - inner)
-        change, weights = change.astype(key.dtype), weights.astype(grad.dtype)
-        return (
-            product("gnm,gmd->gnd", change, key).astype(query.dtype),
-            product("gnm,gnd->gmd", change, query).astype(key.dtype),
-            product("gnm,gnd->gmd", weights, grad).astype(value.dtype),
-        )
-
-    return jax.lax.map(one, (*saved, grad))
-
-
-_loop_over_heads.defvjp(_heads_forward, _heads_backward)
 
 
 class Attention(nnx.Module):
@@ -305,6 +212,32 @@ class Attention(nnx.Module):
         qkv = self.qkv(x_bnd).reshape(b, n, 3, self.num_heads, d // self.num_heads)
         query, key, value = (qkv[:, :, i] for i in range(3))
         return self.proj(dot_product_attention(query, key, value).reshape(b, n, d))
+
+
+class CrossAttention(nnx.Module):
+    """Multi-head attention of tokens to those of another sequence of the same width.
+
+    Args:
+      dim: width.
+      num_heads: heads; they divide `dim`.
+      dtype: computation type; the softmax is in float32 at least.
+      rngs: for the initial weights.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.q = linear(dim, dim, dtype=dtype, rngs=rngs)
+        self.kv = linear(dim, 2 * dim, dtype=dtype, rngs=rngs)
+        self.proj = linear(dim, dim, dtype=dtype, rngs=rngs)
+        self.num_heads = num_heads
+
+    def __call__(self, x_bnd: jax.Array, other_bmd: jax.Array) -> jax.Array:
+        """[b, n, d] queries from `x_bnd`, keys and values from `other_bmd` [b, m, d]: [b, n, d]."""
+        b, n, d = x_bnd.shape
+        heads = (self.num_heads, d // self.num_heads)
+        query = self.q(x_bnd).reshape(b, n, *heads)
+        key_value = self.kv(other_bmd).reshape(b, other_bmd.shape[1], 2, *heads)
+        attended = dot_product_attention(query, key_value[:, :, 0], key_value[:, :, 1])
+        return self.proj(attended.reshape(b, n, d))
 
 
 class TransformerBlock(nnx.Module):
@@ -367,11 +300,47 @@ def drop_path_rates(rate: float, depth: int) -> list[float]:
     return [rate * i / max(depth - 1, 1) for i in range(depth)]
 
 
-def check_drop_path(where: str, rate: float) -> None:
-    """Refuses a rate at which nothing or less than nothing would be kept.
+def transformer_blocks(
+    depth: int,
+    dim: int,
+    num_heads: int,
+    *,
+    drop_path: float = 0.0,
+    block: type[TransformerBlock] = TransformerBlock,
+    **options: Any,
+) -> nnx.List:
+    """Transformer blocks with a growing drop path.
+
+    Args:
+      depth: how many.
+      dim: width.
+      num_heads: attention heads.
+      drop_path: rate of the last block.
+      block: their class.
+      options: see `TransformerBlock`.
+    """
+    return nnx.List(
+        [
+            block(dim, num_heads, drop_path=rate, **options)
+            for rate in drop_path_rates(drop_path, depth)
+        ]
+    )
+
+
+def check_heads(config: Block, heads: str = "num_heads", width: str = "dim") -> None:
+    """Refuses attention heads that cannot share a width evenly.
+
+    Args:
+      config: has both fields.
+      heads: name of the field with the number of heads.
+      width: name of the field with the width.
 
     Raises:
-      UserError: `rate` is not in [0, 1); `where` names it.
+      UserError: names both values.
     """
-    if not 0 <= rate < 1:
-        raise UserError(f"{where} is {rate}; give a number from 0 to less than 1.")
+    values = config.to_dict()
+    if values[width] % values[heads]:
+        raise UserError(
+            f"{config.where}.{heads} {values[heads]} does not divide {width} {values[width]}; "
+            "give a divisor of it."
+        )

@@ -5,7 +5,7 @@ Source: Nagrani et al., arXiv:2107.00135, and the authors' model in Scenic.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,76 +14,65 @@ import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.errors import UserError
-from avt_jax.models.layers import LayerNorm, block_runner, linear
-from avt_jax.models.vit import PatchTokens, check_tower, tower_blocks
+from avt_jax.models.encoders.vit import PatchTokens, ViTConfig, tower_blocks
+from avt_jax.models.fusions.interface import Tokens
+from avt_jax.models.layers import PRECISIONS, LayerNorm, block_runner, linear
+from avt_jax.settings import setting
 
 # In the order of the original's sequences.
 _MODALITIES = {"av": ("audio", "video"), "video": ("video",), "audio": ("audio",)}
-_CHOICES = {
-    "modalities": tuple(_MODALITIES),
-    "fusion": ("bottleneck", "concat"),
-    "classifier": ("token", "gap"),
-    "precision": ("float32", "bfloat16"),
-}
+# {modality: tokens [b, n, d]}.
+_ByName = dict[str, jax.Array]
 _BOTTLENECK_INIT = nnx.initializers.normal(stddev=0.02)
-
-Tokens = jax.Array | None
 
 
 @dataclass(frozen=True)
-class MBTConfig:
-    """The config block `model` of MBT, less its name. The defaults are MBT-Base.
+class MBTConfig(ViTConfig, where="config.model"):
+    """The config block of MBT, less its name. The defaults are MBT-Base.
 
-    Attributes:
-      modalities: "av", "audio" or "video".
-      dim: width.
-      depth: transformer blocks of each modality.
-      num_heads: attention heads.
-      mlp_ratio: hidden width of an MLP over its width.
-      patch_px: height and width of a patch, of frames and of the spectrogram.
-      tubelet_frames: frames of a video patch; 1 takes the patches of each frame by itself.
-      fusion: "bottleneck", or "concat": attention to all tokens of the other modality.
-      fusion_layer: first layer in which the modalities meet, 0 to depth.
-      num_bottleneck: B, bottleneck tokens; a "token" classifier adds one more, as in the original.
-      share_encoder: one set of blocks for both modalities.
-      classifier: "token": a class token per modality and the mean of their logits (in training the
-        mean of their losses); "gap": the mean of all tokens.
-      test_with_bottlenecks: False leaves the exchange through bottlenecks out in evaluation.
-      drop_path: rate of the last block; grows linearly from 0.
-      remat: recompute blocks in the backward pass instead of storing their activations.
-      precision: "float32" or "bfloat16" computation; parameters are float32.
+    What it shares with `ViTConfig` describes the tower of each modality; a patch of the spectrogram
+    is one frame of `patch_px` x `patch_px`.
     """
 
-    modalities: str = "av"
-    dim: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    mlp_ratio: float = 4.0
-    patch_px: int = 16
-    tubelet_frames: int = 2
-    fusion: str = "bottleneck"
-    fusion_layer: int = 8
-    num_bottleneck: int = 4
-    share_encoder: bool = False
-    classifier: str = "token"
-    test_with_bottlenecks: bool = True
-    drop_path: float = 0.0
-    remat: bool = False
-    precision: str = "float32"
+    drop_path: float = setting(
+        0.0, "drop path rate of the last block; grows linearly from 0", at_least=0, below=1
+    )
+    modalities: str = setting("av", "what the model reads", choices=tuple(_MODALITIES))
+    fusion: str = setting(
+        "bottleneck",
+        "bottleneck: through bottleneck tokens; merged: attention over the tokens of both, by one "
+        "set of weights if share_encoder, else by one for each modality",
+        choices=lambda: _FUSIONS,
+    )
+    fusion_layer: int = setting(
+        8, "first layer in which the modalities meet, 0 to depth", at_least=0
+    )
+    num_bottleneck: int = setting(
+        4,
+        "B, bottleneck tokens; a token classifier adds one more, as in the original",
+        at_least=1,
+    )
+    share_encoder: bool = setting(False, "one set of blocks for both modalities")
+    classifier: str = setting(
+        "token",
+        "token: a class token for each modality and the mean of their logits (in training the mean "
+        "of their losses); gap: the mean of all tokens",
+        choices=("token", "gap"),
+    )
+    test_with_bottlenecks: bool = setting(
+        True, "False leaves the exchange through bottlenecks out in evaluation"
+    )
+    precision: str = setting(
+        "float32", "type of the computation; parameters are float32", choices=PRECISIONS
+    )
 
-    def __post_init__(self):
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise UserError(
-                    f"config.model.{name} is {getattr(self, name)!r}; "
-                    f"give {' or '.join(map(repr, choices))}."
-                )
-        check_tower("MBT's", self)
-        if not 0 <= self.fusion_layer <= self.depth or self.num_bottleneck < 1:
+    def check(self) -> None:
+        """Refuses a fusion beyond the last layer, and heads that do not divide the width."""
+        super().check()
+        if self.fusion_layer > self.depth:
             raise UserError(
-                f"config.model.fusion_layer is {self.fusion_layer} and num_bottleneck "
-                f"{self.num_bottleneck}; give a layer of 0 to depth ({self.depth}) and at least 1 "
-                "token."
+                f"config.model.fusion_layer is {self.fusion_layer}; give a layer of 0 to depth "
+                f"({self.depth})."
             )
 
     @property
@@ -91,11 +80,25 @@ class MBTConfig:
         """The computation type."""
         return jnp.dtype(self.precision)
 
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What such a model can do besides classifying: nothing."""
+        return frozenset()
+
 
 class Tower(nnx.Module):
     """One modality's tokens and, unless the encoder is shared, its blocks."""
 
-    def __init__(self, config: MBTConfig, size, patch, *, own_blocks: bool, dtype, rngs):
+    def __init__(
+        self,
+        config: MBTConfig,
+        size: tuple[int, int, int],
+        patch: tuple[int, int, int],
+        *,
+        own_blocks: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
         self.embed = PatchTokens(
             size,
             patch,
@@ -122,9 +125,9 @@ class MBT(nnx.Module):
       rngs: for the initial weights.
 
     Where the modalities meet, each block sees its own modality's tokens with the bottleneck tokens,
-    and the next bottleneck is the mean of the two copies; or, with concatenation, the other
-    modality's tokens in front. Both read the layer's input. With a shared encoder, concatenation
-    is one joint sequence.
+    and the next bottleneck is the mean of the two copies; or, with merged attention, the other
+    modality's tokens in front. Both read the layer's input. With a shared encoder, merged attention
+    is over one joint sequence.
     """
 
     def __init__(
@@ -209,12 +212,7 @@ class MBT(nnx.Module):
         given = (("audio", audio_bmd), ("video", video_bnd))
         x = {name: tokens for name, tokens in given if tokens is not None}
         layers = range(self.config.fusion_layer, self.config.depth)
-        if self.config.fusion == "bottleneck":
-            x = self._through_bottleneck(x, layers, train, rngs)
-        elif self.config.share_encoder:
-            x = self._joint(x, layers, train, rngs)
-        else:
-            x = self._to_the_other(x, layers, train, rngs)
+        x = _FUSIONS[self.config.fusion](self, x, layers, train, rngs)
         return x.get("video"), x.get("audio")
 
     def fuse(
@@ -269,13 +267,17 @@ class MBT(nnx.Module):
     def _classify(self, features_bd: jax.Array) -> dict[str, jax.Array]:
         return {name: head(features_bd) for name, head in self.heads.items()}
 
-    def _run(self, name: str, layer: int, x_bnd, train: bool, rngs) -> jax.Array:
+    def _run(
+        self, name: str, layer: int, x_bnd: jax.Array, train: bool, rngs: nnx.Rngs | None
+    ) -> jax.Array:
         tower = getattr(self, name)
         if not hasattr(tower, "blocks"):
             tower = self.video
         return block_runner(self.config.remat)(tower.blocks[layer], x_bnd, train, rngs)
 
-    def _through_bottleneck(self, x: dict, layers: range, train: bool, rngs) -> dict:
+    def _through_bottleneck(
+        self, x: _ByName, layers: range, train: bool, rngs: nnx.Rngs | None
+    ) -> _ByName:
         exchange = train or self.config.test_with_bottlenecks
         if not exchange or not hasattr(self, "bottleneck"):
             for layer in layers:
@@ -294,14 +296,21 @@ class MBT(nnx.Module):
             bottleneck = sum(copies) / len(copies)
         return x
 
-    def _joint(self, x: dict, layers: range, train: bool, rngs) -> dict:
+    def _merged(self, x: _ByName, layers: range, train: bool, rngs: nnx.Rngs | None) -> _ByName:
+        if self.config.share_encoder:
+            return self._joint(x, layers, train, rngs)
+        return self._to_the_other(x, layers, train, rngs)
+
+    def _joint(self, x: _ByName, layers: range, train: bool, rngs: nnx.Rngs | None) -> _ByName:
         joint = jnp.concatenate(list(x.values()), 1)
         for layer in layers:
             joint = self._run(next(iter(x)), layer, joint, train, rngs)
         ends = [tokens.shape[1] for tokens in x.values()][:-1]
         return dict(zip(x, jnp.split(joint, ends, axis=1), strict=True))
 
-    def _to_the_other(self, x: dict, layers: range, train: bool, rngs) -> dict:
+    def _to_the_other(
+        self, x: _ByName, layers: range, train: bool, rngs: nnx.Rngs | None
+    ) -> _ByName:
         for layer in layers:
             after = {}
             for name, own in x.items():
@@ -310,3 +319,10 @@ class MBT(nnx.Module):
                 after[name] = joint[:, joint.shape[1] - own.shape[1] :]
             x = after
         return x
+
+
+# The fusions of `models.fusions` that MBT has, in its own way: within its towers' blocks.
+_FUSIONS: dict[str, Callable[..., _ByName]] = {
+    "bottleneck": MBT._through_bottleneck,
+    "merged": MBT._merged,
+}

@@ -17,11 +17,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from avt_jax.models.ast import ASTConfig, patch_grid
-from avt_jax.models.build import AUDIO_ENCODERS, VIDEO_ENCODERS, InputSpec
+from avt_jax.models.build import resolve
+from avt_jax.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS
+from avt_jax.models.encoders.ast import ASTConfig, patch_grid
+from avt_jax.models.encoders.uniformer import UniFormerConfig
+from avt_jax.models.encoders.vit import ViTConfig
+from avt_jax.models.inputs import InputSpec
 from avt_jax.models.mbt import MBTConfig
-from avt_jax.models.uniformer import UniFormerConfig
-from avt_jax.models.vit import ViTConfig
 
 VIDEO = "video encoder"
 AUDIO = "audio encoder"
@@ -184,7 +186,7 @@ def mbt(config: MBTConfig, num_classes: Mapping[str, int], input: InputSpec) -> 
 
 def _encoder_config(block: Mapping[str, Any], known: Mapping[str, Any]) -> Any:
     fields = dict(block)
-    variants, _ = known[fields.pop("name")]
+    variants = known[fields.pop("name")].VARIANTS
     return dataclasses.replace(variants[fields.pop("variant")], **fields)
 
 
@@ -243,7 +245,7 @@ def analytic(
     Raises:
       ValueError: no formula for this model.
     """
-    fields = dict(block)
+    fields = resolve(block)
     name = fields.pop("name")
     if name == "avt":
         return _avt(fields, num_classes, input)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from avt_jax import tree
-from avt_jax.models.build import InputSpec
+from avt_jax.models.inputs import InputSpec
 from avt_jax.profiling import xla
 from avt_jax.profiling.flops import AUDIO, FUSION, HEADS, PARTS, VIDEO
 

@@ -10,8 +10,8 @@ from avt_jax import axes
 from avt_jax.audio.activity import ActivityConfig
 from avt_jax.audio.masking import MaskingConfig, PatchGrid, hide_audio, hide_video
 from avt_jax.errors import UserError
-from avt_jax.models.build import InputSpec
 from avt_jax.models.forward import Hide
+from avt_jax.models.inputs import InputSpec
 
 
 def make_hide(

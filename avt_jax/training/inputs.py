@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.records import MEL_BINS
-from avt_jax.models.build import InputSpec
 from avt_jax.models.forward import Normalisation
+from avt_jax.models.inputs import InputSpec
 
 
 def normalisation(data: DataConfig) -> Normalisation:

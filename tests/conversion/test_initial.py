@@ -14,12 +14,13 @@ from avt_jax import conversion, tree
 from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
 from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
-from avt_jax.models.ast import ASTConfig
-from avt_jax.models.build import InputSpec, build_model
+from avt_jax.models.build import build_model
+from avt_jax.models.encoders.ast import ASTConfig
+from avt_jax.models.encoders.uniformer import UniFormerConfig
+from avt_jax.models.encoders.vit import ViT, ViTConfig
+from avt_jax.models.inputs import InputSpec
 from avt_jax.models.mbt import MBTConfig
 from avt_jax.models.posemb import adapt_ast_grid
-from avt_jax.models.uniformer import UniFormerConfig
-from avt_jax.models.vit import ViT, ViTConfig
 
 AST_TINY = ASTConfig(dim=64, depth=3, num_heads=4, stride=10)
 UNIFORMER_TINY = UniFormerConfig(depth=(1, 2, 2, 1), dim=(16, 32, 64, 64), head_dim=16)

@@ -35,9 +35,9 @@ CASES = {
         patch_px=4, tubelet_frames=4, num_heads=4, depth=1, fusion_layer=0, classifier="gap"
     ),
     "shared, patches of each frame": dict(share_encoder=True, tubelet_frames=1),
-    "shared concatenation": dict(share_encoder=True, fusion="concat"),
-    "concatenation at 0": dict(fusion="concat", fusion_layer=0, tubelet_frames=1),
-    "mean of all tokens, concatenation": dict(classifier="gap", fusion="concat"),
+    "shared concatenation": dict(share_encoder=True, fusion="merged"),
+    "concatenation at 0": dict(fusion="merged", fusion_layer=0, tubelet_frames=1),
+    "mean of all tokens, concatenation": dict(classifier="gap", fusion="merged"),
     "never fused": dict(fusion_layer=2, mlp_ratio=1.5),
     "tested without exchange": dict(test_with_bottlenecks=False, fusion_layer=0),
     "video only": dict(modalities="video", fusion_layer=0, classifier="gap"),
@@ -48,6 +48,7 @@ def linen_model(config, num_classes):
     return linen_mbt.LinenMBT(
         num_classes=num_classes,
         hidden=int(config.dim * config.mlp_ratio),
+        fusion="concat" if config.fusion == "merged" else config.fusion,  # the original's word
         tubelet_frames=None if config.tubelet_frames == 1 else config.tubelet_frames,
         **{
             name: getattr(config, name)
@@ -56,7 +57,6 @@ def linen_model(config, num_classes):
                 "depth",
                 "num_heads",
                 "patch_px",
-                "fusion",
                 "fusion_layer",
                 "num_bottleneck",
                 "share_encoder",

@@ -17,7 +17,7 @@ SIZES = dict(
 )
 CONFIGS = {
     "mbt_tiny_a": MBTConfig(fusion="bottleneck", **SIZES),
-    "mbt_tiny_d_concat": MBTConfig(fusion="concat", **SIZES),
+    "mbt_tiny_d_concat": MBTConfig(fusion="merged", **SIZES),
 }
 # The original's names of the modalities.
 NAMES = {"audio": "spectrogram", "video": "rgb"}

@@ -12,8 +12,8 @@ import pytest
 from flax import nnx
 
 from avt_jax import conversion
-from avt_jax.models.ast import AST, ASTConfig
-from avt_jax.models.uniformer import UniFormerConfig
+from avt_jax.models.encoders.ast import AST, ASTConfig
+from avt_jax.models.encoders.uniformer import UniFormerConfig
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -5,8 +5,8 @@ import numpy as np
 import official
 
 from avt_jax.conversion import from_state_dict
+from avt_jax.models.encoders.vit import ViTConfig
 from avt_jax.models.mbt import MBTConfig
-from avt_jax.models.vit import ViTConfig
 
 
 def test_vit_computes_what_mbts_video_tower_does():

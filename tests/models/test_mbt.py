@@ -14,7 +14,8 @@ from flax import nnx
 
 from avt_jax import tree
 from avt_jax.errors import UserError
-from avt_jax.models.build import InputSpec, abilities, build_model
+from avt_jax.models.build import abilities, build_model
+from avt_jax.models.inputs import InputSpec
 from avt_jax.models.mbt import MBT, MBTConfig
 
 TINY = MBTConfig(dim=8, depth=3, num_heads=2, mlp_ratio=2.0, fusion_layer=1, num_bottleneck=2)
@@ -54,7 +55,7 @@ def test_nothing_crosses_before_the_fusion_layer(clip):
     np.testing.assert_array_equal(model.encode(None, audio)[1], tokens[1])
 
 
-@pytest.mark.parametrize("fusion", ["bottleneck", "concat"])
+@pytest.mark.parametrize("fusion", ["bottleneck", "merged"])
 @pytest.mark.parametrize("share_encoder", [False, True])
 def test_the_fusion_lets_audio_change_the_video(fusion, share_encoder, clip):
     video, audio = clip
@@ -144,9 +145,9 @@ def test_from_a_config_block():
 
     assert set(build().heads) == {"verb", "noun"}
     for changes, words in (
-        ({"fusion_layer": 4}, r"fusion_layer is 4 .* 0 to depth \(3\)"),
-        ({"fusion": "merged"}, "fusion is 'merged'; give 'bottleneck' or 'concat'"),
-        ({"num_heads": 3}, "num_heads 3 does not divide its dim 8"),
+        ({"fusion_layer": 4}, r"fusion_layer is 4; give a layer of 0 to depth \(3\)"),
+        ({"fusion": "cross_attention"}, "'cross_attention'; give 'bottleneck' or 'merged'"),
+        ({"num_heads": 3}, "num_heads 3 does not divide dim 8"),
         ({"tubelet_frames": 8}, "num_frames is 4; MBT needs 8 or more"),
         ({"patch_px": 64}, "frame_size_px is 32; MBT needs 64 or more"),
         ({"tubelet": 2}, r"config.model.tubelet is not a field \(did you mean 'tubelet_frames'"),

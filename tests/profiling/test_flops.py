@@ -8,8 +8,9 @@ import pytest
 from flax import nnx
 
 from avt_jax import tree
-from avt_jax.models import ast, uniformer
-from avt_jax.models.build import InputSpec, build_model
+from avt_jax.models.build import build_model
+from avt_jax.models.encoders import ast, uniformer
+from avt_jax.models.inputs import InputSpec
 from avt_jax.models.mbt import MBTConfig
 from avt_jax.profiling import flops, parts
 from configs import common
@@ -63,8 +64,8 @@ def test_ast_as_published(stride, num_frames, published):
     "options,measured_gflop",
     [
         ({}, 437.05),
-        (dict(fusion="concat"), 612.3),
-        (dict(fusion="concat", fusion_layer=0), 964.4),
+        (dict(fusion="merged"), 612.3),
+        (dict(fusion="merged", fusion_layer=0), 964.4),
         (dict(modalities="audio"), 74.8),
         (dict(modalities="video"), 361.4),
     ],
@@ -131,8 +132,8 @@ def mbt_block(**changes):
         block(modalities="audio"),
         block(modalities="video", video_encoder=dict(name="vit", variant="tiny")),
         mbt_block(tubelet_frames=1),
-        mbt_block(fusion="concat", classifier="gap", fusion_layer=0),
-        mbt_block(fusion="concat", share_encoder=True),
+        mbt_block(fusion="merged", classifier="gap", fusion_layer=0),
+        mbt_block(fusion="merged", share_encoder=True),
         mbt_block(classifier="gap", test_with_bottlenecks=False),
         mbt_block(modalities="video"),
         mbt_block(fusion_layer=3, modalities="audio"),

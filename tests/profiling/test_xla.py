@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from avt_jax.models.depthwise_conv import depthwise_conv3d
+from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
 from avt_jax.profiling import xla
 
 SQUARE = jax.ShapeDtypeStruct((64, 64), jnp.float32)

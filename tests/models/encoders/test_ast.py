@@ -13,7 +13,7 @@ from flax import nnx
 
 from avt_jax import tree
 from avt_jax.errors import UserError
-from avt_jax.models.ast import AST, VARIANTS, ASTConfig, patch_grid
+from avt_jax.models.encoders.ast import AST, VARIANTS, ASTConfig, patch_grid
 
 SMALL = ASTConfig(dim=8, depth=2, num_heads=2, mlp_ratio=2.0)
 
@@ -102,8 +102,8 @@ def test_bfloat16_is_finite_and_near_float32(rng):
 @pytest.mark.parametrize(
     ("options", "words"),
     (
-        (dict(num_heads=3), "num_heads 3 does not divide its dim 8"),
-        (dict(num_heads=0), "num_heads 0"),
+        (dict(num_heads=3), "num_heads 3 does not divide dim 8"),
+        (dict(num_heads=0), "num_heads is 0; give a whole number of 1 or more"),
         (dict(stride=0), "stride is 0"),
         (dict(stride=(10, 17)), r"stride is \(10, 17\)"),
         (dict(drop_path=-0.1), "drop_path is -0.1"),

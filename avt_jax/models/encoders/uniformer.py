@@ -5,14 +5,15 @@ Source: Li et al., arXiv:2201.04676. Module names follow the authors' state dict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.errors import UserError
-from avt_jax.models.depthwise_conv import depthwise_conv3d
+from avt_jax.models.inputs import InputSpec
+from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
 from avt_jax.models.layers import (
     Attention,
     BatchNorm,
@@ -20,65 +21,59 @@ from avt_jax.models.layers import (
     Mlp,
     TransformerBlock,
     block_runner,
-    check_drop_path,
     drop_path,
     drop_path_rates,
     linear,
 )
+from avt_jax.settings import Block, setting
 
 # Convolutions start as PyTorch's do: uniform within 1 / sqrt(fan in).
 _CONV_INIT = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 @dataclass(frozen=True)
-class UniFormerConfig:
-    """The config block of a UniFormer encoder.
+class UniFormerConfig(Block, where="config.model.video_encoder"):
+    """The config block of a UniFormer encoder. The defaults are UniFormer-S."""
 
-    Attributes:
-      depth: blocks in each of the four stages.
-      dim: width of each stage.
-      head_dim: width of an attention head in stages 3 and 4.
-      mlp_ratio: hidden width of an MLP over its width.
-      qkv_bias: bias for queries, keys and values.
-      split: attend over time and over space separately.
-      std: patch embeddings of stages 2 to 4 look at three frames each instead of one.
-      drop_path: rate of the last block; grows linearly from 0.
-      freeze_bn: keep BatchNorm's running statistics as they are (small batches).
-      remat: recompute blocks in the backward pass instead of storing their activations.
-    """
+    depth: tuple[int, int, int, int] = setting(
+        (3, 4, 8, 3), "blocks in each of the four stages", at_least=1
+    )
+    dim: tuple[int, int, int, int] = setting((64, 128, 320, 512), "width of each stage", at_least=1)
+    head_dim: int = setting(64, "width of an attention head in stages 3 and 4", at_least=1)
+    mlp_ratio: float = setting(4.0, "hidden width of an MLP over its width", above=0)
+    qkv_bias: bool = setting(True, "bias for queries, keys and values")
+    split: bool = setting(False, "attend over time and over space separately")
+    std: bool = setting(
+        False, "patch embeddings of stages 2 to 4 look at three frames each instead of one"
+    )
+    drop_path: float = setting(
+        0.0, "drop path rate of the last block; grows linearly from 0", at_least=0, below=1
+    )
+    freeze_bn: bool = setting(
+        False, "keep BatchNorm's running statistics as they are (small batches)"
+    )
+    remat: bool = setting(
+        False, "recompute blocks in the backward pass instead of storing their activations"
+    )
 
-    depth: tuple[int, int, int, int]
-    dim: tuple[int, int, int, int]
-    head_dim: int = 64
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
-    split: bool = False
-    std: bool = False
-    drop_path: float = 0.0
-    freeze_bn: bool = False
-    remat: bool = False
-
-    def __post_init__(self):
-        for name in ("depth", "dim"):
-            value = tuple(getattr(self, name))
-            if len(value) != 4 or min(value) < 1:
-                raise UserError(f"UniFormer's {name} is {value}; give four numbers of at least 1.")
-            # A config from JSON brings lists; a frozen config is to be hashable.
-            object.__setattr__(self, name, value)
+    def check(self) -> None:
+        """Refuses attention heads that do not fill the width."""
         for dim in self.dim[2:]:
-            if not 1 <= self.head_dim <= dim or dim % (dim // self.head_dim):
+            if self.head_dim > dim or dim % (dim // self.head_dim):
                 raise UserError(
-                    f"UniFormer's head_dim {self.head_dim} does not divide its width {dim}; "
+                    f"{self.where}.head_dim {self.head_dim} does not divide the width {dim}; "
                     "give a divisor of the last two numbers of dim."
                 )
-        check_drop_path("UniFormer's drop_path", self.drop_path)
 
 
+_TINY = UniFormerConfig(depth=(1, 1, 2, 1), dim=(16, 32, 64, 64), head_dim=16, mlp_ratio=3.0)
+# The first is the default. The last two are not from the paper: one trains from scratch on a CPU
+# in minutes, and the other has one block of each kind, to compile fast.
 VARIANTS = {
-    "S": UniFormerConfig(depth=(3, 4, 8, 3), dim=(64, 128, 320, 512)),
-    "B": UniFormerConfig(depth=(5, 8, 20, 7), dim=(64, 128, 320, 512)),
-    # Trains from scratch on a CPU in minutes; not from the paper.
-    "tiny": UniFormerConfig(depth=(1, 1, 2, 1), dim=(16, 32, 64, 64), head_dim=16, mlp_ratio=3.0),
+    "S": UniFormerConfig(),
+    "B": UniFormerConfig(depth=(5, 8, 20, 7)),
+    "tiny": _TINY,
+    "smoke": replace(_TINY, depth=(1, 1, 1, 1)),
 }
 
 
@@ -326,3 +321,18 @@ class UniFormer(nnx.Module):
         """[b, t, h, w, 3] normalised video to logits [b, y]; needs `num_classes`."""
         features = self.features(video_bthwc, train=train, rngs=rngs)
         return self.head(features.mean((1, 2, 3)))
+
+
+def build(
+    config: UniFormerConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> UniFormer:
+    """The encoder for inputs of one size.
+
+    Raises:
+      UserError: frames too small for its five halvings.
+    """
+    if spec.frame_size_px < 32:
+        raise UserError(
+            f"config.data.frame_size_px is {spec.frame_size_px}; UniFormer needs 32 or more."
+        )
+    return UniFormer(config, dtype=dtype, rngs=rngs)

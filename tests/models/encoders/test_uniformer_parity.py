@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from avt_jax import tree
-from avt_jax.models.uniformer import UniFormerConfig
+from avt_jax.models.encoders.uniformer import UniFormerConfig
 
 # float32 sums in another order than the original's, through six blocks.
 ATOL = 5e-5

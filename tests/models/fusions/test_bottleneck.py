@@ -1,4 +1,4 @@
-"""What flows between the modalities in the two kinds of fusion, and what does not."""
+"""What flows between the modalities through bottleneck tokens, and what does not."""
 
 from __future__ import annotations
 
@@ -8,38 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from fusion_inputs import DIM, changed
 
 from avt_jax import tree
-from avt_jax.models.av_bottleneck import AVBottleneck, MergedAttention
-
-DIM = 8
+from avt_jax.models.fusions.bottleneck import AVBottleneck
 
 
 def make(**options):
     return AVBottleneck(DIM, 2, rngs=nnx.Rngs(0), **options)
-
-
-@pytest.fixture
-def video_bnd(rng):
-    return jnp.asarray(rng.normal(size=(2, 5, DIM)), jnp.float32)
-
-
-@pytest.fixture
-def audio_bmd(rng):
-    return jnp.asarray(rng.normal(size=(2, 7, DIM)), jnp.float32)
-
-
-def changed(fusion, video_bnd, audio_bmd, *, what):
-    """Whether (video, audio) out of `fusion` differ once one input is another."""
-    before = fusion(video_bnd, audio_bmd)
-    # A random direction: what every channel shares, LayerNorm would take out.
-    noise = jax.random.normal(jax.random.key(5), (DIM,))
-    if what == "video":
-        video_bnd = video_bnd + noise
-    else:
-        audio_bmd = audio_bmd + noise
-    after = fusion(video_bnd, audio_bmd)
-    return tuple(bool((a != b).any()) for a, b in zip(after, before, strict=True))
 
 
 @pytest.mark.parametrize(("blocks", "tokens"), ((1, 1), (2, 4), (3, 2)))
@@ -114,24 +90,8 @@ def test_every_parameter_learns(video_bnd, audio_bmd):
         assert jnp.isfinite(value).all() and (value != 0).any(), path
 
 
-def test_merged_attention_is_one_transformer_over_both(video_bnd, audio_bmd):
-    merged = MergedAttention(DIM, 2, num_blocks=1, rngs=nnx.Rngs(0))
-    joint = merged.blocks[0](jnp.concatenate([video_bnd, audio_bmd], 1))
-    got = merged(video_bnd, audio_bmd)
-    chex.assert_trees_all_close(got, (joint[:, :5], joint[:, 5:]))
-    assert changed(merged, video_bnd, audio_bmd, what="video") == (True, True)
-    alone, none = merged(video_bnd, None)
-    assert none is None
-    np.testing.assert_allclose(alone, merged.blocks[0](video_bnd), atol=1e-6)
-    none, alone = merged(None, audio_bmd)
-    assert none is None
-    np.testing.assert_allclose(alone, merged.blocks[0](audio_bmd), atol=1e-6)
-
-
-@pytest.mark.parametrize("merged", (False, True))
-def test_bfloat16_is_finite(merged, video_bnd, audio_bmd):
-    kind = MergedAttention if merged else AVBottleneck
-    fusion = kind(DIM, 2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+def test_bfloat16_is_finite(video_bnd, audio_bmd):
+    fusion = AVBottleneck(DIM, 2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     out = fusion(video_bnd.astype(jnp.bfloat16), audio_bmd.astype(jnp.bfloat16))
     assert [tokens.dtype for tokens in out] == [jnp.bfloat16] * 2
     chex.assert_tree_all_finite(out)

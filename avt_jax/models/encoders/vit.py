@@ -6,78 +6,54 @@ tower that MBT has for each modality.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.errors import UserError
+from avt_jax.models.inputs import InputSpec
 from avt_jax.models.layers import (
     LayerNorm,
-    TransformerBlock,
     block_runner,
-    check_drop_path,
-    drop_path_rates,
+    check_heads,
     linear,
+    transformer_blocks,
 )
+from avt_jax.settings import Block, setting
 
 _POSITION_INIT = nnx.initializers.normal(stddev=0.02)
 
 
 @dataclass(frozen=True)
-class ViTConfig:
-    """The config block of a ViT encoder.
+class ViTConfig(Block, where="config.model.video_encoder"):
+    """The config block of a ViT encoder. The defaults are ViT-Base."""
 
-    Attributes:
-      dim: width.
-      depth: transformer blocks.
-      num_heads: attention heads.
-      mlp_ratio: hidden width of an MLP over its width.
-      patch_px: height and width of a patch.
-      tubelet_frames: frames of a patch; 1 takes the patches of each frame by itself.
-      drop_path: rate of the last block; grows linearly from 0.
-      remat: recompute blocks in the backward pass instead of storing their activations.
-    """
+    dim: int = setting(768, "width", at_least=1)
+    depth: int = setting(12, "transformer blocks", at_least=0)
+    num_heads: int = setting(12, "attention heads; they divide dim", at_least=1)
+    mlp_ratio: float = setting(4.0, "hidden width of an MLP over its width", above=0)
+    patch_px: int = setting(16, "height and width of a patch", at_least=1)
+    tubelet_frames: int = setting(
+        2, "frames of a patch; 1 takes the patches of each frame by itself", at_least=1
+    )
+    drop_path: float = setting(
+        0.0, "drop path rate of the last block; grows linearly from 0", at_least=0, below=1
+    )
+    remat: bool = setting(
+        False, "recompute blocks in the backward pass instead of storing their activations"
+    )
 
-    dim: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float = 4.0
-    patch_px: int = 16
-    tubelet_frames: int = 2
-    drop_path: float = 0.0
-    remat: bool = False
-
-    def __post_init__(self):
-        check_tower("ViT's", self)
+    def check(self) -> None:
+        """Refuses attention heads that do not divide the width."""
+        check_heads(self)
 
 
-def check_tower(whose: str, config) -> None:
-    """Refuses sizes of a tower of transformer blocks that cannot be built.
-
-    Args:
-      whose: such as "ViT's", for the message.
-      config: has num_heads, dim, patch_px, tubelet_frames and drop_path.
-
-    Raises:
-      UserError: names the value and what to give.
-    """
-    if config.num_heads < 1 or config.dim % config.num_heads:
-        raise UserError(
-            f"{whose} num_heads {config.num_heads} does not divide its dim {config.dim}."
-        )
-    for name in ("patch_px", "tubelet_frames"):
-        if getattr(config, name) < 1:
-            raise UserError(f"{whose} {name} is {getattr(config, name)}; give 1 or more.")
-    check_drop_path(f"{whose} drop_path", config.drop_path)
-
-
-VARIANTS = {
-    "base": ViTConfig(dim=768, depth=12, num_heads=12),
-    # Trains from scratch on a CPU in minutes; not from a paper.
-    "tiny": ViTConfig(dim=64, depth=2, num_heads=4, mlp_ratio=3.0, patch_px=8),
-}
+_TINY = ViTConfig(dim=64, depth=2, num_heads=4, mlp_ratio=3.0, patch_px=8)
+# The first is the default. The last two are not from a paper: one trains from scratch on a CPU in
+# minutes, and the other has one block, to compile fast.
+VARIANTS = {"base": ViTConfig(), "tiny": _TINY, "smoke": replace(_TINY, depth=1)}
 
 
 class PatchTokens(nnx.Module):
@@ -133,27 +109,23 @@ class PatchTokens(nnx.Module):
         return x + self.pos_embed[...].astype(x.dtype)
 
 
-def tower_blocks(config, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.List:
+def tower_blocks(config: ViTConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.List:
     """The transformer blocks of a ViT tower: tanh GELU, growing drop path.
 
     Args:
-      config: has dim, depth, num_heads, mlp_ratio and drop_path.
+      config: sizes.
       dtype: computation type.
       rngs: for the initial weights.
     """
-    return nnx.List(
-        [
-            TransformerBlock(
-                config.dim,
-                config.num_heads,
-                mlp_ratio=config.mlp_ratio,
-                drop_path=rate,
-                tanh_gelu=True,
-                dtype=dtype,
-                rngs=rngs,
-            )
-            for rate in drop_path_rates(config.drop_path, config.depth)
-        ]
+    return transformer_blocks(
+        config.depth,
+        config.dim,
+        config.num_heads,
+        mlp_ratio=config.mlp_ratio,
+        drop_path=config.drop_path,
+        tanh_gelu=True,
+        dtype=dtype,
+        rngs=rngs,
     )
 
 
@@ -228,3 +200,34 @@ class ViT(nnx.Module):
     ) -> jax.Array:
         """[b, t, h, w, 3] normalised video to logits [b, y]; needs `num_classes`."""
         return self.head(self.features(video_bthwc, train=train, rngs=rngs))
+
+
+def check_patches(model: str, config: ViTConfig, spec: InputSpec) -> None:
+    """Refuses clips that are smaller than a patch.
+
+    Args:
+      model: name for the message.
+      config: size of a patch.
+      spec: size of the input.
+
+    Raises:
+      UserError: names the field and the least value.
+    """
+    least = {"num_frames": config.tubelet_frames, "frame_size_px": config.patch_px}
+    for name, size in least.items():
+        if getattr(spec, name) < size:
+            raise UserError(
+                f"config.data.{name} is {getattr(spec, name)}; {model} needs {size} or more for "
+                "one patch."
+            )
+
+
+def build(config: ViTConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> ViT:
+    """The encoder for inputs of one size.
+
+    Raises:
+      UserError: clips smaller than a patch.
+    """
+    check_patches("ViT", config, spec)
+    sizes = dict(num_frames=spec.num_frames, frame_size_px=spec.frame_size_px)
+    return ViT(config, **sizes, dtype=dtype, rngs=rngs)

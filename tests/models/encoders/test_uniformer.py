@@ -14,8 +14,7 @@ from flax import nnx
 
 from avt_jax import tree
 from avt_jax.errors import UserError
-from avt_jax.models.layers import BatchNorm
-from avt_jax.models.uniformer import (
+from avt_jax.models.encoders.uniformer import (
     VARIANTS,
     PatchEmbed,
     SABlock,
@@ -23,6 +22,7 @@ from avt_jax.models.uniformer import (
     UniFormer,
     UniFormerConfig,
 )
+from avt_jax.models.layers import BatchNorm
 
 SMALL = UniFormerConfig(depth=(1, 1, 1, 1), dim=(4, 4, 8, 8), head_dim=4, mlp_ratio=2.0)
 
@@ -162,9 +162,9 @@ def test_bfloat16_is_finite_and_near_float32(rng):
 @pytest.mark.parametrize(
     ("options", "words"),
     (
-        (dict(depth=(1, 1, 1)), "four numbers"),
-        (dict(dim=(4, 4, 8, 0)), "four numbers"),
-        (dict(head_dim=3, dim=(4, 4, 8, 7)), "head_dim 3 does not divide its width 7"),
+        (dict(depth=(1, 1, 1)), "give 4 whole numbers of 1 or more"),
+        (dict(dim=(4, 4, 8, 0)), "give 4 whole numbers of 1 or more"),
+        (dict(head_dim=3, dim=(4, 4, 8, 7)), "head_dim 3 does not divide the width 7"),
         (dict(head_dim=16), "head_dim 16"),
         (dict(drop_path=1.0), "drop_path is 1.0"),
     ),

@@ -1,16 +1,36 @@
-"""Fusion of video and audio tokens: through a few bottleneck tokens, or by merged attention."""
+"""Fusion through a few bottleneck tokens that both modalities attend to.
+
+Source: arXiv:2401.04154, AVBottleneck.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from avt_jax.models.layers import TransformerBlock, drop_path_rates
+from avt_jax.models.fusions.interface import Size, Tokens
+from avt_jax.models.layers import TransformerBlock, transformer_blocks
+from avt_jax.settings import Block, setting
 
-Tokens = jax.Array | None
+LABEL = "bottleneck"
+
+
+@dataclass(frozen=True)
+class Config(Block, where="config.model"):
+    """What only this fusion has."""
+
+    num_bottleneck: int = setting(4, "L, bottleneck tokens", at_least=1)
+    exchange: str = setting(
+        "average",
+        "average: both modalities read the same bottleneck tokens, and the next ones are the mean "
+        "of their two copies; sequential: audio reads the copy that video has just written",
+        choices=("average", "sequential"),
+    )
 
 
 class AVBottleneck(nnx.Module):
@@ -53,13 +73,14 @@ class AVBottleneck(nnx.Module):
         init = nnx.initializers.normal(stddev=0.02)
         self.bottleneck = nnx.Param(init(rngs.params(), (1, num_bottleneck, dim)))
         for name in modalities:
-            blocks = nnx.List(
-                [
-                    TransformerBlock(
-                        dim, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, dtype=dtype, rngs=rngs
-                    )
-                    for rate in drop_path_rates(drop_path, num_blocks)
-                ]
+            blocks = transformer_blocks(
+                num_blocks,
+                dim,
+                num_heads,
+                mlp_ratio=mlp_ratio,
+                drop_path=drop_path,
+                dtype=dtype,
+                rngs=rngs,
             )
             setattr(self, f"{name}_blocks", blocks)
         self.num_blocks = num_blocks
@@ -87,7 +108,9 @@ class AVBottleneck(nnx.Module):
         shape = (present.shape[0], *self.bottleneck.shape[1:])
         bottleneck = jnp.broadcast_to(self.bottleneck[...].astype(present.dtype), shape)
 
-        def attend(block, tokens, bottleneck):
+        def attend(
+            block: TransformerBlock, tokens: jax.Array, bottleneck: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
             joint = block(jnp.concatenate([tokens, bottleneck], 1), train=train, rngs=rngs)
             return joint[:, : tokens.shape[1]], joint[:, tokens.shape[1] :]
 
@@ -105,55 +128,7 @@ class AVBottleneck(nnx.Module):
         return video_bnd, audio_bmd
 
 
-class MergedAttention(nnx.Module):
-    """The baseline: one transformer over the concatenated tokens of both modalities.
-
-    Args:
-      dim: width.
-      num_heads: attention heads.
-      num_blocks: transformer blocks.
-      mlp_ratio: hidden width of an MLP over its width.
-      drop_path: rate of the last block; grows linearly from 0.
-      dtype: computation type.
-      rngs: for the initial weights.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        num_blocks: int = 4,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        dtype: jnp.dtype = jnp.float32,
-        rngs: nnx.Rngs,
-    ):
-        self.blocks = nnx.List(
-            [
-                TransformerBlock(
-                    dim, num_heads, mlp_ratio=mlp_ratio, drop_path=rate, dtype=dtype, rngs=rngs
-                )
-                for rate in drop_path_rates(drop_path, num_blocks)
-            ]
-        )
-
-    def __call__(
-        self,
-        video_bnd: Tokens,
-        audio_bmd: Tokens,
-        *,
-        train: bool = False,
-        rngs: nnx.Rngs | None = None,
-    ) -> tuple[Tokens, Tokens]:
-        """Fuses the tokens of a batch; arguments and result as those of `AVBottleneck`."""
-        present = [tokens for tokens in (video_bnd, audio_bmd) if tokens is not None]
-        joint = jnp.concatenate(present, 1)
-        for block in self.blocks:
-            joint = block(joint, train=train, rngs=rngs)
-        split = present[0].shape[1]
-        if audio_bmd is None:
-            return joint, None
-        if video_bnd is None:
-            return None, joint
-        return joint[:, :split], joint[:, split:]
+def build(config: Config, size: Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> AVBottleneck:
+    """The fusion of these sizes."""
+    fields = dataclasses.asdict(size) | config.to_dict()
+    return AVBottleneck(**fields, dtype=dtype, rngs=rngs)

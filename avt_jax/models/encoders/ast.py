@@ -5,64 +5,57 @@ Source: Gong et al., arXiv:2104.01778. Module names follow the authors' state di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.errors import UserError
+from avt_jax.models.inputs import InputSpec
 from avt_jax.models.layers import (
     LayerNorm,
-    TransformerBlock,
     block_runner,
-    check_drop_path,
-    drop_path_rates,
+    check_heads,
     linear,
+    transformer_blocks,
 )
+from avt_jax.settings import Block, setting
 
 PATCH = 16
 _TOKEN_INIT = nnx.initializers.truncated_normal(stddev=0.02)
 
 
 @dataclass(frozen=True)
-class ASTConfig:
-    """The config block of an AST encoder.
+class ASTConfig(Block, where="config.model.audio_encoder"):
+    """The config block of an AST encoder. The defaults are AST-Base."""
 
-    Attributes:
-      dim: width.
-      depth: transformer blocks.
-      num_heads: attention heads.
-      mlp_ratio: hidden width of an MLP over its width.
-      stride: step of the 16 x 16 patches: 16, or 10 (overlapping); a pair is (frequency, time).
-      qkv_bias: bias for queries, keys and values.
-      norm_eps: added to the variance in the norms of the encoder; Hugging Face's default is 1e-12.
-      drop_path: rate of the last block; grows linearly from 0.
-      remat: recompute blocks in the backward pass instead of storing their activations.
-    """
+    dim: int = setting(768, "width", at_least=1)
+    depth: int = setting(12, "transformer blocks", at_least=0)
+    num_heads: int = setting(12, "attention heads; they divide dim", at_least=1)
+    mlp_ratio: float = setting(4.0, "hidden width of an MLP over its width", above=0)
+    stride: int | tuple[int, int] = setting(
+        16,
+        "step of the 16 x 16 patches: 16, or 10 (overlapping); a pair is (frequency, time)",
+        at_least=1,
+        at_most=PATCH,
+    )
+    qkv_bias: bool = setting(True, "bias for queries, keys and values")
+    norm_eps: float = setting(
+        1e-6,
+        "added to the variance in the norms of the encoder; Hugging Face's default is 1e-12",
+        at_least=0,
+    )
+    drop_path: float = setting(
+        0.0, "drop path rate of the last block; grows linearly from 0", at_least=0, below=1
+    )
+    remat: bool = setting(
+        False, "recompute blocks in the backward pass instead of storing their activations"
+    )
 
-    dim: int
-    depth: int
-    num_heads: int
-    mlp_ratio: float = 4.0
-    stride: int | tuple[int, int] = 16
-    qkv_bias: bool = True
-    norm_eps: float = 1e-6
-    drop_path: float = 0.0
-    remat: bool = False
-
-    def __post_init__(self):
-        if self.num_heads < 1 or self.dim % self.num_heads:
-            raise UserError(f"AST's num_heads {self.num_heads} does not divide its dim {self.dim}.")
-        if not isinstance(self.stride, int):
-            # A config from JSON brings a list; a frozen config is to be hashable.
-            object.__setattr__(self, "stride", tuple(self.stride))
-        if len(self.strides) != 2 or not all(1 <= step <= PATCH for step in self.strides):
-            raise UserError(
-                f"AST's stride is {self.stride}; give one number, or two for (frequency, time), "
-                f"of 1 to {PATCH}, such as 16 or 10."
-            )
-        check_drop_path("AST's drop_path", self.drop_path)
+    def check(self) -> None:
+        """Refuses attention heads that do not divide the width."""
+        check_heads(self)
 
     @property
     def strides(self) -> tuple[int, int]:
@@ -70,11 +63,10 @@ class ASTConfig:
         return (self.stride, self.stride) if isinstance(self.stride, int) else self.stride
 
 
-VARIANTS = {
-    "base": ASTConfig(dim=768, depth=12, num_heads=12),
-    # Trains from scratch on a CPU in minutes; not from the paper.
-    "tiny": ASTConfig(dim=64, depth=2, num_heads=4, mlp_ratio=3.0),
-}
+_TINY = ASTConfig(dim=64, depth=2, num_heads=4, mlp_ratio=3.0)
+# The first is the default. The last two are not from the paper: one trains from scratch on a CPU
+# in minutes, and the other has one block, to compile fast.
+VARIANTS = {"base": ASTConfig(), "tiny": _TINY, "smoke": replace(_TINY, depth=1)}
 
 
 def patch_grid(num_frames: int, mel_bins: int, config: ASTConfig) -> tuple[int, int]:
@@ -120,20 +112,16 @@ class AST(nnx.Module):
         self.cls_token = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 1, dim)))
         self.dist_token = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 1, dim)))
         self.pos_embed = nnx.Param(_TOKEN_INIT(rngs.params(), (1, 2 + rows * columns, dim)))
-        self.blocks = nnx.List(
-            [
-                TransformerBlock(
-                    dim,
-                    config.num_heads,
-                    mlp_ratio=config.mlp_ratio,
-                    qkv_bias=config.qkv_bias,
-                    norm_eps=config.norm_eps,
-                    drop_path=rate,
-                    dtype=dtype,
-                    rngs=rngs,
-                )
-                for rate in drop_path_rates(config.drop_path, config.depth)
-            ]
+        self.blocks = transformer_blocks(
+            config.depth,
+            dim,
+            config.num_heads,
+            mlp_ratio=config.mlp_ratio,
+            qkv_bias=config.qkv_bias,
+            norm_eps=config.norm_eps,
+            drop_path=config.drop_path,
+            dtype=dtype,
+            rngs=rngs,
         )
         self.norm = LayerNorm(dim, eps=config.norm_eps)
         if num_classes is not None:
@@ -220,3 +208,18 @@ class AST(nnx.Module):
     ) -> jax.Array:
         """[b, s, f] standardised log-mel to logits [b, y]; needs `num_classes`."""
         return self.head(self.head_norm(self.features(fbank_bsf, train=train, rngs=rngs)))
+
+
+def build(config: ASTConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> AST:
+    """The encoder for inputs of one size.
+
+    Raises:
+      UserError: clips too short for one patch.
+    """
+    if spec.fbank_frames < PATCH:
+        raise UserError(
+            f"config.data.clip_sec gives {spec.fbank_frames} spectrogram frames; AST needs {PATCH} "
+            f"or more ({PATCH / 100:g} s)."
+        )
+    sizes = dict(num_frames=spec.fbank_frames, mel_bins=spec.mel_bins)
+    return AST(config, **sizes, dtype=dtype, rngs=rngs)

@@ -10,7 +10,7 @@ import official
 import optax
 import pytest
 
-from avt_jax.models.ast import ASTConfig
+from avt_jax.models.encoders.ast import ASTConfig
 
 # float32 sums in another order than the original's, through three blocks.
 ATOL = 5e-5

@@ -11,7 +11,7 @@ from absl.testing import parameterized
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from avt_jax.models.depthwise_conv import depthwise_conv3d
+from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
 
 # (input, kernel): both forms of the sum, unequal sizes, axes shorter than the kernel, one value.
 CASES = (

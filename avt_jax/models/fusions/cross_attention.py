@@ -1,0 +1,142 @@
+"""Cross-attention: in every block each modality attends to the tokens of the other.
+
+Source: the co-attention of ViLBERT, arXiv:1908.02265, sec. 2.2, in the order of LXMERT,
+arXiv:1908.07490, sec. 2.2: cross-attention, self-attention, MLP. Deviations: norms stand before
+what they feed and not behind the sum, as everywhere in this package; each direction has weights of
+its own; drop path in place of dropout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from avt_jax.models.fusions.interface import Size, Tokens
+from avt_jax.models.layers import (
+    CrossAttention,
+    LayerNorm,
+    TransformerBlock,
+    drop_path,
+    transformer_blocks,
+)
+from avt_jax.settings import Block
+
+LABEL = "cross-attention"
+
+
+@dataclass(frozen=True)
+class Config(Block, where="config.model"):
+    """This fusion has no fields of its own."""
+
+
+class CrossBlock(TransformerBlock):
+    """Attention to the other modality, then a transformer block; each on a residual branch.
+
+    Args:
+      dim: width.
+      num_heads: attention heads.
+      dtype: computation type.
+      rngs: for the initial weights.
+      options: see `TransformerBlock`.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, *, dtype: jnp.dtype, rngs: nnx.Rngs, **options: Any
+    ):
+        super().__init__(dim, num_heads, dtype=dtype, rngs=rngs, **options)
+        self.query_norm = LayerNorm(dim)
+        self.other_norm = LayerNorm(dim)
+        self.cross = CrossAttention(dim, num_heads, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x_bnd: jax.Array,
+        other_bmd: Tokens = None,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> jax.Array:
+        """[b, n, d] tokens that have seen `other_bmd`; without it, only each other."""
+        if other_bmd is not None:
+            seen = self.cross(self.query_norm(x_bnd), self.other_norm(other_bmd))
+            x_bnd = x_bnd + drop_path(seen, self.drop_path, train=train, rngs=rngs)
+        return super().__call__(x_bnd, train=train, rngs=rngs)
+
+
+class CrossModalAttention(nnx.Module):
+    """K blocks in which each modality attends to the other, then to itself.
+
+    Both directions of a block read what the block is given. The cost is that of 2 N M + N^2 + M^2
+    token pairs, those of merged attention, in twice as many products.
+
+    Args:
+      dim: width.
+      num_heads: attention heads.
+      num_blocks: K, for each modality.
+      modalities: names with blocks of their own, of "video" and "audio"; one alone has nothing to
+        attend to and gets plain transformer blocks.
+      mlp_ratio: hidden width of an MLP over its width.
+      drop_path: rate of the last block; grows linearly from 0.
+      dtype: computation type.
+      rngs: for the initial weights.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        num_blocks: int = 4,
+        modalities: Sequence[str] = ("video", "audio"),
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.0,
+        dtype: jnp.dtype = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.num_blocks = num_blocks
+        for name in modalities:
+            blocks = transformer_blocks(
+                num_blocks,
+                dim,
+                num_heads,
+                block=CrossBlock if len(modalities) == 2 else TransformerBlock,
+                mlp_ratio=mlp_ratio,
+                drop_path=drop_path,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            setattr(self, f"{name}_blocks", blocks)
+
+    def __call__(
+        self,
+        video_bnd: Tokens,
+        audio_bmd: Tokens,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+    ) -> tuple[Tokens, Tokens]:
+        """Fuses the tokens of a batch; arguments and result as those of `Fusion`."""
+        options = dict(train=train, rngs=rngs)
+        for i in range(self.num_blocks):
+            if video_bnd is None:
+                audio_bmd = self.audio_blocks[i](audio_bmd, **options)
+            elif audio_bmd is None:
+                video_bnd = self.video_blocks[i](video_bnd, **options)
+            else:
+                video_bnd, audio_bmd = (
+                    self.video_blocks[i](video_bnd, audio_bmd, **options),
+                    self.audio_blocks[i](audio_bmd, video_bnd, **options),
+                )
+        return video_bnd, audio_bmd
+
+
+def build(config: Config, size: Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> CrossModalAttention:
+    """The fusion of these sizes."""
+    del config
+    return CrossModalAttention(**dataclasses.asdict(size), dtype=dtype, rngs=rngs)

@@ -1,0 +1,1 @@
+"""Costly operations behind one interface each, whatever form computes them."""
