@@ -245,10 +245,11 @@ def analytic(
     Raises:
       ValueError: no formula for this model.
     """
-    fields = resolve(block)
-    name = fields.pop("name")
+    name = block["name"]
     if name == "avt":
-        return _avt(fields, num_classes, input)
+        return _avt(resolve(block), num_classes, input)
     if name == "mbt":
+        fields = resolve(block)
+        del fields["name"]
         return mbt(MBTConfig(**fields), num_classes, input)
     raise ValueError(f"no formula for the model {name!r}; profiling/flops.py knows avt and mbt")
