@@ -11,7 +11,7 @@ from avt_jax.audio.masking import MaskingConfig
 from avt_jax.conversion.initial import InitConfig
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError, nearest
-from avt_jax.losses.objective import ObjectiveConfig
+from avt_jax.losses.objective import ObjectiveConfig, saved_weights
 from avt_jax.models import build
 from avt_jax.settings import Block
 from avt_jax.training.loop import TrainConfig
@@ -113,7 +113,5 @@ def parse_saved(config: Mapping[str, Any]) -> Parts:
     """
     losses = dict(config.get("losses", {}))
     if "weights" in losses:
-        losses["weights"] = dict.fromkeys(BLOCKS["losses"]().to_dict()["weights"], 0.0) | dict(
-            losses["weights"]
-        )
+        losses["weights"] = saved_weights(losses["weights"])
     return parse({**config, "losses": losses})

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
 
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
+from avt_jax import axes
+from avt_jax.losses.interface import Batch, Forward, Metrics, Term
+from avt_jax.settings import Block, setting
+
+
+@dataclass(frozen=True)
+class Options(Block, where="config.losses"):
+    """The term's own fields."""
+
+    label_smoothing: float = setting(
+        0.1,
+        "classification: this much of the target is spread evenly over all classes",
+        at_least=0,
+        below=1,
+    )
 
 
 def classification_loss(
@@ -62,3 +77,26 @@ def classification_loss(
     # `where`, not a product: a padded row may hold anything, and 0 * inf is not 0.
     metrics["classification"] = (jnp.where(valid_b, loss_b, 0.0).sum(), count)
     return metrics
+
+
+def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
+    def score(logits: dict[str, jax.Array]) -> Metrics:
+        return classification_loss(
+            logits,
+            batch[axes.LABELS],
+            batch[axes.VALID],
+            label_smoothing=options.label_smoothing,
+            partner_labels=batch.get(axes.PARTNER_LABELS),
+            own_share_b=batch.get(axes.OWN_SHARE),
+        )
+
+    metrics = score(forward.logits)
+    # A model that classifies each modality (MBT) is trained on the mean of their losses; what it
+    # predicts, and is counted by, is the mean of their logits.
+    apart = [score(logits)["classification"][0] for logits in forward.modality_logits]
+    if apart:
+        metrics["classification"] = (sum(apart) / len(apart), metrics["classification"][1])
+    return metrics
+
+
+TERM = Term(_term, Options)

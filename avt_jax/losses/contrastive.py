@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
+from avt_jax import axes
+from avt_jax.errors import UserError
+from avt_jax.losses.interface import Batch, Forward, Metrics, Term
+from avt_jax.settings import Block, setting
 
-FORMS = ("softmax", "sigmoid")
+
+@dataclass(frozen=True)
+class Options(Block, where="config.losses"):
+    """The term's own fields."""
+
+    temperature_min: float = setting(
+        0.01, "contrastive: lower bound of the learned temperature", above=0
+    )
+    temperature_max: float = setting(0.5, "contrastive: upper bound of the temperature", above=0)
+    contrastive_form: str = setting(
+        "softmax",
+        "contrastive: softmax (InfoNCE) or sigmoid (SigLIP)",
+        choices=("softmax", "sigmoid"),
+    )
+
+    def check(self) -> None:
+        """Refuses bounds that leave no room."""
+        if self.temperature_min > self.temperature_max:
+            raise UserError(
+                f"config.losses.temperature_min is {self.temperature_min} and temperature_max "
+                f"{self.temperature_max}; give bounds with the smaller one first."
+            )
+
 
 # Stands for "not a candidate". Finite, because a row without any candidate must not give NaN.
 _EXCLUDED = -1e9
@@ -82,3 +109,20 @@ def contrastive_loss(
         "contrastive_top1": (hits.astype(jnp.float32), count),
         "temperature": (jax.lax.stop_gradient(temperature), jnp.float32(1)),
     }
+
+
+def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
+    is_sigmoid = options.contrastive_form == "sigmoid"
+    return contrastive_loss(
+        *forward.embeddings,
+        forward.log_temperature,
+        batch[axes.GROUP],
+        batch[axes.VALID] & batch[axes.HAS_AUDIO],
+        form=options.contrastive_form,
+        bias=forward.contrastive_bias if is_sigmoid else 0.0,
+        temperature_min=options.temperature_min,
+        temperature_max=options.temperature_max,
+    )
+
+
+TERM = Term(_term, Options, modalities=("video", "audio"), needs="project")

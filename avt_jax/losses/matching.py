@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import optax
 
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
+from avt_jax import axes
+from avt_jax.losses import contrastive
+from avt_jax.losses.interface import Batch, Forward, Metrics, Term
+from avt_jax.settings import setting
 
 _EXCLUDED = -1e9
+# Uses of the batch's key.
+_AUDIO_MINING, _VIDEO_MINING = 2, 3
+
+
+@dataclass(frozen=True)
+class Options(contrastive.Options):
+    """The term's own fields; negatives are mined at the contrastive temperature."""
+
+    matching_same_label: bool = setting(
+        False, "matching: allow mined negatives of the same label, for training without labels"
+    )
 
 
 def sample_hard_negatives(
@@ -96,3 +113,32 @@ def matching_loss(
             valid_b.sum().astype(jnp.float32),
         ),
     }
+
+
+def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
+    z_video_bd, z_audio_bd = jax.lax.stop_gradient(forward.embeddings)
+    sim_bb = z_video_bd @ z_audio_bd.T
+    valid_b = batch[axes.VALID] & batch[axes.HAS_AUDIO]
+    labels = [batch[axes.LABELS][name] for name in sorted(batch[axes.LABELS])]
+    temperature = contrastive.bounded_temperature(
+        forward.log_temperature, options.temperature_min, options.temperature_max
+    )
+    mine = functools.partial(
+        sample_hard_negatives,
+        group_b=batch[axes.GROUP],
+        valid_b=valid_b,
+        temperature=jax.lax.stop_gradient(temperature),
+        label_bl=None if options.matching_same_label else jnp.stack(labels, -1),
+    )
+    audio_index_b, audio_found_b = mine(sim_bb, key=forward.key(_AUDIO_MINING))
+    video_index_b, video_found_b = mine(sim_bb.T, key=forward.key(_VIDEO_MINING))
+    return matching_loss(
+        forward.match_logits,
+        *forward.mismatch_logits(audio_index_b, video_index_b),
+        audio_found_b,
+        video_found_b,
+        valid_b,
+    )
+
+
+TERM = Term(_term, Options, modalities=("video", "audio"), needs="match")

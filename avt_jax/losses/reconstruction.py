@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-Metrics = dict[str, tuple[jax.Array, jax.Array]]
+from avt_jax import axes
+from avt_jax.losses.interface import Batch, Forward, Metrics, Term
 
 # Added to a patch's variance: a patch of digital silence has none.
 _EPS = 1e-6
@@ -55,3 +58,32 @@ def reconstruction_loss(
         f"{name}_hidden": (count, clips * masked_bm.shape[1]),
         f"{name}_fallback": ((fallback_b & valid_b).sum().astype(jnp.float32), clips),
     }
+
+
+def _compute(modality: str, forward: Forward, batch: Batch, options: object) -> Metrics:
+    del options
+    found = forward.reconstruction(modality)
+    valid_b = batch[axes.VALID]
+    if modality == "audio":
+        valid_b = valid_b & batch[axes.HAS_AUDIO]
+    return reconstruction_loss(
+        f"masked_{modality}",
+        found.predicted_bmp,
+        found.target_bmp,
+        found.masked_bm,
+        found.fallback_b,
+        valid_b,
+    )
+
+
+def _term(modality: str) -> Term:
+    return Term(
+        functools.partial(_compute, modality),
+        modalities=(modality,),
+        needs=f"reconstruct {modality}",
+        advice=f"put {modality!r} into config.model.decoders or ",
+        hides=modality,
+    )
+
+
+AUDIO, VIDEO = _term("audio"), _term("video")

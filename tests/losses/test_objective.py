@@ -1,25 +1,26 @@
 """The objective: weights, terms that are off, and mistakes in the config."""
 
+import dataclasses
+import subprocess
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from avt_jax import axes
 from avt_jax.errors import UserError
-from avt_jax.losses.objective import Objective, ObjectiveConfig
+from avt_jax.losses import contrastive
+from avt_jax.losses.objective import TERMS, Objective, ObjectiveConfig, Weights, saved_weights
+from avt_jax.settings import fields_of
 
 
-def config(**changes):
-    defaults = dict(
-        weights={"classification": 1.0, "contrastive": 0.5},
-        label_smoothing=0.0,
-        temperature_min=0.01,
-        temperature_max=0.5,
-        contrastive_form="softmax",
-        matching_same_label=False,
-        warmup_steps=0,
+def config(weights=None, **changes):
+    """Only the terms that are named have a weight."""
+    given = {"classification": 1.0, "contrastive": 0.5} if weights is None else weights
+    return ObjectiveConfig.of(
+        {"weights": saved_weights(given), "label_smoothing": 0.0, **changes},
     )
-    return ObjectiveConfig(**(defaults | changes))
 
 
 class Answers:
@@ -123,10 +124,14 @@ def test_one_modality_leaves_the_contrastive_term_out():
     "changes,message",
     [
         (dict(weights={"contrastiv": 1.0}), "did you mean 'contrastive'"),
-        (dict(weights={"classification": -1.0}), "-1.0"),
+        (dict(weights={"classification": -1.0}), "give a number of 0 or more for each name"),
         (dict(weights={"classification": float("nan")}), "nan"),
-        (dict(label_smoothing=1.0), "label_smoothing is 1.0"),
-        (dict(temperature_min=0.6), "0.6"),
+        (dict(label_smoothing=1.0), "label_smoothing is 1.0; give a number of 0 or more and below"),
+        (dict(temperature_min=0.0), "temperature_min is 0.0; give a number above 0"),
+        (dict(temperature_min=0.6), "temperature_min is 0.6 and temperature_max 0.5; give bounds"),
+        (dict(contrastive_form="sigmod"), r"did you mean 'sigmoid'\?"),
+        (dict(warmup_steps=-1), "warmup_steps is -1"),
+        (dict(label_smoothin=0.1), r"did you mean 'label_smoothing'\?"),
     ],
 )
 def test_mistakes_are_named(changes, message):
@@ -134,6 +139,66 @@ def test_mistakes_are_named(changes, message):
         config(**changes)
 
 
+def test_a_weight_that_is_not_given_has_its_default_but_none_in_a_saved_run():
+    defaults = {name: weight for name, (_, weight) in TERMS.items()}
+    assert ObjectiveConfig().weights == defaults
+    found = ObjectiveConfig.of({"weights": {"contrastive": 0.25}}).weights
+    assert found == defaults | {"contrastive": 0.25}
+    assert saved_weights({"contrastive": 0.25}) == dict.fromkeys(TERMS, 0.0) | {"contrastive": 0.25}
+
+
+def test_a_new_term_is_a_line_and_brings_its_own_fields():
+    # In another process, for the registry is read when the block is made.
+    code = """
+import dataclasses
+from avt_jax.losses import contrastive, interface
+from avt_jax.settings import Block, setting, fields_of
+
+@dataclasses.dataclass(frozen=True)
+class Options(Block, where="config.losses"):
+    tilt: float = setting(0.5, "how much", at_least=0)
+
+    def check(self):
+        if self.tilt == 3:
+            raise ValueError("three")
+
+def compute(forward, batch, options):
+    return {"tilted": (forward.logits["label"].sum() * options.tilt, 2.0)}
+
+original = contrastive.TERM
+contrastive.TERM = interface.Term(compute, Options, needs="tilt", advice="tilt it or ")
+from avt_jax.errors import UserError
+from avt_jax.losses.objective import TERMS, Objective, ObjectiveConfig
+names = [field.name for field in fields_of(ObjectiveConfig)]
+assert "tilt" in names and "label_smoothing" in names and len(names) == len(set(names))
+# Matching goes on to have what it shares with the term that is gone.
+assert "temperature_min" in names
+config = ObjectiveConfig.of({"tilt": 2.0})
+assert config.tilt == 2.0 and config.where == "config.losses"
+try:
+    Objective(config, abilities=("match", "reconstruct audio"))
+except UserError as error:
+    assert "contrastive is 0.5, but this model cannot tilt; tilt it or give 0." in str(error)
+else:
+    raise AssertionError("not refused")
+try:
+    ObjectiveConfig.of({"tilt": 3})
+except ValueError as error:
+    assert str(error) == "three"
+else:
+    raise AssertionError("not checked")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_terms_fields_do_not_collide():
+    blocks = {term.options for term, _ in TERMS.values() if term.options} | {Weights}
+    own = [field.name for block in blocks for field in dataclasses.fields(block)]
+    # Those of the contrastive term are once more in matching, which extends them.
+    shared = {field.name for field in dataclasses.fields(contrastive.Options)}
+    assert sorted(own) == sorted([*{f.name for f in fields_of(ObjectiveConfig)}, *shared])
+
+
 def test_nothing_to_train_on():
     with pytest.raises(UserError, match="no loss is left"):
-        Objective(config(weights={"contrastive": 0.5}), modalities="video")
+        Objective(config({"contrastive": 0.5}), modalities="video")
