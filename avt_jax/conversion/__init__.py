@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from flax import nnx
+from numpy.typing import DTypeLike
 
 from avt_jax import tree
 from avt_jax.conversion import ast, mapping, mbt, uniformer, vit
+from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError, nearest
 
-# name -> module with `infer`, `grid`, `build` and `rules`. A new kind of weights is one line here.
-KINDS = {"uniformer": uniformer, "ast": ast, "vit": vit, "mbt": mbt}
+StateDict = Mapping[str, np.ndarray]
+
+
+class Kind(Protocol):
+    """What the module of a kind of weights holds; `config` is the config of its model."""
+
+    @property
+    def FITS(self) -> tuple[type[nnx.Module], ...]:
+        """Modules that a training may start from these weights; () = only as a whole model."""
+
+    def infer(self, state_dict: StateDict, /) -> Any:
+        """The config that official weights are of."""
+
+    def grid(self, config: Any, state_dict: StateDict, mel_bins: int, /) -> tuple[int, ...]:
+        """Patches along each axis that the learned positions are for; () where there are none."""
+
+    def build(self, config: Any, state_dict: StateDict, dtype: DTypeLike, /) -> nnx.Module:
+        """The model that the weights are of."""
+
+    def rules(self, config: Any, state_dict: StateDict, /) -> Sequence[mapping.Rule]:
+        """Official name to path of ours."""
+
+    def adapt(
+        self,
+        found: mapping.Variables,
+        converted: Converted,
+        shapes: mapping.Shapes,
+        grid: tuple[int, ...],
+        /,
+    ) -> list[str]:
+        """Brings `found`, the weights of a module in `FITS`, to its input, in place.
+
+        `grid` has the module's tokens along each axis. Returns what was done, in words.
+        """
+
+
+# name -> module. A new kind of weights is one line here.
+KINDS: dict[str, Kind] = {"uniformer": uniformer, "ast": ast, "vit": vit, "mbt": mbt}
 
 
 def check_kind(name: str) -> None:

@@ -12,6 +12,8 @@ from flax import nnx
 
 from avt_jax.conversion.mapping import (
     Rule,
+    Shapes,
+    Variables,
     block_count,
     dense_rules,
     first_axis,
@@ -19,8 +21,12 @@ from avt_jax.conversion.mapping import (
     ratio,
     token_count,
 )
+from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
 from avt_jax.models.encoders.ast import AST, ASTConfig, patch_grid
+from avt_jax.models.posemb import adapt_ast_grid
+
+FITS = (AST,)
 
 _PATCH = 16
 _MEL_BINS = 128
@@ -156,6 +162,20 @@ def _hugging_face() -> list[Rule]:
         *norm_rules(r"classifier\.layernorm", "head_norm"),
         *dense_rules(r"classifier\.dense", "head"),
     ]
+
+
+def adapt(
+    found: Variables, converted: Converted, shapes: Shapes, grid: tuple[int, ...]
+) -> list[str]:
+    """Positions cut or interpolated to another (frequency, time) grid."""
+    del shapes
+    (old_rows, old_columns), (rows, columns) = converted.grid, grid
+    old, new = (old_rows, old_columns), (rows, columns)
+    if old == new:
+        return []
+    tokens, patches = np.split(found["pos_embed"][0], [2])
+    found["pos_embed"] = np.concatenate([tokens, adapt_ast_grid(patches, old, new)])[None]
+    return [f"positions adapted from {old} to {new} (frequency, time)"]
 
 
 def patch_kernel(array: np.ndarray) -> np.ndarray:

@@ -13,22 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from flax import nnx
 
-from avt_jax.conversion.mapping import check_complete
+from avt_jax.conversion import KINDS
+from avt_jax.conversion.mapping import Shapes, Variables, check_complete
 from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
-from avt_jax.models.encoders.ast import AST, patch_grid
-from avt_jax.models.encoders.uniformer import UniFormer
-from avt_jax.models.encoders.vit import ViT
 from avt_jax.models.inputs import InputSpec
 from avt_jax.models.mbt import MBT
-from avt_jax.models.posemb import adapt_ast_grid, resize_vit_grid
 from avt_jax.settings import Block, setting
 
-_ENCODERS = {"uniformer": UniFormer, "ast": AST, "vit": ViT}
 _ENCODER_HEAD = re.compile(r"head(_norm)?/")
 _MODEL_HEAD = re.compile(r"(heads|head/layers)/")
-
-Variables = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -74,15 +68,11 @@ def encoder_variables(
     Raises:
       UserError: the weights are not of this encoder.
     """
-    if isinstance(model, MBT):
-        tower, prefix = getattr(model, modality, None), modality
-        kinds, grid = ("vit",), _mbt_grid(model, modality, spec)
-    else:
-        tower, prefix = getattr(model, f"{modality}_encoder", None), f"{modality}_encoder"
-        kinds = tuple(kind for kind, known in _ENCODERS.items() if isinstance(tower, known))
-        grid = _encoder_grid(tower, spec)
+    prefix = modality if isinstance(model, MBT) else f"{modality}_encoder"
+    tower = getattr(model, prefix, None)
     if tower is None:
         raise UserError(f"the model has no {modality} encoder; leave config.init.{modality} empty.")
+    kinds = [name for name, kind in KINDS.items() if isinstance(tower, kind.FITS)]
     if converted.kind not in kinds:
         raise UserError(
             f"the weights are of kind {converted.kind}, the {modality} encoder takes "
@@ -93,10 +83,8 @@ def encoder_variables(
     said = [f"{modality} encoder from {converted.kind} weights ({converted.source['file']})"]
     if len(found) < len(converted.variables):
         said.append("their head left out")
-    if converted.kind == "ast":
-        said += _adapt_ast(found, converted.grid, grid)
-    elif converted.kind == "vit":
-        said += _adapt_vit(found, converted, shapes, grid)
+    grid = tower.token_grid(_input_shape(modality, spec))
+    said += KINDS[converted.kind].adapt(found, converted, shapes, grid)
     norm = {}
     if isinstance(model, MBT):
         norm = {k: found.pop(k) for k in list(found) if k.startswith("norm/")}
@@ -137,7 +125,7 @@ def _shapes(module: nnx.Module) -> dict[str, tuple[int, ...]]:
     return {"/".join(map(str, path)): tuple(leaf.shape) for path, leaf in nnx.to_flat_state(state)}
 
 
-def _check(found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check(found: Mapping[str, np.ndarray], shapes: Shapes) -> None:
     check_complete(
         [path for path in shapes if path not in found],
         [path for path in found if path not in shapes],
@@ -149,50 +137,7 @@ def _check(found: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]
     )
 
 
-def _encoder_grid(encoder: nnx.Module, spec: InputSpec) -> tuple[int, ...]:
-    if isinstance(encoder, AST):
-        return patch_grid(spec.fbank_frames, spec.mel_bins, encoder.config)
-    if isinstance(encoder, ViT):
-        side = spec.frame_size_px // encoder.config.patch_px
-        return spec.num_frames // encoder.config.tubelet_frames, side, side
-    return ()
-
-
-def _mbt_grid(model: MBT, modality: str, spec: InputSpec) -> tuple[int, int, int]:
-    patch = model.config.patch_px
+def _input_shape(modality: str, spec: InputSpec) -> tuple[int, ...]:
     if modality == "audio":
-        return 1, spec.fbank_frames // patch, spec.mel_bins // patch
-    side = spec.frame_size_px // patch
-    return spec.num_frames // model.config.tubelet_frames, side, side
-
-
-def _adapt_ast(found: Variables, old: tuple[int, ...], new: tuple[int, ...]) -> list[str]:
-    if tuple(old) == tuple(new):
-        return []
-    tokens, patches = np.split(found["pos_embed"][0], [2])
-    found["pos_embed"] = np.concatenate([tokens, adapt_ast_grid(patches, old, new)])[None]
-    return [f"positions adapted from {tuple(old)} to {new} (frequency, time)"]
-
-
-def _adapt_vit(
-    found: Variables, converted: Converted, shapes: Mapping, new: tuple[int, int, int]
-) -> list[str]:
-    said = []
-    kernel, rows = found["embed/proj/kernel"], shapes["embed/proj/kernel"][0]
-    if converted.config["tubelet_frames"] == 1 and rows != len(kernel) and not rows % len(kernel):
-        frames = rows // len(kernel)
-        central = np.zeros((frames, *kernel.shape), kernel.dtype)
-        central[frames // 2] = kernel
-        found["embed/proj/kernel"] = central.reshape(rows, -1)
-        said.append(f"patches inflated to {frames} frames")
-    cls, patches = np.split(found["embed/pos_embed"][0], [1])
-    old = tuple(converted.grid)
-    if old and old != tuple(new):
-        patches = np.tile(resize_vit_grid(patches, old[1:], new[1:]), (new[0], 1))
-        said.append(f"positions adapted from {old} to {tuple(new)} (time, rows, columns)")
-    if "embed/cls_token" not in shapes:
-        del found["embed/cls_token"]
-        cls = cls[:0]
-        said.append("class token left out")
-    found["embed/pos_embed"] = np.concatenate([cls, patches])[None]
-    return said
+        return 1, spec.fbank_frames, spec.mel_bins
+    return 1, spec.num_frames, spec.frame_size_px, spec.frame_size_px, 3

@@ -15,6 +15,9 @@ import numpy as np
 from avt_jax.errors import UserError
 
 Transform = Callable[[np.ndarray], np.ndarray]
+# {path of ours: array}, and the shapes that a model has there.
+Variables = dict[str, np.ndarray]
+Shapes = Mapping[str, tuple[int, ...]]
 _MOST_LISTED = 12
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from avt_jax.conversion.mapping import Rule, first_axis, token_count, vector
+from avt_jax.conversion.mapping import Rule, Shapes, Variables, first_axis, token_count, vector
+from avt_jax.conversion.store import Converted
 from avt_jax.conversion.vit import (
     block_rules,
     embedding_rules,
@@ -17,6 +18,7 @@ from avt_jax.conversion.vit import (
 )
 from avt_jax.models.mbt import MBT, MBTConfig
 
+FITS = ()
 # A converted model has one label set, of this name.
 LABEL_SET = "label"
 _POSITIONS = "Transformer/posembed_input{}/pos_embedding"
@@ -47,6 +49,14 @@ def grid(config: MBTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int)
     """A converted MBT is used as it is, for inputs of the size it was trained with: ()."""
     del config, state_dict, mel_bins
     return ()
+
+
+def adapt(
+    found: Variables, converted: Converted, shapes: Shapes, grid: tuple[int, ...]
+) -> list[str]:
+    """No module takes these weights, only a whole model: nothing is to be done."""
+    del found, converted, shapes, grid
+    return []
 
 
 def build(config: MBTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> MBT:

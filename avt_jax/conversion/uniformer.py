@@ -11,6 +11,8 @@ from flax import nnx
 
 from avt_jax.conversion.mapping import (
     Rule,
+    Shapes,
+    Variables,
     block_count,
     dense_rules,
     first_axis,
@@ -18,7 +20,10 @@ from avt_jax.conversion.mapping import (
     ratio,
     vector,
 )
+from avt_jax.conversion.store import Converted
 from avt_jax.models.encoders.uniformer import UniFormer, UniFormerConfig
+
+FITS = (UniFormer,)
 
 
 def infer(state_dict: Mapping[str, np.ndarray]) -> UniFormerConfig:
@@ -87,6 +92,14 @@ def rules(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray]) -> list
         *dense_rules(r"(blocks\d\.\d+)\.mlp\.(fc[12])", r"\1.mlp.\2"),
         *dense_rules(r"head", "head"),
     ]
+
+
+def adapt(
+    found: Variables, converted: Converted, shapes: Shapes, grid: tuple[int, ...]
+) -> list[str]:
+    """UniFormer's weights are for any size of input: nothing is to be done."""
+    del found, converted, shapes, grid
+    return []
 
 
 def inflate(array: np.ndarray, frames: int) -> np.ndarray:

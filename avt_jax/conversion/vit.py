@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,14 +13,21 @@ from flax import nnx
 
 from avt_jax.conversion.mapping import (
     Rule,
+    Shapes,
+    Variables,
     block_count,
     first_axis,
     ratio,
     token_count,
     vector,
 )
+from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
 from avt_jax.models.encoders.vit import ViT, ViTConfig
+from avt_jax.models.mbt import Tower
+from avt_jax.models.posemb import resize_vit_grid
+
+FITS = (ViT, Tower)
 
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
 
@@ -106,6 +113,38 @@ def rules(config: ViTConfig, state_dict: Mapping[str, np.ndarray]) -> list[Rule]
 
 def _has_pre_logits(state_dict: Mapping[str, np.ndarray]) -> bool:
     return any(name.startswith("pre_logits/") for name in state_dict)
+
+
+def adapt(
+    found: Variables, converted: Converted, shapes: Shapes, grid: tuple[int, ...]
+) -> list[str]:
+    """Patches inflated in time, positions interpolated to another (time, rows, columns) grid."""
+    said = []
+    kernel, rows = found["embed/proj/kernel"], shapes["embed/proj/kernel"][0]
+    if converted.config["tubelet_frames"] == 1 and rows != len(kernel) and not rows % len(kernel):
+        frames = rows // len(kernel)
+        central = np.zeros((frames, *kernel.shape), kernel.dtype)
+        central[frames // 2] = kernel
+        found["embed/proj/kernel"] = central.reshape(rows, -1)
+        said.append(f"patches inflated to {frames} frames")
+    cls, patches = np.split(found["embed/pos_embed"][0], [1])
+    old = tuple(converted.grid)
+    if old and old != grid:
+        (_, *old_side), (frames, *side) = old, grid
+        resized = resize_vit_grid(patches, _pair(old_side), _pair(side))
+        patches = np.tile(resized, (frames, 1))
+        said.append(f"positions adapted from {old} to {grid} (time, rows, columns)")
+    if "embed/cls_token" not in shapes:
+        del found["embed/cls_token"]
+        cls = cls[:0]
+        said.append("class token left out")
+    found["embed/pos_embed"] = np.concatenate([cls, patches])[None]
+    return said
+
+
+def _pair(sides: Sequence[int]) -> tuple[int, int]:
+    rows, columns = sides
+    return rows, columns
 
 
 def norm_rules(source: str, target: str) -> list[Rule]:

@@ -50,8 +50,13 @@ def classification_loss(
       sets also "top1/all", the clips that are right in every one of them. What was mixed is right
       with the label of the larger part.
 
+    Raises:
+      ValueError: only one of partner_labels and own_share_b is given.
+
     Source: arXiv:2401.04154, L_cls; EPIC-Kitchens-100 sums verb and noun.
     """
+    if (partner_labels is None) != (own_share_b is None):
+        raise ValueError("give both or neither of partner_labels and own_share_b")
     weight_b = valid_b.astype(jnp.float32)
     count = weight_b.sum()
     loss_b = jnp.zeros(valid_b.shape)
@@ -61,7 +66,7 @@ def classification_loss(
         logits_by = logits_by.astype(jnp.promote_types(logits_by.dtype, jnp.float32))
         label_b, num_classes = labels[name], logits_by.shape[-1]
         target_by = jax.nn.one_hot(label_b, num_classes)
-        if partner_labels is not None:
+        if partner_labels is not None and own_share_b is not None:
             share_b1, partner_b = own_share_b[:, None], partner_labels[name]
             target_by = share_b1 * target_by + (1 - share_b1) * jax.nn.one_hot(
                 partner_b, num_classes
@@ -95,7 +100,8 @@ def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
     # predicts, and is counted by, is the mean of their logits.
     apart = [score(logits)["classification"][0] for logits in forward.modality_logits]
     if apart:
-        metrics["classification"] = (sum(apart) / len(apart), metrics["classification"][1])
+        total = sum(apart, start=jnp.float32(0))
+        metrics["classification"] = (total / len(apart), metrics["classification"][1])
     return metrics
 
 

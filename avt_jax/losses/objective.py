@@ -25,6 +25,7 @@ TERMS: dict[str, tuple[Term, float]] = {
     "masked_audio": (reconstruction.AUDIO, 0.01),
     "masked_video": (reconstruction.VIDEO, 0.0),
 }
+_WARMUP = "the weights of all terms but classification grow from 0"
 _MODALITIES = {"av": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
 
 
@@ -45,8 +46,10 @@ class Weights(Block, where="config.losses"):
         "weight of each term; 0 switches it off, and one that is not given has its default",
         at_least=0,
     )
-    warmup_steps: int = setting(
-        0, "steps in which the weights of all terms but classification grow from 0", at_least=0
+    warmup_steps: int = setting(0, f"{_WARMUP}, in steps; 0 = not given", at_least=0)
+    warmup_examples: int = setting(0, f"{_WARMUP}, in clips seen; 0 = not given", at_least=0)
+    warmup_epochs: float = setting(
+        0.0, f"{_WARMUP}, in passes over the training split; 0 = not given", at_least=0
     )
 
     def check(self) -> None:
@@ -88,6 +91,7 @@ class Objective:
       modalities: "av", "audio" or "video"; terms that need one that is missing are left out
         (`skipped` names them).
       abilities: what the model can do, as `models.build.abilities` gives it; None = everything.
+      warmup_steps: in which the weights of all terms but classification grow from 0.
 
     Raises:
       UserError: no term is left to train on, or one that the model has nothing for.
@@ -99,8 +103,10 @@ class Objective:
         *,
         modalities: str = "av",
         abilities: Collection[str] | None = None,
+        warmup_steps: int = 0,
     ):
         self.config = config
+        self.warmup_steps = warmup_steps
         wanted = {name: weight for name, weight in config.weights.items() if weight > 0}
         present = set(_MODALITIES[modalities])
         self.skipped = tuple(n for n in wanted if not set(TERMS[n][0].modalities) <= present)
@@ -136,15 +142,15 @@ class Objective:
         Returns:
           (loss, metrics): float32 scalar; {name: (sum, count)} with "loss" for the total.
         """
-        ramp = 1.0
-        if self.config.warmup_steps:
-            ramp = jnp.minimum(step / self.config.warmup_steps, 1.0)
+        ramp: jax.Array | float = 1.0
+        if self.warmup_steps:
+            ramp = jnp.minimum(step / self.warmup_steps, 1.0)
         total = jnp.float32(0)
         metrics: Metrics = {}
         for name, weight in self.weights.items():
             found = TERMS[name][0].compute(forward, batch, self.config)
             loss_sum, count = found[name]
-            weight *= 1.0 if name == "classification" else ramp
-            total += weight * loss_sum / jnp.maximum(count, 1)
+            scale = weight if name == "classification" else weight * ramp
+            total += scale * loss_sum / jnp.maximum(count, 1)
             metrics |= found
         return total, metrics | {"loss": (total, jnp.float32(1))}

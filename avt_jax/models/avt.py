@@ -103,7 +103,13 @@ class AVT(nnx.Module):
       audio_encoder: of spectrograms [b, s, f]; None without audio.
       patch_values: {modality: numbers in the patch of one token}, for the decoders.
       rngs: for the initial weights.
+
+    Raises:
+      ValueError: an encoder that the modalities need is None.
     """
+
+    video_encoder: Encoder
+    audio_encoder: Encoder
 
     def __init__(
         self,
@@ -118,10 +124,12 @@ class AVT(nnx.Module):
     ):
         self.modalities = config.modalities
         names = config.names
-        shared = dict(dtype=config.dtype, rngs=rngs)
+        shared: dict[str, Any] = dict(dtype=config.dtype, rngs=rngs)
         for name, encoder in (("video", video_encoder), ("audio", audio_encoder)):
             if name not in names:
                 continue
+            if encoder is None:
+                raise ValueError(f"modalities {config.modalities!r} need a {name} encoder")
             setattr(self, f"{name}_encoder", encoder)
             # Encoders of the fusion's own width (AST-Base) need no projection.
             if encoder.width != config.dim:
@@ -139,7 +147,7 @@ class AVT(nnx.Module):
             config.dim, num_classes, modalities=names, kind=config.head, rngs=rngs
         )
         if len(names) == 2:
-            bare = dict(use_bias=False, dtype=jnp.float32, rngs=rngs)
+            bare: dict[str, Any] = dict(use_bias=False, dtype=jnp.float32, rngs=rngs)
             self.video_embed = linear(config.dim, config.projection_dim, **bare)
             self.audio_embed = linear(config.dim, config.projection_dim, **bare)
             self.contrastive_log_tau = nnx.Param(jnp.log(jnp.float32(config.temperature)))
@@ -193,21 +201,22 @@ class AVT(nnx.Module):
           that is not given.
         """
         masked = {} if masked is None else masked
-        found = []
+        found: dict[str, jax.Array] = {}
         for name, value in (("video", video_bthwc), ("audio", audio_bsf)):
             if name not in _MODALITIES[self.modalities] or value is None:
-                found.append(None)
                 continue
-            encoder, options = getattr(self, f"{name}_encoder"), dict(train=train, rngs=rngs)
+            encoder: Encoder = getattr(self, f"{name}_encoder")
+            options: dict[str, Any] = dict(train=train, rngs=rngs)
             if name in masked and name == "audio":
                 options["hidden"] = (masked[name], self.audio_mask_token[...])
             elif name in masked:
-                grid = encoder.token_grid(value.shape)
-                value = hide_pixels(value, masked[name], grid, self.video_mask_colour[...])
+                frames, rows, columns = encoder.token_grid(value.shape)
+                colour = self.video_mask_colour[...]
+                value = hide_pixels(value, masked[name], (frames, rows, columns), colour)
             tokens = encoder.tokens(value, **options)
             projection = getattr(self, f"{name}_proj", None)
-            found.append(tokens if projection is None else projection(tokens))
-        return tuple(found)
+            found[name] = tokens if projection is None else projection(tokens)
+        return found.get("video"), found.get("audio")
 
     def fuse(
         self,
@@ -251,7 +260,7 @@ class AVT(nnx.Module):
           (video, audio): [b, projection_dim] float32, of length 1.
         """
 
-        def embed(layer, tokens):
+        def embed(layer: nnx.Linear, tokens: jax.Array) -> jax.Array:
             z = layer(tokens.astype(jnp.float32).mean(1))
             # rsqrt of a sum with a floor: its gradient is finite at 0, where that of a norm is not.
             return z * jax.lax.rsqrt(jnp.maximum(jnp.square(z).sum(-1, keepdims=True), 1e-12))

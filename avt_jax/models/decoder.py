@@ -6,6 +6,8 @@ tokens, so that one modality helps with what is hidden of the other.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -39,7 +41,7 @@ class Decoder(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        shared = dict(dtype=dtype, rngs=rngs)
+        shared: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.embed = linear(in_dim, dim, **shared)
         self.blocks = nnx.List([TransformerBlock(dim, num_heads, **shared) for _ in range(depth)])
         self.norm = LayerNorm(dim)

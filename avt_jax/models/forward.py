@@ -71,7 +71,7 @@ class Forward:
 
     def __init__(
         self,
-        model: nnx.Module,
+        model: Any,
         batch: Mapping[str, Any],
         normalisation: Normalisation,
         *,
@@ -83,7 +83,10 @@ class Forward:
         self._model = model
         self._batch = batch
         self._normalisation = normalisation
-        self._options = dict(train=train, rngs=nnx.Rngs(dropout=key) if train else None)
+        if train and key is None:
+            raise ValueError("training needs a key")
+        rngs = None if key is None or not train else nnx.Rngs(dropout=key)
+        self._options: dict[str, Any] = dict(train=train, rngs=rngs)
         self._key = key
         self._hide = {} if hide is None else dict(hide)
         self._hidden: dict[str, tuple[jax.Array, jax.Array]] = {}
@@ -92,7 +95,8 @@ class Forward:
     @cached_property
     def inputs(self) -> dict[str, jax.Array]:
         """{modality: normalised input of the model}."""
-        constants, inputs = self._normalisation, {}
+        constants = self._normalisation
+        inputs: dict[str, jax.Array] = {}
         if self._model.modalities != "audio":
             inputs["video"] = normalise_video(
                 self._batch[axes.VIDEO], constants.video_mean, constants.video_std
@@ -104,7 +108,9 @@ class Forward:
         return inputs
 
     def key(self, use: int) -> jax.Array:
-        """A PRNG key of this batch for one use."""
+        """A PRNG key of this batch for one use; 0 and 1 are what is hidden, 2 and 3 matching."""
+        if self._key is None:
+            raise ValueError("hiding and mining need a key")
         # Beyond any count that the dropout stream reaches.
         return jax.random.fold_in(self._key, 2**31 + use)
 
@@ -121,7 +127,9 @@ class Forward:
         masked = {name: self.hidden(name)[0] for name in self._hide} if self._shared_pass else None
         return self._encode(self.inputs, masked)
 
-    def _encode(self, inputs: Mapping[str, jax.Array], masked) -> tuple:
+    def _encode(
+        self, inputs: Mapping[str, jax.Array], masked: Mapping[str, jax.Array] | None
+    ) -> tuple[jax.Array | None, jax.Array | None]:
         video, audio = inputs.get("video"), inputs.get("audio")
         if masked is None:  # a model without decoders need not know of masks
             return self._model.encode(video, audio, **self._options)
@@ -175,12 +183,15 @@ class Forward:
           ([b] logits with other audio, [b] logits with other video).
         """
         video, audio = self.tokens
+        if video is None or audio is None:
+            raise ValueError("pairs need both modalities")
         pooled = self._model.fuse(
             jnp.concatenate([video, video[video_index_b]]),
             jnp.concatenate([audio[audio_index_b], audio]),
             **self._options,
         )["pooled"]
-        return tuple(jnp.split(self._model.match(pooled), 2))
+        other_audio, other_video = jnp.split(self._model.match(pooled), 2)
+        return other_audio, other_video
 
     def reconstruction(self, name: str) -> Reconstruction:
         """Hides part of a modality and reconstructs it from the fused tokens of both.
@@ -205,20 +216,22 @@ class Forward:
             for _, variable in nnx.iter_graph(self._model)
             if isinstance(variable, nnx.BatchStat)
         ]
-        encoded = self._encode({name: self.inputs[name]}, {name: masked_bm})
+        video, audio = self._encode({name: self.inputs[name]}, {name: masked_bm})
         for variable, value in statistics:
             variable.set_value(value)
-        tokens[name] = encoded[("video", "audio").index(name)]
+        tokens[name] = {"video": video, "audio": audio}[name]
         return self._model.fuse(tokens["video"], tokens["audio"], **self._options)
 
 
 Predict = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], dict[str, jax.Array]]
 
 
-def make_predict(skeleton: tree.Skeleton, normalisation: Normalisation) -> Predict:
+def make_predict(skeleton: tree.Skeleton[nnx.Module], normalisation: Normalisation) -> Predict:
     """Builds the pure function (params, stats, batch) -> {label set: probabilities [b, y]}."""
 
-    def predict(params, stats, batch):
+    def predict(
+        params: Mapping[str, Any], stats: Mapping[str, Any], batch: Mapping[str, Any]
+    ) -> dict[str, jax.Array]:
         forward = Forward(skeleton.merge(params, stats), batch, normalisation, train=False)
         return {
             name: jax.nn.softmax(logits_by.astype("float32"), axis=-1)
@@ -228,7 +241,7 @@ def make_predict(skeleton: tree.Skeleton, normalisation: Normalisation) -> Predi
     return predict
 
 
-def make_embed(skeleton: tree.Skeleton, normalisation: Normalisation) -> Predict:
+def make_embed(skeleton: tree.Skeleton[nnx.Module], normalisation: Normalisation) -> Predict:
     """Builds the pure function (params, stats, batch) -> {modality: [b, d] float32}.
 
     The embeddings are what the classifier sees of a modality: its tokens after fusion, pooled.
@@ -245,7 +258,7 @@ def make_embed(skeleton: tree.Skeleton, normalisation: Normalisation) -> Predict
 
 
 def make_reconstruct(
-    skeleton: tree.Skeleton, normalisation: Normalisation, hide: Mapping[str, Hide]
+    skeleton: tree.Skeleton[nnx.Module], normalisation: Normalisation, hide: Mapping[str, Hide]
 ) -> Callable[..., dict[str, dict[str, jax.Array]]]:
     """Builds the pure function (params, stats, batch, key) -> what was hidden and its prediction.
 
@@ -259,7 +272,12 @@ def make_reconstruct(
       [b, n, p], "masked": [b, n]}}.
     """
 
-    def reconstruct(params, stats, batch, key):
+    def reconstruct(
+        params: Mapping[str, Any],
+        stats: Mapping[str, Any],
+        batch: Mapping[str, Any],
+        key: jax.Array,
+    ) -> dict[str, dict[str, jax.Array]]:
         model = skeleton.merge(params, stats)
         forward = Forward(model, batch, normalisation, train=False, key=key, hide=hide)
         return {

@@ -27,9 +27,9 @@ class _Linear(nnx.Linear):
     a transposed copy of what comes from above, and computes again what that is made of.
     """
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        rows = super().__call__(x.reshape(-1, x.shape[-1]))
-        return rows.reshape(*x.shape[:-1], rows.shape[-1])
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+        rows = super().__call__(inputs.reshape(-1, inputs.shape[-1]), out_sharding)
+        return rows.reshape(*inputs.shape[:-1], rows.shape[-1])
 
 
 def linear(
@@ -63,9 +63,14 @@ def drop_path(x: jax.Array, rate: float, *, train: bool, rngs: nnx.Rngs | None) 
 
     Returns:
       `x` with dropped examples at 0 and the others scaled by 1 / (1 - rate).
+
+    Raises:
+      ValueError: it needs `rngs` and there are none.
     """
     if not train or rate == 0:
         return x
+    if rngs is None:
+        raise ValueError('drop path in training needs rngs with a stream "dropout"')
     keep_b = jax.random.bernoulli(rngs.dropout(), 1 - rate, (x.shape[0],))
     keep = keep_b.reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.where(keep, x / (1 - rate), 0)
@@ -148,7 +153,7 @@ def exact_gelu(x: jax.Array) -> jax.Array:
     return (wide * _normal_cdf(wide)).astype(x.dtype)
 
 
-def _gelu_backward(x, grad):
+def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     density = jnp.exp(-0.5 * jnp.square(wide)) / math.sqrt(2 * math.pi)
     return ((grad * (_normal_cdf(wide) + wide * density)).astype(x.dtype),)
@@ -179,7 +184,7 @@ class Mlp(nnx.Module):
         rngs: nnx.Rngs,
         kernel_init: nnx.Initializer = _TRUNCATED_NORMAL,
     ):
-        shared = dict(dtype=dtype, kernel_init=kernel_init, rngs=rngs)
+        shared: dict[str, Any] = dict(dtype=dtype, kernel_init=kernel_init, rngs=rngs)
         self.fc1 = linear(dim, hidden, **shared)
         self.fc2 = linear(hidden, dim, **shared)
         self.tanh_gelu = tanh_gelu
@@ -275,14 +280,16 @@ class TransformerBlock(nnx.Module):
         self.drop_path = drop_path
 
     def __call__(
-        self, x_bnd: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self, x_bnd: jax.Array, /, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
-        drop = dict(rate=self.drop_path, train=train, rngs=rngs)
+        drop: dict[str, Any] = dict(rate=self.drop_path, train=train, rngs=rngs)
         x_bnd = x_bnd + drop_path(self.attn(self.norm1(x_bnd)), **drop)
         return x_bnd + drop_path(self.mlp(self.norm2(x_bnd)), **drop)
 
 
-def _call(block, x, train, rngs):
+def _call(
+    block: Callable[..., jax.Array], x: jax.Array, train: bool, rngs: nnx.Rngs | None
+) -> jax.Array:
     return block(x, train=train, rngs=rngs)
 
 
@@ -308,7 +315,7 @@ def transformer_blocks(
     drop_path: float = 0.0,
     block: type[TransformerBlock] = TransformerBlock,
     **options: Any,
-) -> nnx.List:
+) -> nnx.List[TransformerBlock]:
     """Transformer blocks with a growing drop path.
 
     Args:

@@ -110,6 +110,12 @@ class Tower(nnx.Module):
         if own_blocks:
             self.blocks = tower_blocks(config, dtype=dtype, rngs=rngs)
 
+    def token_grid(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Patches along (t, h, w) of a video [b, t, h, w, 3] or a spectrogram [b, s, f]."""
+        size = (1, *shape[1:]) if len(shape) == 3 else shape[1:4]
+        frames, rows, columns = (n // p for n, p in zip(size, self.embed.patch, strict=True))
+        return frames, rows, columns
+
 
 class MBT(nnx.Module):
     """MBT over clips of one fixed size.
@@ -129,6 +135,9 @@ class MBT(nnx.Module):
     modality's tokens in front. Both read the layer's input. With a shared encoder, merged attention
     is over one joint sequence.
     """
+
+    video: Tower
+    audio: Tower
 
     def __init__(
         self,
@@ -162,7 +171,7 @@ class MBT(nnx.Module):
             self.bottleneck = nnx.Param(_BOTTLENECK_INIT(rngs.params(), shape))
         self.norm = LayerNorm(config.dim)
         # The heads are small and the softmax behind them is sensitive: float32 at least.
-        head = dict(dtype=jnp.promote_types(dtype, jnp.float32), rngs=rngs)
+        head: dict[str, Any] = dict(dtype=jnp.promote_types(dtype, jnp.float32), rngs=rngs)
         self.heads = nnx.Dict(
             {name: linear(config.dim, classes, **head) for name, classes in num_classes.items()}
         )
@@ -293,7 +302,7 @@ class MBT(nnx.Module):
                 joint = self._run(name, layer, joint, train, rngs)
                 x[name] = joint[:, : tokens.shape[1]]
                 copies.append(joint[:, tokens.shape[1] :])
-            bottleneck = sum(copies) / len(copies)
+            bottleneck = sum(copies[1:], copies[0]) / len(copies)
         return x
 
     def _merged(self, x: _ByName, layers: range, train: bool, rngs: nnx.Rngs | None) -> _ByName:

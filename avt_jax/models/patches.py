@@ -30,7 +30,8 @@ def spectrogram_patches(
 
 
 def _tubelet(video_bthwc: jax.Array, grid: tuple[int, int, int]) -> tuple[int, int, int]:
-    return tuple(n // g for n, g in zip(video_bthwc.shape[1:4], grid, strict=True))
+    frames, rows, columns = (n // g for n, g in zip(video_bthwc.shape[1:4], grid, strict=True))
+    return frames, rows, columns
 
 
 def video_patches(video_bthwc: jax.Array, grid: tuple[int, int, int]) -> jax.Array:

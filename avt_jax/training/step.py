@@ -12,7 +12,8 @@ import optax
 from jax.sharding import Mesh
 
 from avt_jax import tree
-from avt_jax.losses.objective import Metrics, Objective
+from avt_jax.losses.interface import Metrics
+from avt_jax.losses.objective import Objective
 from avt_jax.models.forward import Forward, Hide, Normalisation
 from avt_jax.training import mesh as meshes
 from avt_jax.training.mixing import Mix

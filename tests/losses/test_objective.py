@@ -84,7 +84,7 @@ def test_a_model_that_lacks_something():
 
 
 def test_the_other_weights_grow_from_nothing():
-    objective = Objective(config(warmup_steps=4))
+    objective = Objective(config(), warmup_steps=4)
     contrastive = 0.5 * (np.log(np.exp(2) + 1) - 2)
     for step, share in ((0, 0.0), (1, 0.25), (4, 1.0), (9, 1.0)):
         total, _ = objective(Answers(), BATCH, step)

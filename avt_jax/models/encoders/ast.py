@@ -6,6 +6,7 @@ Source: Gong et al., arXiv:2104.01778. Module names follow the authors' state di
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -221,5 +222,5 @@ def build(config: ASTConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rng
             f"config.data.clip_sec gives {spec.fbank_frames} spectrogram frames; AST needs {PATCH} "
             f"or more ({PATCH / 100:g} s)."
         )
-    sizes = dict(num_frames=spec.fbank_frames, mel_bins=spec.mel_bins)
+    sizes: dict[str, Any] = dict(num_frames=spec.fbank_frames, mel_bins=spec.mel_bins)
     return AST(config, **sizes, dtype=dtype, rngs=rngs)

@@ -6,6 +6,7 @@ Source: Li et al., arXiv:2201.04676. Module names follow the authors' state dict
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,8 +150,8 @@ class CBlock(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        norm = dict(frozen=config.freeze_bn)
-        conv = dict(kernel_init=_CONV_INIT, dtype=dtype, rngs=rngs)
+        norm: dict[str, Any] = dict(frozen=config.freeze_bn)
+        conv: dict[str, Any] = dict(kernel_init=_CONV_INIT, dtype=dtype, rngs=rngs)
         self.pos_embed = DepthwiseConv(dim, 3, rngs=rngs)
         self.norm1 = BatchNorm(dim, **norm)
         self.conv1 = linear(dim, dim, **conv)
@@ -161,7 +162,7 @@ class CBlock(nnx.Module):
         self.drop_path = drop_path
 
     def __call__(self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        drop = dict(rate=self.drop_path, train=train, rngs=rngs)
+        drop: dict[str, Any] = dict(rate=self.drop_path, train=train, rngs=rngs)
         x = x_bthwc + self.pos_embed(x_bthwc)
         local = self.conv2(self.attn(self.conv1(self.norm1(x, train=train))))
         x = x + drop_path(local, **drop)
@@ -191,7 +192,9 @@ class SABlock(TransformerBlock):
         )
         self.pos_embed = DepthwiseConv(dim, 3, rngs=rngs)
 
-    def __call__(self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+    def __call__(
+        self, x_bthwc: jax.Array, /, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
         x = x_bthwc + self.pos_embed(x_bthwc)
         b, t, h, w, d = x.shape
         return super().__call__(x.reshape(b, t * h * w, d), train=train, rngs=rngs).reshape(x.shape)
@@ -219,13 +222,15 @@ class SplitSABlock(SABlock):
         qkv.set_value(jnp.zeros_like(qkv[...]))
         proj.set_value(jnp.ones_like(proj[...]))
 
-    def __call__(self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+    def __call__(
+        self, x_bthwc: jax.Array, /, *, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> jax.Array:
         x = x_bthwc + self.pos_embed(x_bthwc)
         b, t, h, w, d = x.shape
 
         # As in the original, drop path draws for each row that a branch sees: a position of the
         # frame over time, a frame over space, and the whole clip in the MLP.
-        drop = dict(rate=self.drop_path, train=train, rngs=rngs)
+        drop: dict[str, Any] = dict(rate=self.drop_path, train=train, rngs=rngs)
         over_time = x.reshape(b, t, h * w, d).swapaxes(1, 2).reshape(b * h * w, t, d)
         over_time += drop_path(self.t_attn(self.t_norm(over_time)), **drop)
         in_space = over_time.reshape(b, h * w, t, d).swapaxes(1, 2).reshape(b * t, h * w, d)
@@ -257,7 +262,7 @@ class UniFormer(nnx.Module):
         self.config, self.dtype = config, dtype
         rates = iter(drop_path_rates(config.drop_path, sum(config.depth)))
         attention = SplitSABlock if config.split else SABlock
-        later = dict(kernel=(3 if config.std else 1, 2), stride=1)
+        later: dict[str, Any] = dict(kernel=(3 if config.std else 1, 2), stride=1)
         for stage, (depth, dim) in enumerate(zip(config.depth, config.dim, strict=True)):
             embed = PatchEmbed(
                 3 if stage == 0 else config.dim[stage - 1],

@@ -7,6 +7,7 @@ tower that MBT has for each modality.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
 from avt_jax.models.layers import (
     LayerNorm,
+    TransformerBlock,
     block_runner,
     check_heads,
     linear,
@@ -109,7 +111,9 @@ class PatchTokens(nnx.Module):
         return x + self.pos_embed[...].astype(x.dtype)
 
 
-def tower_blocks(config: ViTConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.List:
+def tower_blocks(
+    config: ViTConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> nnx.List[TransformerBlock]:
     """The transformer blocks of a ViT tower: tanh GELU, growing drop path.
 
     Args:
@@ -171,7 +175,10 @@ class ViT(nnx.Module):
 
     def token_grid(self, video_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Patch tokens along (t, h, w) of a video [b, t, h, w, 3] of this shape."""
-        return tuple(n // p for n, p in zip(video_shape[1:4], self.embed.patch, strict=True))
+        frames, rows, columns = (
+            n // p for n, p in zip(video_shape[1:4], self.embed.patch, strict=True)
+        )
+        return frames, rows, columns
 
     def all_tokens(
         self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
@@ -229,5 +236,5 @@ def build(config: ViTConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rng
       UserError: clips smaller than a patch.
     """
     check_patches("ViT", config, spec)
-    sizes = dict(num_frames=spec.num_frames, frame_size_px=spec.frame_size_px)
+    sizes: dict[str, Any] = dict(num_frames=spec.num_frames, frame_size_px=spec.frame_size_px)
     return ViT(config, **sizes, dtype=dtype, rngs=rngs)

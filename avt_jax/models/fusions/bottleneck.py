@@ -22,7 +22,7 @@ LABEL = "bottleneck"
 
 @dataclass(frozen=True)
 class Config(Block, where="config.model"):
-    """What only this fusion has."""
+    """The own fields of the fusion "bottleneck"."""
 
     num_bottleneck: int = setting(4, "L, bottleneck tokens", at_least=1)
     exchange: str = setting(
@@ -54,6 +54,9 @@ class AVBottleneck(nnx.Module):
 
     Source: arXiv:2401.04154, AVBottleneck. `exchange` is open there; "average" is our default.
     """
+
+    video_blocks: nnx.List[TransformerBlock]
+    audio_blocks: nnx.List[TransformerBlock]
 
     def __init__(
         self,
@@ -105,6 +108,10 @@ class AVBottleneck(nnx.Module):
           (video, audio) of the shapes given.
         """
         present = video_bnd if video_bnd is not None else audio_bmd
+        if present is None:
+            raise ValueError(
+                "a fusion needs the tokens of at least one modality, got None and None"
+            )
         shape = (present.shape[0], *self.bottleneck.shape[1:])
         bottleneck = jnp.broadcast_to(self.bottleneck[...].astype(present.dtype), shape)
 
@@ -124,7 +131,7 @@ class AVBottleneck(nnx.Module):
                 seen = written[0] if sequential else bottleneck
                 audio_bmd, copy = attend(self.audio_blocks[i], audio_bmd, seen)
                 written.append(copy)
-            bottleneck = sum(written) / len(written)
+            bottleneck = sum(written[1:], written[0]) / len(written)
         return video_bnd, audio_bmd
 
 

@@ -41,23 +41,33 @@ class CrossBlock(TransformerBlock):
     Args:
       dim: width.
       num_heads: attention heads.
+      sees_other: False for a model of one modality: a plain transformer block.
       dtype: computation type.
       rngs: for the initial weights.
       options: see `TransformerBlock`.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, *, dtype: jnp.dtype, rngs: nnx.Rngs, **options: Any
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        sees_other: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        **options: Any,
     ):
         super().__init__(dim, num_heads, dtype=dtype, rngs=rngs, **options)
-        self.query_norm = LayerNorm(dim)
-        self.other_norm = LayerNorm(dim)
-        self.cross = CrossAttention(dim, num_heads, dtype=dtype, rngs=rngs)
+        if sees_other:
+            self.query_norm = LayerNorm(dim)
+            self.other_norm = LayerNorm(dim)
+            self.cross = CrossAttention(dim, num_heads, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
         x_bnd: jax.Array,
         other_bmd: Tokens = None,
+        /,
         *,
         train: bool = False,
         rngs: nnx.Rngs | None = None,
@@ -87,6 +97,9 @@ class CrossModalAttention(nnx.Module):
       rngs: for the initial weights.
     """
 
+    video_blocks: nnx.List[CrossBlock]
+    audio_blocks: nnx.List[CrossBlock]
+
     def __init__(
         self,
         dim: int,
@@ -105,7 +118,8 @@ class CrossModalAttention(nnx.Module):
                 num_blocks,
                 dim,
                 num_heads,
-                block=CrossBlock if len(modalities) == 2 else TransformerBlock,
+                block=CrossBlock,
+                sees_other=len(modalities) == 2,
                 mlp_ratio=mlp_ratio,
                 drop_path=drop_path,
                 dtype=dtype,
@@ -122,17 +136,13 @@ class CrossModalAttention(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Tokens, Tokens]:
         """Fuses the tokens of a batch; arguments and result as those of `Fusion`."""
-        options = dict(train=train, rngs=rngs)
+        options: dict[str, Any] = dict(train=train, rngs=rngs)
         for i in range(self.num_blocks):
-            if video_bnd is None:
-                audio_bmd = self.audio_blocks[i](audio_bmd, **options)
-            elif audio_bmd is None:
-                video_bnd = self.video_blocks[i](video_bnd, **options)
-            else:
-                video_bnd, audio_bmd = (
-                    self.video_blocks[i](video_bnd, audio_bmd, **options),
-                    self.audio_blocks[i](audio_bmd, video_bnd, **options),
-                )
+            video, audio = video_bnd, audio_bmd
+            if video is not None:
+                video_bnd = self.video_blocks[i](video, audio, **options)
+            if audio is not None:
+                audio_bmd = self.audio_blocks[i](audio, video, **options)
         return video_bnd, audio_bmd
 
 

@@ -7,6 +7,8 @@ multiply-adds, with a backward pass of the same kind. docs/performance.md has th
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -50,7 +52,7 @@ def _pad(x: jax.Array, kernel_shape: tuple[int, ...]) -> jax.Array:
     return jnp.pad(x, [(0, 0), *((size // 2, size // 2) for size in kernel_shape[:3]), (0, 0)])
 
 
-def _window(padded: jax.Array, tap: tuple, shape: tuple[int, ...]) -> jax.Array:
+def _window(padded: jax.Array, tap: tuple[Any, ...], shape: tuple[int, ...]) -> jax.Array:
     """The part of a padded array that one tap of the kernel sees."""
     return lax.dynamic_slice(padded, (0, *tap, 0), shape)
 
@@ -60,7 +62,7 @@ def _correlate(x: jax.Array, kernel: jax.Array) -> jax.Array:
     padded = _pad(x, kernel.shape)
     kernel = kernel.astype(_accumulator(x.dtype))
 
-    def plane(i, total):
+    def plane(i: jax.Array | int, total: jax.Array) -> jax.Array:
         weights = lax.dynamic_index_in_dim(kernel, i, keepdims=False)
         rows = lax.dynamic_slice_in_dim(padded, i, x.shape[1], axis=1)
         for j in range(kh):
@@ -83,7 +85,7 @@ def _kernel_gradient(x: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Ar
     padded = _pad(x, kernel.shape)
     dtype = _accumulator(x.dtype)
 
-    def tap(index):
+    def tap(index: jax.Array) -> jax.Array:
         i, j, k = index // (kh * kw), index // kw % kh, index % kw
         window = _window(padded, (i, j, k), x.shape)
         return (window.astype(dtype) * grad.astype(dtype)).sum((0, 1, 2, 3))
@@ -97,11 +99,11 @@ def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _correlate(x, kernel)
 
 
-def _forward(x, kernel):
+def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _correlate(x, kernel), (x, kernel)
 
 
-def _backward(saved, grad):
+def _backward(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     return _correlate(grad, kernel[::-1, ::-1, ::-1]), _kernel_gradient(x, grad, kernel)
 
