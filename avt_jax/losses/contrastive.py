@@ -93,7 +93,6 @@ def contrastive_loss(
     logits_bb = z_video_bd @ z_audio_bd.T / temperature
     same_clip_bb = jnp.eye(len(group_b), dtype=bool)
     negative_bb = (group_b[:, None] != group_b) & valid_b[:, None] & valid_b
-    used_b = negative_bb.any(1)
     softmax_bb = jnp.where(negative_bb | same_clip_bb, logits_bb, _EXCLUDED)
     if form == "sigmoid":
         sign_bb = jnp.where(same_clip_bb, 1, -1)
@@ -105,7 +104,7 @@ def contrastive_loss(
     count = valid_b.sum().astype(jnp.float32)
     hits = ((softmax_bb.argmax(1) == jnp.arange(len(group_b))) & valid_b).sum()
     return {
-        "contrastive": (jnp.where(used_b, loss_b, 0.0).sum(), count),
+        "contrastive": (jnp.where(negative_bb.any(1), loss_b, 0.0).sum(), count),
         "contrastive_top1": (hits.astype(jnp.float32), count),
         "temperature": (jax.lax.stop_gradient(temperature), jnp.float32(1)),
     }
