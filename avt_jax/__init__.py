@@ -49,7 +49,26 @@ _PUBLIC = {
     "train": ("avt_jax.experiment.train", "train"),
 }
 
-__all__ = [*sorted(_PUBLIC), "__version__"]
+__all__ = [
+    "EvaluationResult",
+    "Experiment",
+    "OwnData",
+    "Predictor",
+    "TrainingResult",
+    "UserError",
+    "evaluate",
+    "fbank",
+    "from_state_dict",
+    "load_config",
+    "open_split",
+    "plan_study",
+    "profile_config",
+    "read_info",
+    "record_from_arrays",
+    "run_study",
+    "train",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

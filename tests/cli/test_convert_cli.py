@@ -9,6 +9,7 @@ from flax import traverse_util
 from flax.serialization import msgpack_serialize
 from safetensors.numpy import save_file
 
+from avt_jax import tree
 from avt_jax.cli import main as avt
 from avt_jax.conversion.store import read_converted
 from avt_jax.experiment.assemble import Experiment

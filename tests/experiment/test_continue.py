@@ -11,8 +11,8 @@ from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import load_run
 
 BASE = {
-    "data": {"path": "generated:12:label=3", "num_threads": 1},
-    "train": {"batch_size": 4, "eval_batch_size": 4, "steps": 4, "eval_every_steps": 2},
+    "data": {"path": "generated:24:label=3", "num_threads": 1},
+    "train": {"batch_size": 8, "eval_batch_size": 8, "steps": 4, "eval_every_steps": 2},
 }
 
 
@@ -47,12 +47,12 @@ def copy(trained, tmp_path):
     [
         {"optimizer.lr": 1e-5, "train.steps": 6},
         {"train.epochs": 3.0, "train.steps": 0},
-        {"train.examples": 24, "train.steps": 0, "train.log_every_steps": 2},
+        {"train.examples": 64, "train.steps": 0, "train.log_every_steps": 2},
         {"optimizer.min_lr": 1e-5, "optimizer.warmup_steps": 2, "train.steps": 6},
         {"model.precision": "bfloat16", "train.steps": 6},
         {"data.max_damaged": 99, "train.steps": 6, "train.eval_every_steps": 3},
-        {"train.batch_size": 6, "train.steps": 6},
-        {"data.path": "generated:10:label=3", "train.steps": 6},
+        {"train.batch_size": 16, "train.steps": 6},
+        {"data.path": "generated:20:label=3", "train.steps": 6},
     ],
     ids=lambda changes: next(iter(changes)),
 )

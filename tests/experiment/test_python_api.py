@@ -12,7 +12,7 @@ from tiny_run import write_video
 import avt_jax
 from avt_jax.audio.melspec import LOG_FLOOR
 
-SMALL = {"train": {"batch_size": 4, "eval_batch_size": 4, "eval_every_steps": 10}}
+SMALL = {"train": {"batch_size": 8, "eval_batch_size": 8, "eval_every_steps": 10}}
 
 
 def test_importing_is_quick_and_starts_nothing():
@@ -39,7 +39,7 @@ def test_train_evaluate_predict_embed(tmp_path):
     config = avt_jax.load_config(
         "quickstart:smoke",
         {
-            "data.path": "generated:12:label=3",
+            "data.path": "generated:16:label=3",
             "train": SMALL["train"] | {"steps": 20, "log_every_steps": 5},
         },
     )
@@ -51,7 +51,7 @@ def test_train_evaluate_predict_embed(tmp_path):
     assert [e["step"] for e in logged if e["split"] == "train"] == [5, 10, 15, 20]
     scores = [e["top1/label"] for e in logged if e["split"] == "val"]
     assert result.best_score == max(scores) and len(scores) == 2
-    assert any("12 training clips and 12 validation clips" in line for line in said)
+    assert any("16 training clips and 16 validation clips" in line for line in said)
 
     found = avt_jax.evaluate(result.run_dir, split="val", step="last")
     assert found.top1["label"] == scores[-1]
@@ -92,7 +92,7 @@ CLASSES = {"label": ("dark and low", "bright and high")}
 
 
 def test_own_arrays_are_learned(tmp_path):
-    data = avt_jax.OwnData(CLASSES, own_records(16, 0), own_records(8, 1))
+    data = avt_jax.OwnData(CLASSES, own_records(32, 0), own_records(8, 1))
     config = avt_jax.load_config(
         "quickstart:smoke",
         {
@@ -112,7 +112,7 @@ def test_own_arrays_are_learned(tmp_path):
     assert any("already finished" in line for line in said)
 
 
-def batches_of(count, size=4):
+def batches_of(count, size=8):
     rng = np.random.default_rng(5)
     for _ in range(count):
         label = rng.integers(0, 2, size)
@@ -174,9 +174,9 @@ def without(batch, name):
     [
         (lambda b: without(b, "audio"), "a batch has no 'audio'"),
         (lambda b: b | {"video": b["video"].astype(np.float32)}, "give uint8 RGB"),
-        (lambda b: b | {"video": b["video"][:, :2]}, r"'video' has the shape \(4, 2, 32, 32, 3\)"),
-        (lambda b: b | {"labels": {"label": np.full(4, 2)}}, "4 whole numbers from 0 to 1"),
-        (lambda b: b | {"labels": {}}, r"labels\['label'\] must be 4 whole numbers"),
+        (lambda b: b | {"video": b["video"][:, :2]}, r"'video' has the shape \(8, 2, 32, 32, 3\)"),
+        (lambda b: b | {"labels": {"label": np.full(8, 2)}}, "8 whole numbers from 0 to 1"),
+        (lambda b: b | {"labels": {}}, r"labels\['label'\] must be 8 whole numbers"),
         (lambda b: {k: v[:2] for k, v in without(b, "labels").items()}
             | {"labels": {"label": b["labels"]["label"][:2]}}, "batch 0 has 2 clips"),
         (lambda b: b | {"valid": np.ones(3, bool)}, "'valid' has the shape"),
@@ -202,8 +202,8 @@ def test_silent_clips_are_noticed(tmp_path):
 
     batch = next(batches_of(1))
     batch["audio"][1] = LOG_FLOOR
-    found = checked(batch, InputSpec(4, 32, 100, 128), {"label": 2}, 4)
-    assert found["has_audio"].tolist() == [True, False, True, True]
+    found = checked(batch, InputSpec(4, 32, 100, 128), {"label": 2}, 8)
+    assert found["has_audio"].tolist() == [True, False] + [True] * 6
     assert found["valid"].all() and len(set(found["group"].tolist())) == 4
 
 
