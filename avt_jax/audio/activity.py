@@ -2,7 +2,8 @@
 
 The steps are those of method.md, "Audio activity detection": envelope, smoothing, gradient,
 adaptive floor with hysteresis, merging and dropping. docs/activity.md gives the reasons. One
-implementation serves both sides: `activity_ids` inside a jitted step, `detect` on the host.
+implementation serves both sides: `activity_ids` inside a jitted step, and what
+`activity_spans` makes of `analyse_batch` on the host.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC
+from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR
 from avt_jax.errors import UserError
 from avt_jax.settings import Block, setting
 
@@ -358,7 +359,8 @@ def _analyse_clip(fbank_sf: jax.Array, config: ActivityConfig) -> Analysis:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _analyse_batch(fbank_bsf: jax.Array, config: ActivityConfig) -> Analysis:
+def analyse_batch(fbank_bsf: jax.Array, config: ActivityConfig) -> Analysis:
+    """The curves and activities of clips [b, s, f], s >= 1, as `activity_ids` takes them."""
     return jax.vmap(functools.partial(_analyse_clip, config=config))(fbank_bsf)
 
 
@@ -378,51 +380,4 @@ def activity_ids(fbank_bsf: jax.Array, config: ActivityConfig) -> jax.Array:
     """
     if fbank_bsf.ndim != 3 or 0 in fbank_bsf.shape[1:]:
         raise ValueError(f"fbank must be [b, s, f] with frames and bins, got {fbank_bsf.shape}")
-    return _analyse_batch(fbank_bsf, config).ids
-
-
-def analyse(fbank_sf: np.ndarray, config: ActivityConfig) -> Analysis:
-    """The curves behind the activities of one clip [s, f] (s may be 0), as NumPy arrays."""
-    fbank_sf = np.asarray(fbank_sf, np.float32)
-    if len(fbank_sf) == 0:
-        none = np.zeros(0, np.float32)
-        return Analysis(none, none, none, none, np.float32(0), np.zeros(0, np.int32))
-    batch = _analyse_batch(fbank_sf[None], config)
-    return Analysis(*(np.asarray(values)[0] for values in batch))
-
-
-def spans_of(ids_s: np.ndarray) -> list[tuple[float, float]]:
-    """Turns numbered frames into times.
-
-    A frame speaks for the middle 10 ms of its 25, the first and last also for what is outside.
-
-    Args:
-      ids_s: int [s], runs of the same number, 0 = background; gives one span each, in order.
-    """
-    ids_s = np.asarray(ids_s)
-    changes = np.flatnonzero(np.diff(ids_s)) + 1
-    bounds = [0, *changes.tolist(), len(ids_s)]
-    margin_sec = (WINDOW_SEC - HOP_SEC) / 2
-
-    def seconds(bound: int) -> float:
-        outer_sec = 0.0 if bound == 0 else 2 * margin_sec if bound == len(ids_s) else margin_sec
-        return round(bound * HOP_SEC + outer_sec, 4)
-
-    return [
-        (seconds(start), seconds(end))
-        for start, end in zip(bounds, bounds[1:], strict=False)
-        if start < end and ids_s[start] > 0
-    ]
-
-
-def detect(fbank_sf: np.ndarray, config: ActivityConfig) -> list[tuple[float, float]]:
-    """When something sounds in a clip.
-
-    Args:
-      fbank_sf: [s, f] raw log-mel, as `activity_ids` takes it.
-      config: the config block `activity`.
-
-    Returns:
-      (onset_sec, offset_sec) of each activity from the clip's start, in order.
-    """
-    return spans_of(analyse(fbank_sf, config).ids)
+    return analyse_batch(fbank_bsf, config).ids

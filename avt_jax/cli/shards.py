@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -115,14 +114,14 @@ def _local(shards: str | list[str], splits: tuple[str, ...] | None) -> str | lis
 def _verify(args: argparse.Namespace) -> int:
     import tqdm
 
-    from avt_jax.data.shard_tools import verify
+    from avt_jax.data.shard_tools.verify import Problem, verify_folder
 
-    def say(problem: verify.Problem) -> None:
+    def say(problem: Problem) -> None:
         # Printed when found, above the progress bar: the rest may take hours.
         with tqdm.tqdm.external_write_mode(file=sys.stdout):
             print(_printable(f"damaged: {problem}"), flush=True)
 
-    report = verify.verify(args.shards, num_workers=args.workers, quick=args.quick, on_problem=say)
+    report = verify_folder(args.shards, num_workers=args.workers, quick=args.quick, on_problem=say)
     num_bad = len({(p.file, p.index) for p in report.problems if p.index is not None})
     num_files = len({p.file for p in report.problems if p.index is None})
     rate = report.num_records / max(report.elapsed_sec, 1e-9)
@@ -184,11 +183,12 @@ def _print_rewritten(summary, out: str) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from avt_jax.data.shard_tools import stats as shards_stats
+    from avt_jax.data.shard_tools.stats import measure_split
+    from avt_jax.host.new_files import write_json
 
     if args.out and not Path(args.out).absolute().parent.is_dir():
         raise UserError(f"the folder of --out {args.out} does not exist; create it first.")
-    stats = shards_stats.measure(
+    stats = measure_split(
         args.shards, args.split, num_workers=args.workers, max_clips=args.max_clips
     )
     print(
@@ -197,20 +197,9 @@ def _stats(args: argparse.Namespace) -> int:
     )
     print(stats.overrides())
     if args.out:
-        _write_json(Path(args.out), dataclasses.asdict(stats))
+        write_json(Path(args.out), dataclasses.asdict(stats))
         print(f"wrote {args.out}")
     return 0
-
-
-def _write_json(path: Path, content: dict) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

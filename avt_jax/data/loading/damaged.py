@@ -102,8 +102,8 @@ def _too_many(count: int, last: str, *, path: str, max_damaged: int) -> UserErro
     return UserError(
         f"training met {count} damaged record(s) and config.data.max_damaged is {max_damaged}; the "
         f"last one: {last} 'avt shards verify {path}' lists all of them. The same command goes on "
-        f"with a larger --config.data.max_damaged, or with --config.data.path=OUT after 'avt shards "
-        f"reshard {path} OUT --drop-damaged', which leaves them out."
+        f"with a larger --config.data.max_damaged, or with --config.data.path=OUT after 'avt "
+        f"shards reshard {path} OUT --drop-damaged', which leaves them out."
     )
 
 

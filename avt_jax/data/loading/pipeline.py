@@ -6,7 +6,7 @@ both depend on (seed, g) alone. Process p of P takes every P-th position, starti
 number of threads, workers and processes changes who prepares an example, never what it is.
 
 A damaged record ends an evaluation, whose result would be of other clips than it says. Training
-takes the next record instead and counts, see `damaged_records`.
+takes the next record instead and counts, see `damaged`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 
 from avt_jax.data import records
-from avt_jax.data.loading.augment_video import frame_shape
+from avt_jax.data.media.jpeg import frame_shape
 from avt_jax.errors import first_line
 
 

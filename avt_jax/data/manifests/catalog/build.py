@@ -15,9 +15,9 @@ from avt_jax.data.manifests.catalog.class_names import Classes, order_classes
 from avt_jax.data.manifests.catalog.entries import DataSet
 from avt_jax.data.manifests.catalog.videos import Folder, Found, choose, index_videos, match_videos
 from avt_jax.data.manifests.group_splits import SplitFractions, assign_splits
-from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET
+from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix
 from avt_jax.errors import UserError
-from avt_jax.host.new_files import check_new, path_prefix, write_new
+from avt_jax.host.new_files import check_new, write_new
 
 
 @dataclasses.dataclass(frozen=True)
