@@ -131,7 +131,7 @@ def test_second_run_does_nothing(clips, uninterrupted, tmp_path, capsys, monkeyp
     left.mkdir()
     for name in ("plan.json", ".lock"):
         (left / name).touch()
-    monkeypatch.setattr(job, "write_shards", None)
+    monkeypatch.setattr("avt_jax.data.extraction.extract.write_shards", None)
     assert extract_cli.main(arguments(clips, out)) == 0
     assert "all done by an earlier run" in capsys.readouterr().out
     assert contents(out) == uninterrupted
