@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -140,7 +141,9 @@ def _shift(values: jax.Array, later: int, fill: float | bool) -> jax.Array:
     return jax.lax.pad(values, jnp.asarray(fill, values.dtype), [(-later, later, 0), *rest])
 
 
-def _over_next(values: jax.Array, size: int, combine: Callable, fill: float) -> jax.Array:
+def _over_next(
+    values: jax.Array, size: int, combine: Callable[[jax.Array, jax.Array], jax.Array], fill: float
+) -> jax.Array:
     """Combines values[t] to values[t + size - 1]; in log2(size) steps, each doubling the reach."""
     size = min(size, values.shape[0])
     reach = 1
@@ -173,7 +176,9 @@ def _runs(starts_s: jax.Array) -> tuple[jax.Array, jax.Array]:
     return first_s, last_s
 
 
-def _hysteresis(values_s: jax.Array, low_s: jax.Array, high_s: jax.Array) -> jax.Array:
+def _hysteresis(
+    values_s: jax.Array, low_s: jax.Array | float, high_s: jax.Array | float
+) -> jax.Array:
     """Runs of values >= low that hold a value >= high, as bool [s]."""
     candidate_s = values_s >= low_s
     first_s, last_s = _runs(_starts(candidate_s))
@@ -270,7 +275,8 @@ def _gaussian(values_s: jax.Array, valid_s: jax.Array, smoothing_sec: float) -> 
     padded = jnp.pad(both_s2, ((reach, reach), (0, 0)))
     # One fused sum: a convolution of one channel takes several times as long on a CPU.
     size = len(values_s)
-    sums_s2 = sum(float(w) * padded[at : at + size] for at, w in enumerate(weight / weight.sum()))
+    terms = (float(w) * padded[at : at + size] for at, w in enumerate(weight / weight.sum()))
+    sums_s2 = functools.reduce(operator.add, terms)
     return jnp.where(valid_s, sums_s2[:, 0] / jnp.maximum(sums_s2[:, 1], 1e-6), 0.0)
 
 

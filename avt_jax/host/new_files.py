@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Literal, TextIO
+from typing import IO, Any, Literal
 
 from avt_jax.errors import UserError
 
@@ -93,7 +93,7 @@ def write_json(
     write_text(path, json.dumps(content, indent=indent) + end, durable=durable, advice=advice)
 
 
-def write_new(writers: Mapping[Path, Callable[[TextIO], None]]) -> None:
+def write_new(writers: Mapping[Path, Callable[[IO[str]], None]]) -> None:
     """Writes several UTF-8 text files, none in place of another, and names all of them at the end.
 
     Args:
@@ -107,7 +107,9 @@ def write_new(writers: Mapping[Path, Callable[[TextIO], None]]) -> None:
     try:
         with contextlib.ExitStack() as stack:
             # What is entered first is left last.
-            files = {path: stack.enter_context(_naming(path, named)) for path in reversed(writers)}
+            files = {
+                path: stack.enter_context(_naming(path, named)) for path in reversed(list(writers))
+            }
             for path, write in writers.items():
                 write(files[path])
     except BaseException as error:
@@ -122,7 +124,7 @@ def write_new(writers: Mapping[Path, Callable[[TextIO], None]]) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: Path, named: list[Path]) -> Iterator[TextIO]:
+def _naming(path: Path, named: list[Path]) -> Iterator[IO[str]]:
     """As `replacing`; `named` is told when the file has its name."""
     with replacing(path) as file:
         yield file

@@ -10,7 +10,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from typing import Any
 
 import pebble
@@ -41,7 +41,7 @@ def ordered_map(
     num_workers: int | None = None,
     time_limit_sec: float | None = None,
     num_ahead: int = 4,
-) -> Iterator[tuple[Any, Any]]:
+) -> Generator[tuple[Any, Any], None, None]:
     """Applies `function` in other processes; yields results in the order of the inputs.
 
     There are never more processes than inputs where their number is known, for starting one takes a

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from avt_jax.audio import masking
 from avt_jax.audio.activity import ActivityConfig, activity_ids
+from avt_jax.audio.mask_units import most_of
 from avt_jax.audio.masking import MaskingConfig, PatchGrid, hide_activities, hide_audio, hide_video
 from avt_jax.audio.melspec import LOG_FLOOR
 from avt_jax.errors import UserError
@@ -320,7 +320,7 @@ def test_random_hides_every_patch_equally_often():
 
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.7])
 def test_counts_do_not_suffer_from_rounding(ratio):
-    most = np.asarray(masking._most(ratio, 1000))
+    most = np.asarray(most_of(ratio, 1000))
     assert most[[0, 1, 2]].tolist() == [0, 1, 1]
     assert most[10::10].tolist() == [round(ratio * 10) * n for n in range(1, 101)]
 

@@ -218,7 +218,7 @@ def write_mp4(
             "g": str(frame_rate_hz),
             "threads": "1",
         }
-        audio = None
+        audio: av.AudioStream | None = None
         if waveform is not None:
             audio = container.add_stream("aac", rate=sample_rate_hz, layout="mono")
             audio.bit_rate = 64000
@@ -226,11 +226,16 @@ def write_mp4(
         for frame_hwc in frames_thwc:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame_hwc, format="rgb24")))
         container.mux(video.encode(None))
-        if audio is not None:
+        if audio is not None and waveform is not None:
             _encode_audio(container, audio, waveform, sample_rate_hz)
 
 
-def _encode_audio(container, stream, waveform: np.ndarray, sample_rate_hz: int) -> None:
+def _encode_audio(
+    container: av.container.OutputContainer,
+    stream: av.AudioStream,
+    waveform: np.ndarray,
+    sample_rate_hz: int,
+) -> None:
     """Writes one waveform into an open container, one second at a time."""
     for start in range(0, len(waveform), sample_rate_hz):
         block = np.ascontiguousarray(waveform[None, start : start + sample_rate_hz], np.float32)

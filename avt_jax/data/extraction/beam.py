@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avt_jax.data.extraction import work_folder
+from avt_jax.data.extraction.extract import Runner
 from avt_jax.data.extraction.job import ADVICE, OnClips, ShardJob, write_shards
 from avt_jax.data.extraction.plan import PlannedShard
 from avt_jax.errors import UserError
@@ -24,7 +25,7 @@ _SHARDS_FILE = "shards.jsonl"
 _POLL_SEC = 2.0
 
 
-def make_runner(options: Sequence[str] = (), *, num_workers: int | None = None):
+def make_runner(options: Sequence[str] = (), *, num_workers: int | None = None) -> Runner:
     """Makes what `extract.extract` takes as its runner.
 
     The folder and the videos must be on a file system that all of Beam's workers see under the same

@@ -51,7 +51,7 @@ class ExtractConfig:
     jpeg_quality: int = 90
     max_clip_sec: float = 600.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         limits = {
             "frame_rate_hz": (0.0, 240.0),
             "short_side_px": (16, 4096),
@@ -106,12 +106,13 @@ def make_record(
             f"{path} is cut off or damaged: it should last {media.duration_sec:.2f} s but has "
             f"neither pictures nor sound up to {end_sec:.2f} s",
         )
-    mel = np.zeros((0, 128), np.float16)
+    mel, loudest = np.zeros((0, 128), np.float16), 0.0
     if waveform is not None:
         mel = fbank(waveform, sample_rate_hz=SAMPLE_RATE_HZ).astype(np.float16)
+        loudest = float(np.abs(waveform).max(initial=0.0))
     has_audio = len(mel) > 0
     flags = {
-        "silent_audio": has_audio and float(np.abs(waveform).max()) <= _SILENCE_PEAK,
+        "silent_audio": has_audio and loudest <= _SILENCE_PEAK,
         "partial_audio": has_audio and _is_missing(end_sec - start_sec, report.sound_sec),
         "still_video": stillness.is_still,
         "short": _is_missing(asked_end_sec - start_sec, frames_sec),
@@ -169,7 +170,7 @@ def _is_missing(wanted_sec: float, got_sec: float) -> bool:
 class _Stillness:
     """Finds out whether frames, shown one after the other, all show the same picture."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._num_frames = 0
         self._first_squares: np.ndarray | None = None
         self._has_moved = False
@@ -231,7 +232,8 @@ def _jpeg_frames(
     report: DecodeReport,
     stillness: _Stillness,
 ) -> Iterator[bytes]:
-    last_hwc = jpeg = None
+    last_hwc: np.ndarray | None = None
+    jpeg = b""
     for image_hwc in iter_frames(
         path,
         start_sec,

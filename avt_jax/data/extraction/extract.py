@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from avt_jax.data.extraction import work_folder
 from avt_jax.data.extraction.clip_record import ExtractConfig
@@ -128,11 +129,12 @@ def extract(
             work_folder.remove(folder)
             raise UserError(f"{out} was finished by another run in this moment.")
         num_before = _write_missing(folder, plan, job, runner)
-        results = [work_folder.read_result(folder, shard) for shard in plan.shards]
-        missing = [s.name for s, r in zip(plan.shards, results, strict=True) if r is None]
+        found = [work_folder.read_result(folder, shard) for shard in plan.shards]
+        missing = [s.name for s, r in zip(plan.shards, found, strict=True) if r is None]
+        results = [result for result in found if result is not None]
         if missing:
             raise UserError(
-                f"{len(missing)} of {len(results)} shards were not finished, the first is "
+                f"{len(missing)} of {len(found)} shards were not finished, the first is "
                 f"{missing[0]} in {folder}; give the same command again."
             )
         summary = _finish(folder, out, plan, job, results, manifest)
@@ -217,7 +219,7 @@ def _summary(
     )
 
 
-def _finished_summary(finished: dict, plan: Plan, out: Path) -> ExtractSummary:
+def _finished_summary(finished: dict[str, Any], plan: Plan, out: Path) -> ExtractSummary:
     try:
         return ExtractSummary(**finished, num_before=plan.num_clips, elapsed_sec=0.0)
     except TypeError as error:

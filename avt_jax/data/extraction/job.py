@@ -13,7 +13,7 @@ import functools
 import itertools
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ def write_shards(
 
 def _decode(
     clips: Iterable[Clip], job: ShardJob, num_workers: int | None
-) -> Iterator[tuple[Clip, dict[str, Any] | Failure]]:
+) -> Generator[tuple[Clip, dict[str, Any] | Failure], None, None]:
     results = ordered_map(
         functools.partial(try_record, config=job.config),
         clips,
@@ -184,7 +184,7 @@ def _write_shard(
             on_clips(1, int(isinstance(result, Failure)))
         with _write_errors(path):
             info = data_file.close() if data_file else ShardInfo(0, 0, "")
-            result = ShardResult(
+            stored = ShardResult(
                 file=path.name if data_file else "",
                 file_bytes=path.stat().st_size if data_file else 0,
                 num_without_audio=num_without_audio,
@@ -193,7 +193,7 @@ def _write_shard(
                 **dataclasses.asdict(info),
             )
             write_json(
-                _result_path(folder, shard), vars(result), indent=None, durable=True, advice=ADVICE
+                _result_path(folder, shard), vars(stored), indent=None, durable=True, advice=ADVICE
             )
     except BaseException:
         if data_file:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from avt_jax.data.manifests.group_splits import SplitFractions, assign_splits
 from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix
@@ -171,7 +172,7 @@ def _digest(path: Path) -> str:
 def _write(root: Path, out: Path, files: dict[str, list[Path]], splits: dict[Path, str]) -> None:
     prefix = path_prefix(root, out)
 
-    def write(file):
+    def write(file: IO[str]) -> None:
         writer = csv.writer(file)
         writer.writerow(["path", "start_sec", "end_sec", DEFAULT_LABEL_SET, "split"])
         for name, paths in files.items():

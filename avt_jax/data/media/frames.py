@@ -164,8 +164,9 @@ def _timed_frames(
     for frame in decoded_frames(container, stream, damage):
         # Streams without time stamps (raw H.264) count on at their nominal rate.
         time_sec = time_sec + usual_sec if frame.time is None else frame.time - origin
-        has_duration = frame.duration and frame.time_base
-        lasts_sec = float(frame.duration * frame.time_base) if has_duration else usual_sec
+        lasts_sec = usual_sec
+        if frame.duration and frame.time_base:
+            lasts_sec = float(frame.duration * frame.time_base)
         yield time_sec, time_sec + lasts_sec, frame
 
 
@@ -223,7 +224,8 @@ def _rgb_images(
     """Scales and turns frames; all get the size and the turn of the first."""
     # One scaler for all frames: setting one up costs more than scaling a small frame.
     scaler = VideoReformatter()
-    size_px = num_turns = None
+    size_px: tuple[int, int] | None = None
+    num_turns = 0
     for frame, num_times in shown:
         check_frame_size(path, frame.width, frame.height)
         if size_px is None:

@@ -168,9 +168,9 @@ def _wanted(url: str, sums: bytes, splits: Collection[str] | None) -> dict[str, 
     digests = {}
     for line in sums.decode("utf-8", "replace").splitlines():
         match = _LINE.fullmatch(line)
-        shard = match and _SHARD.fullmatch(match[2])
+        shard = _SHARD.fullmatch(match[2]) if match else None
         # Nothing but a shard's own name may become a path here.
-        if not shard:
+        if not (match and shard):
             raise UserError(
                 f"{CHECKSUM_FILE} of {_shown(url)} is damaged: {line[:80]!r}; "
                 "copy the folder there again."

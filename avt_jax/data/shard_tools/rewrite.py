@@ -139,13 +139,13 @@ def reshard(
     info = records.read_info(folder)
     _check_version(folder, info)
     max_shard_bytes = _shard_bytes(max_shard_mb)
-    damaged = frozenset()
+    damaged: frozenset[tuple[str, int]] = frozenset()
     if drop_damaged:
         report = verify_folder(folder, num_workers=num_workers)
         found = [problem for problem in report.problems if problem.index is not None]
         for problem in found:
             on_dropped(problem)
-        damaged = frozenset((problem.file, problem.index) for problem in found)
+        damaged = frozenset((p.file, p.index) for p in found if p.index is not None)
     same = {name: range(len(classes)) for name, classes in info.label_sets.items()}
     inputs = [_Input(folder, info, same, damaged=damaged)]
     options = {"max_shard_bytes": max_shard_bytes}

@@ -168,11 +168,19 @@ def measure_split(
         num_with_audio=sums.num_with_audio,
         num_fbank_rows=sums.num_fbank_rows,
         num_frames=sums.num_frames,
-        audio_mean=audio_mean and audio_mean[0],
-        audio_std=audio_std and audio_std[0],
-        video_mean=video_mean and tuple(value / 255 for value in video_mean),
-        video_std=video_std and tuple(value / 255 for value in video_std),
+        audio_mean=audio_mean[0] if audio_mean else None,
+        audio_std=audio_std[0] if audio_std else None,
+        video_mean=_scaled(video_mean),
+        video_std=_scaled(video_std),
     )
+
+
+def _scaled(levels_c: list[float] | None) -> tuple[float, float, float] | None:
+    """Numbers per RGB channel of 255 levels, for pixels in [0, 1]."""
+    if levels_c is None:
+        return None
+    red, green, blue = levels_c
+    return red / 255, green / 255, blue / 255
 
 
 def _measure_part(part: _Part) -> _Sums:

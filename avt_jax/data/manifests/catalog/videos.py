@@ -195,8 +195,10 @@ class _Names:
             return numbers, self._trimmed
         for pattern in (_START_END, _START):
             match = pattern.fullmatch(stem)
+            if match is None:
+                continue
             # Seconds before milliseconds: 12000 s into a video are rarer than 12 s.
-            for scale in (1000, 1) if match else ():
+            for scale in (1000, 1):
                 start, *end = (round(float(text) * scale) for text in match.groups()[1:])
                 numbers = [
                     number
@@ -221,7 +223,7 @@ def choose(found: Sequence[Found], root: Path) -> Found:
     if len(found) == 1:
         return found[0]
 
-    def rank(item: Found):
+    def rank(item: Found) -> tuple[bool, bool, bool, str]:
         try:
             is_empty = os.stat(root / item.path).st_size == 0
         except OSError:
