@@ -115,14 +115,8 @@ def specify_clips(
         )
     specs = []
     for split_number, (split, count) in enumerate(counts.items()):
-        rng = np.random.default_rng([seed, split_number])
-        # Whole rounds of all classes, each in its own order: a remainder falls on random classes.
-        num_rounds = -(-count // len(CLASS_NAMES))
-        order = [int(y) for _ in range(num_rounds) for y in rng.permutation(len(CLASS_NAMES))][
-            :count
-        ]
-        for number, class_index in enumerate(order):
-            motion, kind = CLASS_NAMES[class_index].split("+")
+        for number, name in enumerate(_draw_classes([seed, split_number], count)):
+            motion, kind = name.split("+")
             specs.append(
                 ClipSpec(
                     path=f"videos/{split}_{number:05d}.mp4",
@@ -137,6 +131,14 @@ def specify_clips(
                 )
             )
     return specs
+
+
+def _draw_classes(seed: list[int], count: int) -> list[str]:
+    """Class names in whole rounds of all, each in its own order: a remainder is of random ones."""
+    rng = np.random.default_rng(seed)
+    rounds = range(-(-count // len(CLASS_NAMES)))
+    order = [index for _ in rounds for index in rng.permutation(len(CLASS_NAMES))]
+    return [CLASS_NAMES[index] for index in order[:count]]
 
 
 def _check_arguments(
@@ -301,26 +303,33 @@ def render_dataset(
         size_px=size_px,
         snr_db=snr_db,
     )
-    tasks = [
-        specs[first : first + _CLIPS_PER_TASK] for first in range(0, len(specs), _CLIPS_PER_TASK)
-    ]
-    events_of: dict[str, list[tuple[float, float]]] = {}
     with new_folder(out_dir) as folder:
-        (folder / "videos").mkdir()
-        results = ordered_map(
-            functools.partial(_render_to_disk, folder), tasks, num_workers=num_workers
-        )
-        with (
-            contextlib.closing(results),
-            progress_bar(len(specs), "rendering clips", "clip", disable=not progress) as bar,
-        ):
-            for task, found in results:
-                if isinstance(found, WorkerDied):
-                    raise UserError(f"{found} (clips from {task[0].path} on); use fewer processes.")
-                events_of |= found
-                bar.update(len(task))
+        events_of = _render_all(folder, specs, num_workers, progress)
         _write_tables(folder, specs, events_of)
     return out_dir / "clips.csv"
+
+
+def _render_all(
+    folder: pathlib.Path, specs: Sequence[ClipSpec], num_workers: int, progress: bool
+) -> dict[str, list[tuple[float, float]]]:
+    """Renders the clips in other processes; gives the sounds by path."""
+    (folder / "videos").mkdir()
+    starts = range(0, len(specs), _CLIPS_PER_TASK)
+    tasks = [specs[first : first + _CLIPS_PER_TASK] for first in starts]
+    events_of: dict[str, list[tuple[float, float]]] = {}
+    results = ordered_map(
+        functools.partial(_render_to_disk, folder), tasks, num_workers=num_workers
+    )
+    with (
+        contextlib.closing(results),
+        progress_bar(len(specs), "rendering clips", "clip", disable=not progress) as bar,
+    ):
+        for task, found in results:
+            if isinstance(found, WorkerDied):
+                raise UserError(f"{found} (clips from {task[0].path} on); use fewer processes.")
+            events_of |= found
+            bar.update(len(task))
+    return events_of
 
 
 def _write_tables(

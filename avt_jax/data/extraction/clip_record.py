@@ -99,13 +99,7 @@ def make_record(
     frames = list(_jpeg_frames(path, start_sec, end_sec, config, report, stillness))
     waveform = _sound(path, start_sec, end_sec, media, report)
     frames_sec = len(frames) / config.frame_rate_hz
-    if end_sec - max(start_sec + frames_sec, report.sound_end_sec) > _END_TOLERANCE_SEC:
-        # Some formats state one length for the whole file and none for its streams.
-        raise DecodeError(
-            "truncated",
-            f"{path} is cut off or damaged: it should last {media.duration_sec:.2f} s but has "
-            f"neither pictures nor sound up to {end_sec:.2f} s",
-        )
+    _check_end(path, end_sec, max(start_sec + frames_sec, report.sound_end_sec), media)
     mel, loudest = np.zeros((0, 128), np.float16), 0.0
     if waveform is not None:
         mel = fbank(waveform, sample_rate_hz=SAMPLE_RATE_HZ).astype(np.float16)
@@ -159,6 +153,18 @@ def _span(
             f"{config.max_clip_sec:g} s allowed",
         )
     return start_sec, end_sec, asked_end_sec
+
+
+def _check_end(
+    path: str | os.PathLike, end_sec: float, decoded_end_sec: float, media: MediaInfo
+) -> None:
+    """Some formats state one length for the whole file and none for its streams."""
+    if end_sec - decoded_end_sec > _END_TOLERANCE_SEC:
+        raise DecodeError(
+            "truncated",
+            f"{path} is cut off or damaged: it should last {media.duration_sec:.2f} s but has "
+            f"neither pictures nor sound up to {end_sec:.2f} s",
+        )
 
 
 def _is_missing(wanted_sec: float, got_sec: float) -> bool:

@@ -129,15 +129,7 @@ def extract(
             work_folder.remove(folder)
             raise UserError(f"{out} was finished by another run in this moment.")
         num_before = _write_missing(folder, plan, job, runner)
-        found = [work_folder.read_result(folder, shard) for shard in plan.shards]
-        missing = [s.name for s, r in zip(plan.shards, found, strict=True) if r is None]
-        results = [result for result in found if result is not None]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(found)} shards were not finished, the first is "
-                f"{missing[0]} in {folder}; give the same command again."
-            )
-        summary = _finish(folder, out, plan, job, results, manifest)
+        summary = _finish(folder, out, plan, job, _read_results(folder, plan), manifest)
     return dataclasses.replace(
         summary, num_before=num_before, elapsed_sec=time.monotonic() - started
     )
@@ -167,6 +159,18 @@ def _write_missing(folder: Path, plan: Plan, job: ShardJob, runner: Runner) -> i
         if todo:
             runner(folder, todo, job, on_clips)
     return num_before
+
+
+def _read_results(folder: Path, plan: Plan) -> list[ShardResult]:
+    """One per shard of the plan."""
+    found = [work_folder.read_result(folder, shard) for shard in plan.shards]
+    missing = [s.name for s, r in zip(plan.shards, found, strict=True) if r is None]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(found)} shards were not finished, the first is "
+            f"{missing[0]} in {folder}; give the same command again."
+        )
+    return [result for result in found if result is not None]
 
 
 def _finish(
