@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avt_jax.audio import activity
+from avt_jax.audio import activity, activity_spans
 from avt_jax.audio.melspec import fbank
 from avt_jax.data.av_events.audio import KINDS, synthesize_audio
 from avt_jax.evaluation.segments import score, summarize
@@ -90,7 +90,7 @@ def tidied(active_bs: jax.Array) -> jax.Array:
 def summary_of(ids_bs, clips) -> dict[str, float]:
     """Scores of a batch of ids."""
     return summarize(
-        score(activity.spans_of(ids_s), true, duration_sec=len(ids_s) * 0.01 + 0.015)
+        score(activity_spans.spans_of(ids_s), true, duration_sec=len(ids_s) * 0.01 + 0.015)
         for ids_s, (_, true) in zip(np.asarray(ids_bs), clips, strict=True)
     )
 
@@ -161,7 +161,7 @@ def count_equal(number: int, batch_size: int = 50) -> tuple[int, int]:
             clips.append(rows_sf)
         ids_bs = np.asarray(inside(jnp.asarray(np.stack(clips))))
         for ids_s, rows_sf in zip(ids_bs, clips, strict=True):
-            equal += bool(np.array_equal(ids_s, activity.analyse(rows_sf, CONFIG).ids))
+            equal += bool(np.array_equal(ids_s, activity_spans.analyse(rows_sf, CONFIG).ids))
             activities += int(ids_s.max())
     return equal, activities
 

@@ -19,7 +19,6 @@ Exits with 1 if anything that must be equal is not.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import os
 import platform
@@ -37,10 +36,12 @@ import cv2
 import numpy as np
 import tqdm
 
-from avt_jax.data.extraction import extract, work_folder
+from avt_jax.data.extraction import work_folder
 from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
-from avt_jax.data.manifests import manifest
+from avt_jax.data.extraction.extract import extract
+from avt_jax.data.manifests.manifest import read_manifest
 from avt_jax.host import worker_pool
+from avt_jax.host.checksum import sha256_of
 
 PACKAGES = ("av", "simplejpeg", "numpy", "array-record", "tensorflow-datasets", "protobuf")
 HEIGHT_PX, WIDTH_PX, FRAME_RATE_HZ, KEY_FRAME_SEC = 256, 340, 30, 2
@@ -152,8 +153,8 @@ def render(path: Path, pictures, frame_rate_hz: int, key_frame_sec: int, *, seed
 
 def run(clips: Path, out: Path, num_workers: int, clips_per_shard: int) -> float:
     """Extracts; returns clips/s."""
-    summary = extract.extract(
-        manifest.read_manifest(clips),
+    summary = extract(
+        read_manifest(clips),
         out,
         config=ExtractConfig(),
         num_workers=num_workers,
@@ -165,7 +166,7 @@ def run(clips: Path, out: Path, num_workers: int, clips_per_shard: int) -> float
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file."""
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+    return {p.name: sha256_of(p) for p in sorted(folder.iterdir())}
 
 
 def spread(values) -> str:

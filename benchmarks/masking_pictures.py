@@ -20,7 +20,7 @@ from avt_jax.audio import melspec
 from avt_jax.audio.activity import ActivityConfig, activity_ids
 from avt_jax.audio.masking import STRATEGIES, MaskingConfig, PatchGrid, hide_activities, hide_audio
 from avt_jax.data.av_events.audio import synthesize_audio
-from avt_jax.data.av_events.render import SAMPLE_RATE_HZ, plan_clips
+from avt_jax.data.av_events.render import SAMPLE_RATE_HZ, specify_clips
 
 FRAMES, BINS = 400, 128
 GRIDS = {
@@ -34,7 +34,7 @@ ACTIVITY = ActivityConfig()
 def spectrograms(count: int) -> np.ndarray:
     """[count, s, f] raw log-mel of AV-Events' first clips; 4 s make 398 frames, the rest is 0.0."""
     found = np.zeros((count, FRAMES, BINS), np.float32)
-    specs = plan_clips(num_train=0, num_val=0, num_test=count, seed=0)
+    specs = specify_clips(num_train=0, num_val=0, num_test=count, seed=0)
     for fbank_sf, spec in zip(found, specs, strict=True):
         rng = np.random.default_rng([*spec.seed_parts, 1])
         waveform, _ = synthesize_audio(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from avt_jax.host.new_files import write_json
 
 MODELS = {"av": "audio and video", "audio": "audio alone", "video": "video alone"}
 
@@ -51,9 +52,7 @@ def main() -> int:
         print("\n".join(example_videos(args.out)))
         return 0
     results = gather(args.out)
-    part = args.out / "results.part"
-    part.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, args.out / "results.json")
+    write_json(args.out / "results.json", results, indent=1)
     print("\nAV-Events, test split. 16 classes = 4 motions x 4 sounds: who only sees, or only")
     print("hears, is right one time in four.")
     table = Table()

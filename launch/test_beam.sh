@@ -8,5 +8,5 @@ cd "$ROOT"
 say "Installing Apache Beam"
 .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -e ".[test,beam]"
 say "Running the tests of the extraction"
-JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" exec .venv/bin/python -m pytest tests/data/test_beam.py \
-    tests/data/test_extract.py tests/data/test_resume_extract.py "$@"
+JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" exec .venv/bin/python -m pytest tests/data/extraction/test_beam.py \
+    tests/data/extraction/test_extract.py tests/data/extraction/test_resume_extract.py "$@"

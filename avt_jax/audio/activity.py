@@ -2,13 +2,15 @@
 
 The steps are those of method.md, "Audio activity detection": envelope, smoothing, gradient,
 adaptive floor with hysteresis, merging and dropping. docs/activity.md gives the reasons. One
-implementation serves both sides: `activity_ids` inside a jitted step, `detect` on the host.
+implementation serves both sides: `activity_ids` inside a jitted step, and what
+`activity_spans` makes of `analyse_batch` on the host.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC
+from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR
 from avt_jax.errors import UserError
 from avt_jax.settings import Block, setting
 
@@ -139,7 +141,9 @@ def _shift(values: jax.Array, later: int, fill: float | bool) -> jax.Array:
     return jax.lax.pad(values, jnp.asarray(fill, values.dtype), [(-later, later, 0), *rest])
 
 
-def _over_next(values: jax.Array, size: int, combine: Callable, fill: float) -> jax.Array:
+def _over_next(
+    values: jax.Array, size: int, combine: Callable[[jax.Array, jax.Array], jax.Array], fill: float
+) -> jax.Array:
     """Combines values[t] to values[t + size - 1]; in log2(size) steps, each doubling the reach."""
     size = min(size, values.shape[0])
     reach = 1
@@ -172,7 +176,9 @@ def _runs(starts_s: jax.Array) -> tuple[jax.Array, jax.Array]:
     return first_s, last_s
 
 
-def _hysteresis(values_s: jax.Array, low_s: jax.Array, high_s: jax.Array) -> jax.Array:
+def _hysteresis(
+    values_s: jax.Array, low_s: jax.Array | float, high_s: jax.Array | float
+) -> jax.Array:
     """Runs of values >= low that hold a value >= high, as bool [s]."""
     candidate_s = values_s >= low_s
     first_s, last_s = _runs(_starts(candidate_s))
@@ -269,7 +275,8 @@ def _gaussian(values_s: jax.Array, valid_s: jax.Array, smoothing_sec: float) -> 
     padded = jnp.pad(both_s2, ((reach, reach), (0, 0)))
     # One fused sum: a convolution of one channel takes several times as long on a CPU.
     size = len(values_s)
-    sums_s2 = sum(float(w) * padded[at : at + size] for at, w in enumerate(weight / weight.sum()))
+    terms = (float(w) * padded[at : at + size] for at, w in enumerate(weight / weight.sum()))
+    sums_s2 = functools.reduce(operator.add, terms)
     return jnp.where(valid_s, sums_s2[:, 0] / jnp.maximum(sums_s2[:, 1], 1e-6), 0.0)
 
 
@@ -358,7 +365,8 @@ def _analyse_clip(fbank_sf: jax.Array, config: ActivityConfig) -> Analysis:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _analyse_batch(fbank_bsf: jax.Array, config: ActivityConfig) -> Analysis:
+def analyse_batch(fbank_bsf: jax.Array, config: ActivityConfig) -> Analysis:
+    """The curves and activities of clips [b, s, f], s >= 1, as `activity_ids` takes them."""
     return jax.vmap(functools.partial(_analyse_clip, config=config))(fbank_bsf)
 
 
@@ -378,51 +386,4 @@ def activity_ids(fbank_bsf: jax.Array, config: ActivityConfig) -> jax.Array:
     """
     if fbank_bsf.ndim != 3 or 0 in fbank_bsf.shape[1:]:
         raise ValueError(f"fbank must be [b, s, f] with frames and bins, got {fbank_bsf.shape}")
-    return _analyse_batch(fbank_bsf, config).ids
-
-
-def analyse(fbank_sf: np.ndarray, config: ActivityConfig) -> Analysis:
-    """The curves behind the activities of one clip [s, f] (s may be 0), as NumPy arrays."""
-    fbank_sf = np.asarray(fbank_sf, np.float32)
-    if len(fbank_sf) == 0:
-        none = np.zeros(0, np.float32)
-        return Analysis(none, none, none, none, np.float32(0), np.zeros(0, np.int32))
-    batch = _analyse_batch(fbank_sf[None], config)
-    return Analysis(*(np.asarray(values)[0] for values in batch))
-
-
-def spans_of(ids_s: np.ndarray) -> list[tuple[float, float]]:
-    """Turns numbered frames into times.
-
-    A frame speaks for the middle 10 ms of its 25, the first and last also for what is outside.
-
-    Args:
-      ids_s: int [s], runs of the same number, 0 = background; gives one span each, in order.
-    """
-    ids_s = np.asarray(ids_s)
-    changes = np.flatnonzero(np.diff(ids_s)) + 1
-    bounds = [0, *changes.tolist(), len(ids_s)]
-    margin_sec = (WINDOW_SEC - HOP_SEC) / 2
-
-    def seconds(bound: int) -> float:
-        outer_sec = 0.0 if bound == 0 else 2 * margin_sec if bound == len(ids_s) else margin_sec
-        return round(bound * HOP_SEC + outer_sec, 4)
-
-    return [
-        (seconds(start), seconds(end))
-        for start, end in zip(bounds, bounds[1:], strict=False)
-        if start < end and ids_s[start] > 0
-    ]
-
-
-def detect(fbank_sf: np.ndarray, config: ActivityConfig) -> list[tuple[float, float]]:
-    """When something sounds in a clip.
-
-    Args:
-      fbank_sf: [s, f] raw log-mel, as `activity_ids` takes it.
-      config: the config block `activity`.
-
-    Returns:
-      (onset_sec, offset_sec) of each activity from the clip's start, in order.
-    """
-    return spans_of(analyse(fbank_sf, config).ids)
+    return analyse_batch(fbank_bsf, config).ids

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from avt_jax.audio.activity import ActivityConfig, activity_ids
+from avt_jax.audio.mask_units import choose_units, chunks, most_of, random_span, windows
 from avt_jax.audio.melspec import HOP_SEC
 from avt_jax.settings import Block, setting
 
-_NEVER = np.iinfo(np.int32).max
 _MAX_CHUNK_SEC = 600.0
 _MAX_BAND_BINS = 4096
 
@@ -82,7 +81,7 @@ class PatchGrid:
     time_stride: int
     size: int = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = (self.frequency, self.time, self.frequency_stride, self.time_stride, self.size)
         if min(sizes) < 1:
             raise ValueError(f"every size of a PatchGrid is 1 or more, got {self}")
@@ -98,144 +97,123 @@ class PatchGrid:
         return (self.frequency - 1) * self.frequency_stride + self.size
 
 
-def _most(ratio: float, count: int) -> jax.Array:
-    """[count + 1] int32: how many of 0, 1 .. count units are `ratio` of them, at least one.
-
-    A table made in float64: 0.7 of 10 is 7, which float32 on some device may see differently.
-    """
-    counts = np.arange(count + 1)
-    share = np.maximum(np.floor(ratio * counts + 1e-9), 1)
-    return jnp.asarray(np.minimum(share, counts), jnp.int32)
-
-
-def _windows(count: int, stride: int, size: int) -> np.ndarray:
-    """[count, size] positions that each patch covers along one axis."""
-    return np.arange(count)[:, None] * stride + np.arange(size)
-
-
 def _columns(values_s: jax.Array, grid: PatchGrid) -> jax.Array:
     """[s] to [time, size]: what each patch column covers."""
-    return values_s[_windows(grid.time, grid.time_stride, grid.size)]
-
-
-def _choose_units(
-    key: jax.Array,
-    ids_cw: jax.Array,
-    num_ids: int,
-    allowed_c: jax.Array,
-    most: jax.Array | int,
-    *,
-    at_least_one: bool = True,
-) -> jax.Array:
-    """Takes whole units in random order until the next one would pass a limit.
-
-    Args:
-      key: PRNG key.
-      ids_cw: [c, w] int32 unit of each position that a patch column covers; 0 = of none.
-      num_ids: no id is higher.
-      allowed_c: [c] bool, columns that may be hidden.
-      most: columns that may be hidden in all.
-      at_least_one: take the first unit even if it passes the limit.
-
-    Returns:
-      [c] bool: columns of which at least one position belongs to a unit that was taken.
-    """
-    # A column goes with the earliest of its units, so that the columns in order of their ranks are
-    # hidden from the front; the first that does not fit tells which unit to stop at.
-    # Random ranks need no sorting; the id in the low bits keeps any two apart.
-    low_bits = int(num_ids).bit_length()
-    random_bits = jax.random.bits(key, (num_ids + 1,)) >> (low_bits + 2) << low_bits
-    rank_of_id = random_bits.astype(jnp.int32) | jnp.arange(num_ids + 1)
-    rank_c = jnp.where(ids_cw > 0, rank_of_id[ids_cw], _NEVER).min(-1)
-    rank_c = jnp.where(allowed_c, rank_c, _NEVER)
-    ordered_c = jnp.append(jnp.sort(rank_c), _NEVER)
-    hidden_c = rank_c < ordered_c[most]
-    if at_least_one:
-        hidden_c |= (rank_c == ordered_c[0]) & (rank_c < _NEVER)
-    return hidden_c
-
-
-def _random_span(key: jax.Array, allowed_c: jax.Array, length: jax.Array) -> jax.Array:
-    """[c] bool: `length` allowed columns in a row, anywhere."""
-    place_c = jnp.cumsum(allowed_c) - 1
-    first = jax.random.randint(key, (), 0, allowed_c.sum() - length + 1)
-    return allowed_c & (place_c >= first) & (place_c < first + length)
-
-
-def _chunks(key: jax.Array, count: int, stride: int, width: int) -> jax.Array:
-    """[count] int32 ids, up to count + 1, of units of one width, end to end.
-
-    The first is cut at a random place, so that borders fall anywhere; at a whole number of strides,
-    so that units as wide as a few patches stay on them.
-    """
-    phase = jax.random.randint(key, (), 0, max(1, width // stride)) * stride
-    return 1 + (jnp.arange(count) + phase) // width
+    return values_s[windows(grid.time, grid.time_stride, grid.size)]
 
 
 # One clip: (key, ids_s, clip_s, *, grid, config) -> (masked [frequency, time] bool, fallback bool).
 # ids_s is None for strategies that do not look at activities.
+_Hidden = tuple[jax.Array, jax.Array]
 
 
-def _activity(key, ids_s, clip_s, *, grid: PatchGrid, ratio: float):
+def _activity(
+    key: jax.Array, ids_s: jax.Array, clip_s: jax.Array, *, grid: PatchGrid, ratio: float
+) -> _Hidden:
     choose_key, span_key = jax.random.split(key)
     allowed_c = _columns(clip_s, grid).any(-1)
-    most = _most(ratio, grid.time)[allowed_c.sum()]
+    most = most_of(ratio, grid.time)[allowed_c.sum()]
     ids_s = jnp.where(clip_s, ids_s, 0)
     num_ids = ids_s.shape[0]
-    chosen_c = _choose_units(choose_key, _columns(ids_s, grid), num_ids, allowed_c, most)
+    chosen_c = choose_units(choose_key, _columns(ids_s, grid), num_ids, allowed_c, most)
     nothing, everything = ~chosen_c.any(), ((ids_s > 0) | ~clip_s).all()
     fallback = nothing | everything | (chosen_c == allowed_c).all()
-    hidden_c = jnp.where(fallback, _random_span(span_key, allowed_c, most), chosen_c)
+    hidden_c = jnp.where(fallback, random_span(span_key, allowed_c, most), chosen_c)
     return jnp.broadcast_to(hidden_c, (grid.frequency, grid.time)), fallback
 
 
-def _activity_strategy(key, ids_s, clip_s, *, grid: PatchGrid, config: MaskingConfig):
+def _activity_strategy(
+    key: jax.Array,
+    ids_s: jax.Array | None,
+    clip_s: jax.Array,
+    *,
+    grid: PatchGrid,
+    config: MaskingConfig,
+) -> _Hidden:
+    assert ids_s is not None, "this strategy is given ids"
     return _activity(key, ids_s, clip_s, grid=grid, ratio=config.ratio)
 
 
-def _random_strategy(key, ids_s, clip_s, *, grid: PatchGrid, config: MaskingConfig):
+def _random_strategy(
+    key: jax.Array,
+    ids_s: jax.Array | None,
+    clip_s: jax.Array,
+    *,
+    grid: PatchGrid,
+    config: MaskingConfig,
+) -> _Hidden:
     shape, number = (grid.frequency, grid.time), grid.frequency * grid.time
     allowed_m = jnp.broadcast_to(_columns(clip_s, grid).any(-1), shape).reshape(-1)
-    most = _most(config.ratio, number)[allowed_m.sum()]
+    most = most_of(config.ratio, number)[allowed_m.sum()]
     single = jnp.arange(1, number + 1)[:, None]
-    hidden_m = _choose_units(key, single, number, allowed_m, most)
+    hidden_m = choose_units(key, single, number, allowed_m, most)
     return hidden_m.reshape(shape), jnp.bool_(False)
 
 
-def _chosen_chunks(key, allowed_c, most, *, grid: PatchGrid, config: MaskingConfig, at_least_one):
+def _chosen_chunks(
+    key: jax.Array,
+    allowed_c: jax.Array,
+    most: jax.Array,
+    *,
+    grid: PatchGrid,
+    config: MaskingConfig,
+    at_least_one: bool,
+) -> jax.Array:
     phase_key, choose_key = jax.random.split(key)
     width = max(1, round(config.chunk_sec / HOP_SEC))
-    ids_s = _chunks(phase_key, grid.num_frames, grid.time_stride, width)
+    ids_s = chunks(phase_key, grid.num_frames, grid.time_stride, width)
     ids_cw = _columns(ids_s, grid)
-    return _choose_units(
+    return choose_units(
         choose_key, ids_cw, grid.num_frames + 1, allowed_c, most, at_least_one=at_least_one
     )
 
 
-def _chosen_bands(key, ratio: float, *, grid: PatchGrid, config: MaskingConfig):
+def _chosen_bands(
+    key: jax.Array, ratio: float, *, grid: PatchGrid, config: MaskingConfig
+) -> jax.Array:
     phase_key, choose_key = jax.random.split(key)
-    ids_f = _chunks(phase_key, grid.num_bins, grid.frequency_stride, config.band_bins)
-    ids_rw = ids_f[_windows(grid.frequency, grid.frequency_stride, grid.size)]
+    ids_f = chunks(phase_key, grid.num_bins, grid.frequency_stride, config.band_bins)
+    ids_rw = ids_f[windows(grid.frequency, grid.frequency_stride, grid.size)]
     everywhere = jnp.ones(grid.frequency, bool)
-    most = _most(ratio, grid.frequency)[grid.frequency]
-    return _choose_units(choose_key, ids_rw, grid.num_bins + 1, everywhere, most)
+    most = most_of(ratio, grid.frequency)[grid.frequency]
+    return choose_units(choose_key, ids_rw, grid.num_bins + 1, everywhere, most)
 
 
-def _time_strategy(key, ids_s, clip_s, *, grid: PatchGrid, config: MaskingConfig):
+def _time_strategy(
+    key: jax.Array,
+    ids_s: jax.Array | None,
+    clip_s: jax.Array,
+    *,
+    grid: PatchGrid,
+    config: MaskingConfig,
+) -> _Hidden:
     allowed_c = _columns(clip_s, grid).any(-1)
-    most = _most(config.ratio, grid.time)[allowed_c.sum()]
-    options = dict(grid=grid, config=config, at_least_one=True)
-    hidden_c = _chosen_chunks(key, allowed_c, most, **options)
+    most = most_of(config.ratio, grid.time)[allowed_c.sum()]
+    hidden_c = _chosen_chunks(key, allowed_c, most, grid=grid, config=config, at_least_one=True)
     return jnp.broadcast_to(hidden_c, (grid.frequency, grid.time)), jnp.bool_(False)
 
 
-def _frequency_strategy(key, ids_s, clip_s, *, grid: PatchGrid, config: MaskingConfig):
+def _frequency_strategy(
+    key: jax.Array,
+    ids_s: jax.Array | None,
+    clip_s: jax.Array,
+    *,
+    grid: PatchGrid,
+    config: MaskingConfig,
+) -> _Hidden:
     allowed_c = _columns(clip_s, grid).any(-1)
     hidden_r = _chosen_bands(key, config.ratio, grid=grid, config=config)
     return hidden_r[:, None] & allowed_c, jnp.bool_(False)
 
 
-def _time_frequency_strategy(key, ids_s, clip_s, *, grid: PatchGrid, config: MaskingConfig):
+def _time_frequency_strategy(
+    key: jax.Array,
+    ids_s: jax.Array | None,
+    clip_s: jax.Array,
+    *,
+    grid: PatchGrid,
+    config: MaskingConfig,
+) -> _Hidden:
     band_key, chunk_key = jax.random.split(key)
     allowed_c = _columns(clip_s, grid).any(-1)
     rows, columns = grid.frequency, allowed_c.sum()
@@ -244,14 +222,15 @@ def _time_frequency_strategy(key, ids_s, clip_s, *, grid: PatchGrid, config: Mas
     share = 1 - math.sqrt(1 - config.ratio)
     hidden_r = _chosen_bands(band_key, share, grid=grid, config=config)
     hidden_rows = hidden_r.sum()
-    left = _most(config.ratio, rows * grid.time)[rows * columns] - hidden_rows * columns
+    left = most_of(config.ratio, rows * grid.time)[rows * columns] - hidden_rows * columns
     most = jnp.maximum(left, 0) // jnp.maximum(rows - hidden_rows, 1)
-    options = dict(grid=grid, config=config, at_least_one=False)
-    hidden_c = _chosen_chunks(chunk_key, allowed_c, most, **options)
+    hidden_c = _chosen_chunks(
+        chunk_key, allowed_c, most, grid=grid, config=config, at_least_one=False
+    )
     return (hidden_r[:, None] | hidden_c) & allowed_c, jnp.bool_(False)
 
 
-STRATEGIES: dict[str, Callable] = {
+STRATEGIES: dict[str, Callable[..., _Hidden]] = {
     "activity": _activity_strategy,
     "random": _random_strategy,
     "time": _time_strategy,
@@ -262,7 +241,9 @@ STRATEGIES: dict[str, Callable] = {
 [frequency, time] bool, fallback bool). Only "activity" is given ids."""
 
 
-def _per_clip(function: Callable, key: jax.Array, *values: jax.Array | None) -> tuple:
+def _per_clip(
+    function: Callable[..., _Hidden], key: jax.Array, *values: jax.Array | None
+) -> _Hidden:
     """Runs a function of one clip on all, each with its own key; patches become one axis."""
     number = next(value for value in values if value is not None).shape[0]
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(number))
@@ -373,10 +354,10 @@ def hide_video(shape: tuple[int, int, int, int], key: jax.Array, *, ratio: float
     number, times, height, width = shape
     places = height * width
     single, allowed = jnp.arange(1, places + 1)[:, None], jnp.ones(places, bool)
-    most = _most(ratio, places)[places]
+    most = most_of(ratio, places)[places]
 
-    def one_clip(index):
-        return _choose_units(jax.random.fold_in(key, index), single, places, allowed, most)
+    def one_clip(index: jax.Array) -> jax.Array:
+        return choose_units(jax.random.fold_in(key, index), single, places, allowed, most)
 
     hidden_bp = jax.vmap(one_clip)(jnp.arange(number))
     return jnp.broadcast_to(hidden_bp[:, None], (number, times, places)).reshape(number, -1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import overload
 
 import numpy as np
 
@@ -24,6 +25,14 @@ _PRE_EMPHASIS = 0.97
 _LOW_HZ = 20.0
 # Frames worked on at a time: keeps ten minutes of sound from needing half a gigabyte.
 _BLOCK_FRAMES = 2048
+
+
+@overload
+def hz_to_mel(frequency_hz: float) -> float: ...
+
+
+@overload
+def hz_to_mel(frequency_hz: np.ndarray) -> np.ndarray: ...
 
 
 def hz_to_mel(frequency_hz: np.ndarray | float) -> np.ndarray | float:

@@ -53,12 +53,14 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
     from avt_jax.conversion import KINDS, check_kind, convert, infer_config
-    from avt_jax.conversion.sources import file_sha256, read_state_dict
-    from avt_jax.conversion.store import Converted, check_free, write_converted
+    from avt_jax.conversion.sources import read_state_dict
+    from avt_jax.conversion.store import Converted, write_converted
+    from avt_jax.host.checksum import sha256_of
+    from avt_jax.host.new_folder import check_new_folder
     from avt_jax.tree import parameter_count
 
     check_kind(args.kind)
-    check_free(args.out)
+    check_new_folder(args.out)
     changes = dict(map(_field, args.set))
     state_dict = read_state_dict(args.kind, args.source)
     try:
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         grid = KINDS[args.kind].grid(config, state_dict, args.mel_bins)
     except UserError as error:
         raise UserError(f"{args.source}: {error}") from error
-    source = {"file": args.source.name, "sha256": file_sha256(args.source)}
+    source = {"file": args.source.name, "sha256": sha256_of(args.source)}
     fields = dataclasses.asdict(config)
     write_converted(
         args.out, Converted(args.kind, fields, grid, variables, source, sorted(left_out))

@@ -66,10 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
       UserError: a mistake in the manifest or the options, or nothing could be decoded.
     """
     args = build_parser().parse_args(argv)
-    from avt_jax.data.extraction import clip_record, extract
-    from avt_jax.data.manifests import manifest
+    from avt_jax.data.extraction.clip_record import ExtractConfig
+    from avt_jax.data.extraction.extract import extract
+    from avt_jax.data.manifests.manifest import read_classes, read_manifest
 
-    config = clip_record.ExtractConfig(
+    config = ExtractConfig(
         frame_rate_hz=args.frame_rate,
         short_side_px=args.short_side,
         jpeg_quality=args.jpeg_quality,
@@ -85,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{' '.join(args.beam_options)} is no option; what stands behind -- goes to Beam, with "
             "--runner beam."
         )
-    classes = {name: manifest.read_classes(path) for name, path in _class_files(args.classes)}
-    clips = manifest.read_manifest(args.manifest, classes)
-    summary = extract.extract(
+    classes = {name: read_classes(path) for name, path in _class_files(args.classes)}
+    clips = read_manifest(args.manifest, classes)
+    summary = extract(
         clips,
         args.out,
         config=config,

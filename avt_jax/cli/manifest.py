@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avt_jax.cli import common
-from avt_jax.errors import UserError
+from avt_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from avt_jax.data.manifests.catalog.entries import DataSet
@@ -126,13 +126,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_options(args: argparse.Namespace, entry: DataSet | None) -> None:
+    from avt_jax.data.manifests.catalog.entries import DATA_SETS, get_data_set
+
+    is_lost = entry is None and not Path(args.source).exists()
+    if is_lost and nearest(args.source, DATA_SETS):
+        get_data_set(args.source)  # says which one was probably meant
     for name in _OF_FOLDERS if entry else _OF_DATA_SETS:
         if getattr(args, name) is not None:
             option = f"--{name.replace('_', '-')}"
             if entry is None:
-                from avt_jax.data.manifests.catalog.entries import get_data_set
-
-                if not Path(args.source).exists():
+                if is_lost:
                     get_data_set(args.source)
                 raise UserError(f"{option} is for data sets; {args.source} is a folder.")
             raise UserError(f"{option} is for folders of class folders, not for {entry.title}.")

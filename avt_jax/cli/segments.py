@@ -220,20 +220,15 @@ def _show_score(score: dict[str, float | None], number: int) -> None:
 
 
 def _write_csv(path: Path, files: list[dict[str, Any]]) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["path", "onset_sec", "offset_sec"])
-            for entry in files:
-                for activity in entry["activities"]:
-                    spans = (f"{activity[name]:.4f}" for name in ("onset_sec", "offset_sec"))
-                    writer.writerow([entry["path"], *spans])
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"--csv {path}: {error.strerror or error}; give another file.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    from avt_jax.host.new_files import replacing
+
+    with replacing(path, advice="give another --csv") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "onset_sec", "offset_sec"])
+        for entry in files:
+            for activity in entry["activities"]:
+                spans = (f"{activity[name]:.4f}" for name in ("onset_sec", "offset_sec"))
+                writer.writerow([entry["path"], *spans])
 
 
 if __name__ == "__main__":

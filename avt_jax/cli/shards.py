@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli import common
 from avt_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from avt_jax.data.shard_tools.rewrite import RewriteSummary
 
 _WORKERS = "processes that read; 0: none but this one (default: one per core)"
 
@@ -23,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    def add_action(name: str, text: str, epilog: str | None = None):
+    def add_action(name: str, text: str, epilog: str | None = None) -> Callable[..., Any]:
         return actions.add_parser(
             name,
             help=text[0].lower() + text[1:].rstrip("."),
@@ -42,21 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="compare checksums only")
     add("--workers", type=int, default=None, help=_WORKERS)
 
-    add = add_action("merge", "Write the clips of several shard folders into a new one.")
-    add("out", help="folder to create")
-    add("shards", nargs="+", metavar="DIR", help="two or more shard folders, in this order")
-    add(
-        "--union-classes",
-        action="store_true",
-        help="allow class lists that differ: those of the first folder, then what others add",
-    )
-    add(
-        "--prefix-ids",
-        action="store_true",
-        help="put the folder's name before ids and sources, where folders use the same ones for "
-        "different videos",
-    )
-    _add_sizes(add)
+    _add_merge(add_action("merge", "Write the clips of several shard folders into a new one."))
 
     add = add_action("reshard", "Write a shard folder again with shards of another size.")
     add("shards", help="shard folder")
@@ -81,7 +70,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_sizes(add) -> None:
+def _add_merge(add: Callable[..., Any]) -> None:
+    add("out", help="folder to create")
+    add("shards", nargs="+", metavar="DIR", help="two or more shard folders, in this order")
+    add(
+        "--union-classes",
+        action="store_true",
+        help="allow class lists that differ: those of the first folder, then what others add",
+    )
+    add(
+        "--prefix-ids",
+        action="store_true",
+        help="put the folder's name before ids and sources, where folders use the same ones for "
+        "different videos",
+    )
+    _add_sizes(add)
+
+
+def _add_sizes(add: Callable[..., Any]) -> None:
     add("--max-shard-mb", type=float, default=256.0, help="size of a shard in MiB (%(default)s)")
 
 
@@ -98,31 +104,33 @@ def main(argv: Sequence[str] | None = None) -> int:
       UserError: a mistake in the options, or a folder that cannot be used.
     """
     args = build_parser().parse_args(argv)
-    args.shards = _local(args.shards, (args.split,) if args.action == "stats" else None)
+    splits = (args.split,) if args.action == "stats" else None
+    if args.action == "merge":
+        args.shards = [_local(folder, splits) for folder in args.shards]
+    else:
+        args.shards = _local(args.shards, splits)
     action = {"verify": _verify, "merge": _merge, "reshard": _reshard, "stats": _stats}
     return action[args.action](args)
 
 
-def _local(shards: str | list[str], splits: tuple[str, ...] | None) -> str | list[str]:
-    """The folders to read: those behind a URL are copied to this machine first."""
+def _local(folder: str, splits: tuple[str, ...] | None) -> str:
+    """The folder to read: one behind a URL is copied to this machine first."""
     from avt_jax.data.records import remote
 
-    if isinstance(shards, list):
-        return [_local(folder, splits) for folder in shards]
-    return os.fspath(remote.local_folder(shards, splits)) if remote.is_remote(shards) else shards
+    return os.fspath(remote.local_folder(folder, splits)) if remote.is_remote(folder) else folder
 
 
 def _verify(args: argparse.Namespace) -> int:
     import tqdm
 
-    from avt_jax.data.shard_tools import verify
+    from avt_jax.data.shard_tools.verify import Problem, verify_folder
 
-    def say(problem: verify.Problem) -> None:
+    def say(problem: Problem) -> None:
         # Printed when found, above the progress bar: the rest may take hours.
         with tqdm.tqdm.external_write_mode(file=sys.stdout):
             print(_printable(f"damaged: {problem}"), flush=True)
 
-    report = verify.verify(args.shards, num_workers=args.workers, quick=args.quick, on_problem=say)
+    report = verify_folder(args.shards, num_workers=args.workers, quick=args.quick, on_problem=say)
     num_bad = len({(p.file, p.index) for p in report.problems if p.index is not None})
     num_files = len({p.file for p in report.problems if p.index is None})
     rate = report.num_records / max(report.elapsed_sec, 1e-9)
@@ -173,7 +181,7 @@ def _reshard(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_rewritten(summary, out: str) -> None:
+def _print_rewritten(summary: RewriteSummary, out: str) -> None:
     splits = ", ".join(f"{split} {count}" for split, count in summary.num_clips.items())
     dropped = f", {summary.num_dropped} damaged ones left out" if summary.num_dropped else ""
     total = sum(summary.num_clips.values())
@@ -184,11 +192,12 @@ def _print_rewritten(summary, out: str) -> None:
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from avt_jax.data.shard_tools import stats as shards_stats
+    from avt_jax.data.shard_tools.stats import measure_split
+    from avt_jax.host.new_files import write_json
 
     if args.out and not Path(args.out).absolute().parent.is_dir():
         raise UserError(f"the folder of --out {args.out} does not exist; create it first.")
-    stats = shards_stats.measure(
+    stats = measure_split(
         args.shards, args.split, num_workers=args.workers, max_clips=args.max_clips
     )
     print(
@@ -197,20 +206,9 @@ def _stats(args: argparse.Namespace) -> int:
     )
     print(stats.overrides())
     if args.out:
-        _write_json(Path(args.out), dataclasses.asdict(stats))
+        write_json(Path(args.out), dataclasses.asdict(stats))
         print(f"wrote {args.out}")
     return 0
-
-
-def _write_json(path: Path, content: dict) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

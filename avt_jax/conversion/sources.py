@@ -23,10 +23,7 @@ from flax import traverse_util
 from flax.serialization import msgpack_restore
 from safetensors import deserialize
 
-from avt_jax.conversion.store import sha256 as file_sha256
 from avt_jax.errors import UserError, first_line, nearest
-
-__all__ = ["file_sha256", "read_state_dict"]
 
 # Ten times the largest of these models with an optimiser's state.
 _MOST_BYTES = 8 * 2**30

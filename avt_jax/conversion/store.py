@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from avt_jax.errors import UserError
+from avt_jax.host.checksum import sha256_of
+from avt_jax.host.new_folder import new_folder
 
 _WEIGHTS, _FACTS = "weights.safetensors", "conversion.json"
 _FORMAT = 1
@@ -49,34 +48,13 @@ def write_converted(folder: str | Path, converted: Converted) -> None:
     Raises:
       UserError: `folder` is there and not empty.
     """
-    folder = Path(folder)
-    check_free(folder)
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with new_folder(folder) as part:
         arrays = {path: np.ascontiguousarray(v) for path, v in converted.variables.items()}
         save_file(arrays, part / _WEIGHTS)
         facts = dataclasses.asdict(dataclasses.replace(converted, variables={}))
-        facts |= {"format": _FORMAT, "sha256": sha256(part / _WEIGHTS)}
+        facts |= {"format": _FORMAT, "sha256": sha256_of(part / _WEIGHTS)}
         del facts["variables"]
         (part / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        if folder.is_dir():
-            folder.rmdir()
-        os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def check_free(folder: Path) -> None:
-    """Refuses a folder that holds something.
-
-    Raises:
-      UserError: it is a file or not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"--out {folder} exists and is not empty; give a new folder.")
 
 
 def is_converted(folder: str | Path) -> bool:
@@ -104,15 +82,9 @@ def read_converted(folder: str | Path) -> Converted:
                 f"{folder} has format {version}, this version of avt_jax reads {_FORMAT}; "
                 "convert the weights again."
             )
-        if sha256(folder / _WEIGHTS) != expected:
+        if sha256_of(folder / _WEIGHTS) != expected:
             raise ValueError("the checksum does not match")
         facts["grid"] = tuple(facts["grid"])
         return Converted(variables=load_file(folder / _WEIGHTS), **facts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{folder} is damaged ({error}); convert the weights again.") from error
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

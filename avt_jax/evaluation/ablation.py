@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avt_jax.evaluation.pictures import new_figure, save_png
-from avt_jax.evaluation.report import replacing
+from avt_jax.host.new_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from avt_jax.errors import UserError
 from avt_jax.evaluation.classification import ClassificationReport
+from avt_jax.host.new_files import replacing
 
 RESULTS_FILE = "results.json"
 # Not an identifier, so no label set can be called that.
@@ -38,32 +38,6 @@ class Evaluation:
     about: Mapping[str, Any]
     reports: Mapping[str, ClassificationReport]
     silenced: Mapping[str, Mapping[str, ClassificationReport]]
-
-
-@contextlib.contextmanager
-def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a file that appears under its name only when it is complete.
-
-    Args:
-      path: where it goes; an older file there is replaced.
-      mode: "w" for text in UTF-8 or "wb".
-
-    Yields:
-      The open file.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    try:
-        with part.open(mode, **text) as file:
-            yield file
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def results(evaluation: Evaluation) -> dict[str, Any]:

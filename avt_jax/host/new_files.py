@@ -1,13 +1,21 @@
-"""Files that appear complete or not at all, and never in place of another."""
+"""Files that appear complete or not at all.
+
+Everything is written beside its place, under a hidden name, and renamed when it is complete.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, Literal
 
 from avt_jax.errors import UserError
+
+_PREFIX, _SUFFIX = ".avt-", ".partial"
 
 
 def check_new(paths: list[Path]) -> None:
@@ -23,8 +31,70 @@ def check_new(paths: list[Path]) -> None:
             raise UserError(f"the folder of {path} does not exist; create it first.")
 
 
-def write_new(writers: Mapping[Path, Callable[[TextIO], None]]) -> None:
-    """Writes UTF-8 text files beside their final names and renames all of them at the end.
+@contextlib.contextmanager
+def replacing_path(path: Path, *, durable: bool = False, advice: str = "") -> Iterator[Path]:
+    """Gives a name to write to; what is written there becomes `path` when the body has ended.
+
+    Args:
+      path: where it goes; an older file there is replaced, or stays where the body raises.
+      durable: the file is complete or absent even if the power fails.
+      advice: what to do when it cannot be written, put at the end of the message.
+
+    Yields:
+      A name in the same folder that nobody else uses.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    partial = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
+    try:
+        yield partial
+        _rename(partial, path, durable=durable)
+    except OSError as error:
+        raise _cannot_write(path, error, advice) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(
+    path: Path, mode: Literal["w", "wb"] = "w", *, durable: bool = False, advice: str = ""
+) -> Iterator[IO[Any]]:
+    """Opens a file that appears under its name only when it is complete.
+
+    Args:
+      path: where it goes; an older file there is replaced.
+      mode: "w" for text in UTF-8 or "wb".
+      durable: as in `replacing_path`.
+      advice: as in `replacing_path`.
+
+    Yields:
+      The open file.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    with replacing_path(path, durable=durable, advice=advice) as partial:
+        with _open(partial, mode) as file:
+            yield file
+
+
+def write_text(path: Path, text: str, *, durable: bool = False, advice: str = "") -> None:
+    """Writes a text file in UTF-8; the arguments and errors are those of `replacing`."""
+    with replacing(path, durable=durable, advice=advice) as file:
+        file.write(text)
+
+
+def write_json(
+    path: Path, content: Any, *, indent: int | None = 2, durable: bool = False, advice: str = ""
+) -> None:
+    """Writes JSON, with a line end where it is indented; as `write_text` otherwise."""
+    end = "" if indent is None else "\n"
+    write_text(path, json.dumps(content, indent=indent) + end, durable=durable, advice=advice)
+
+
+def write_new(writers: Mapping[Path, Callable[[IO[str]], None]]) -> None:
+    """Writes several UTF-8 text files, none in place of another, and names all of them at the end.
 
     Args:
       writers: what fills each file; the files get their names in this order.
@@ -33,15 +103,15 @@ def write_new(writers: Mapping[Path, Callable[[TextIO], None]]) -> None:
       UserError: a file exists, cannot be written, or would hold text that is not valid Unicode.
     """
     check_new(list(writers))
-    partial = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in writers}
     named: list[Path] = []
     try:
-        for path, write in writers.items():
-            with open(partial[path], "w", encoding="utf-8", newline="") as file:
-                write(file)
-        for path in writers:
-            os.replace(partial[path], path)
-            named.append(path)
+        with contextlib.ExitStack() as stack:
+            # What is entered first is left last.
+            files = {
+                path: stack.enter_context(_naming(path, named)) for path in reversed(list(writers))
+            }
+            for path, write in writers.items():
+                write(files[path])
     except BaseException as error:
         for path in named:
             path.unlink(missing_ok=True)
@@ -50,28 +120,49 @@ def write_new(writers: Mapping[Path, Callable[[TextIO], None]]) -> None:
             raise UserError(
                 f"the file name {text.strip()!r} is not valid Unicode; rename the file."
             ) from error
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {next(iter(writers))}: {error.strerror}.") from error
         raise
+
+
+@contextlib.contextmanager
+def _naming(path: Path, named: list[Path]) -> Iterator[IO[str]]:
+    """As `replacing`; `named` is told when the file has its name."""
+    with replacing(path) as file:
+        yield file
+    named.append(path)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is one that was never finished, or is being written now."""
+    return path.name.startswith(_PREFIX) and path.name.endswith(_SUFFIX)
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what killed processes were writing. Only for who alone writes into the folder."""
+    for path in folder.iterdir():
+        if is_partial(path):
+            path.unlink()
+
+
+def _open(path: Path, mode: Literal["w", "wb"]) -> IO[Any]:
+    return open(path, mode) if "b" in mode else open(path, mode, encoding="utf-8", newline="")
+
+
+def _rename(partial: Path, path: Path, *, durable: bool) -> None:
+    if durable:
+        _sync(partial)
+    os.replace(partial, path)
+    if durable:
+        _sync(path.parent)  # the name is in the folder
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
-def path_prefix(folder: Path, out: Path) -> str:
-    """What stands before the path of a file below `folder` in the manifest `out`.
-
-    Args:
-      folder: where the videos lie.
-      out: the manifest.
-
-    Returns:
-      The way from the manifest's folder to `folder` with a slash at its end ("" if they are the
-      same) when `folder` lies below that, else the absolute path.
-    """
-    # Resolved: a manifest may not hold "..", and "a/../b" is not always "b" where links are.
-    base, folder = out.absolute().parent.resolve(), folder.resolve()
-    if not folder.is_relative_to(base):
-        return f"{folder.as_posix().rstrip('/')}/"
-    inside = folder.relative_to(base).as_posix()
-    return "" if inside == "." else f"{inside}/"
+def _cannot_write(path: Path, error: OSError, advice: str) -> UserError:
+    end = f"; {advice}" if advice else ""
+    return UserError(f"cannot write {path}: {error.strerror or error}{end}.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import os
 import shutil
@@ -11,12 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from avt_jax.errors import UserError
+from avt_jax.host.lock import locked
 
 _LOCK_FILE = ".avt-lock"
 
 
+def check_new_folder(out: str | os.PathLike[str]) -> None:
+    """Checks that a folder can be created, before the work that fills it.
+
+    Args:
+      out: the folder; may exist if it is empty.
+
+    Raises:
+      UserError: it is a file, or holds something.
+    """
+    out = Path(out)
+    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out} exists and is not an empty folder; delete it or choose another.")
+
+
 @contextlib.contextmanager
-def new_folder(out: str | os.PathLike) -> Iterator[Path]:
+def new_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary folder beside `out` that becomes `out` when the body ends without an error.
 
     What a killed process left behind is removed by the next one that writes the same `out`.
@@ -31,8 +45,7 @@ def new_folder(out: str | os.PathLike) -> Iterator[Path]:
       UserError: `out` is in use, or cannot be written.
     """
     out = Path(out).absolute()
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists and is not an empty folder; delete it or choose another.")
+    check_new_folder(out)
     folder = out.with_name(f"{out.name}.partial-{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +54,8 @@ def new_folder(out: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot create {folder}: {error.strerror}.") from error
     try:
-        # The lock ends with the process, however that ends: it tells living runs from dead ones.
-        with open(folder / _LOCK_FILE, "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # The lock tells living runs from dead ones.
+        with locked(folder / _LOCK_FILE):
             yield folder
             (folder / _LOCK_FILE).unlink()
             os.rename(folder, out)
@@ -55,10 +67,6 @@ def new_folder(out: str | os.PathLike) -> Iterator[Path]:
 
 def _remove_left_behind(out: Path) -> None:
     for folder in list(out.parent.glob(f"{glob.escape(out.name)}.partial-*")):
-        try:
-            lock = open(folder / _LOCK_FILE, "r+b")
-        except OSError:
-            continue  # not one of ours
-        with lock, contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Without a lock file it is not one of ours.
+        with contextlib.suppress(OSError), locked(folder / _LOCK_FILE, create=False):
             shutil.rmtree(folder, ignore_errors=True)

@@ -10,10 +10,12 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from typing import Any
 
 import pebble
+
+from avt_jax.errors import UserError
 
 # What the usual builds of NumPy and its like read when they are loaded.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -36,17 +38,21 @@ def ordered_map(
     function: Callable[[Any], Any],
     inputs: Iterable[Any],
     *,
-    num_workers: int,
+    num_workers: int | None = None,
     time_limit_sec: float | None = None,
     num_ahead: int = 4,
-) -> Iterator[tuple[Any, Any]]:
+) -> Generator[tuple[Any, Any], None, None]:
     """Applies `function` in other processes; yields results in the order of the inputs.
+
+    There are never more processes than inputs where their number is known, for starting one takes a
+    second or two.
 
     Args:
       function: importable by name, so that a fresh process can find it. A TimeoutError of its own
         cannot be told from the time limit.
       inputs: picklable arguments.
-      num_workers: >= 1.
+      num_workers: processes; None is one per core, 0 none but this one, which then does without
+        time limits and dies of what kills it.
       time_limit_sec: > 0, how long one input may take before its process is killed; None is for
         ever. The start of a process does not count.
       num_ahead: >= 1; as many inputs per worker are under way or waiting to be fetched, so memory
@@ -57,10 +63,24 @@ def ordered_map(
       `TimedOut` where it took too long. The other inputs do not notice.
 
     Raises:
+      UserError: a negative number of workers.
       Exception: whatever `function` raises.
     """
+    num_workers = _checked_number(num_workers, inputs)
+    if not num_workers:
+        for item in inputs:
+            yield item, function(item)
+        return
     with _single_threaded_children():
         yield from _ordered_map(function, inputs, num_workers, time_limit_sec, num_ahead)
+
+
+def _checked_number(num_workers: int | None, inputs: Iterable[Any]) -> int:
+    if num_workers is None:
+        num_workers = default_num_workers()
+    if num_workers < 0:
+        raise UserError(f"num_workers is {num_workers}; give 0 or more.")
+    return min(num_workers, len(inputs)) if isinstance(inputs, Sized) else num_workers
 
 
 @contextlib.contextmanager
@@ -128,5 +148,7 @@ def guard_worker() -> None:
 
 def _exit_with_parent() -> None:
     """Ends this process when the parent is gone; a killed parent could not have told it to."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only for processes that were started by another"
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)

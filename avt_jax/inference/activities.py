@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avt_jax.audio.activity import ActivityConfig, Analysis, analyse, spans_of
+from avt_jax.audio.activity import ActivityConfig, Analysis
+from avt_jax.audio.activity_spans import analyse, spans_of
 from avt_jax.audio.melspec import HOP_SEC, WINDOW_SEC, fbank
-from avt_jax.data.media.frames import DecodeError, decode_audio, probe
+from avt_jax.data.media.container import DecodeError, probe
+from avt_jax.data.media.sound import decode_audio
 from avt_jax.errors import UserError
 
 SAMPLE_RATE_HZ = 16000

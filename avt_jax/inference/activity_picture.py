@@ -11,7 +11,7 @@ import numpy as np
 
 from avt_jax.audio.activity import ActivityConfig
 from avt_jax.audio.melspec import LOG_FLOOR, hz_to_mel
-from avt_jax.errors import UserError
+from avt_jax.host.new_files import replacing
 from avt_jax.inference.timeline import clock
 
 if TYPE_CHECKING:
@@ -59,15 +59,8 @@ def draw_activities(
     short = found.duration_sec < 20
     gradient.xaxis.set_major_formatter(lambda sec, _: clock(max(sec, 0.0), with_fraction=short))
     canvas.draw()
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            figure.savefig(file, format="png", dpi=110)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)
 
 
 def _title(figure, found: FileActivities) -> None:

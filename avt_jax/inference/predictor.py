@@ -16,7 +16,7 @@ import numpy as np
 from avt_jax import axes
 from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
 from avt_jax.data.loading.sampling import eval_example
-from avt_jax.data.media.frames import DecodeError, probe
+from avt_jax.data.media.container import DecodeError, probe
 from avt_jax.errors import UserError
 from avt_jax.inference.load import BatchFn, LoadedRun
 from avt_jax.inference.prediction import FilePrediction, Window

@@ -12,7 +12,7 @@ import numpy as np
 
 from avt_jax.audio.melspec import LOG_FLOOR, hz_to_mel
 from avt_jax.data.shard_tools.contact_sheet import crop_middle
-from avt_jax.errors import UserError
+from avt_jax.host.new_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -266,12 +266,5 @@ def _time_axis(axes: Axes, duration_sec: float) -> None:
 
 
 def _save(canvas, path: Path) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            canvas.figure.savefig(file, format="png", dpi=120)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path, "wb") as file:
+        canvas.figure.savefig(file, format="png", dpi=120)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from avt_jax.host.new_files import write_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -59,6 +60,4 @@ def _keep_until(path: Path, step: int) -> None:
             continue  # the line that was being written when the process was killed
         if entry["step"] <= step:
             kept.append(line + "\n")
-    part = path.with_suffix(".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, "".join(kept))

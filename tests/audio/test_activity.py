@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from avt_jax.audio.activity import ActivityConfig, activity_ids, analyse, detect, spans_of
+from avt_jax.audio.activity import ActivityConfig, activity_ids
+from avt_jax.audio.activity_spans import analyse, detect, spans_of
 from avt_jax.audio.melspec import LOG_FLOOR, fbank
 from avt_jax.data.av_events.audio import KINDS, synthesize_audio
 from avt_jax.errors import UserError

@@ -152,7 +152,7 @@ def test_a_folder_in_use(files, tmp_path, capsys):
     out.mkdir(parents=True)
     (out / "mine").touch()
     assert convert(files, tmp_path, "ast", "ast.safetensors") == 2
-    assert "exists and is not empty" in capsys.readouterr().err
+    assert "exists and is not an empty folder" in capsys.readouterr().err
     assert [entry.name for entry in out.iterdir()] == ["mine"]
 
 

@@ -119,7 +119,7 @@ def test_what_stats_prints_can_be_pasted(clean, tmp_path, capsys):
         (["stats", "SHARDS", "--split", "trian"], "did you mean 'train'"),
         (["stats", "SHARDS", "--out", "none/stats.json"], "folder of --out"),
         (["stats", "SHARDS", "--max-clips", "0"], "0 clips"),
-        (["stats", "SHARDS", "--workers", "-1"], "-1 workers"),
+        (["stats", "SHARDS", "--workers", "-1"], "num_workers is -1"),
     ],
 )
 def test_mistakes_end_with_code_2_and_write_nothing(

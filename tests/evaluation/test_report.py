@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from avt_jax.errors import UserError
 from avt_jax.evaluation import classification, report
 from avt_jax.evaluation.report import Evaluation
 
@@ -60,20 +59,6 @@ def test_class_table_starts_with_the_worst_and_is_cut():
     rows = [line[2:10] for line in text.splitlines() if line.startswith("│ class ")]
     assert rows == [f"class {i:02}" for i in range(20)]
     assert "class 18 (1 x)" in text  # what class 19 is taken for
-
-
-def test_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "results.json"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), report.replacing(path) as file:
-        file.write("half")
-        raise RuntimeError
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with (
-        pytest.raises(UserError, match="cannot write .*nowhere"),
-        report.replacing(tmp_path / "nowhere" / "x"),
-    ):
-        pass
 
 
 def test_metrics_survive_a_cut_line(tmp_path):

@@ -38,7 +38,7 @@ def test_the_notebook(tmp_path):
     assert "'video': (" in shown and "results.json" in shown
 
 
-SHOW = '''
+SHOW = """
 import ast
 
 def exec_and_show(text, scope={}):
@@ -49,7 +49,7 @@ def exec_and_show(text, scope={}):
     else:
         exec(compile(ast.Module([last], []), "cell", "exec"), scope)
 
-'''
+"""
 
 
 @pytest.mark.parametrize("index", [1])

@@ -7,9 +7,10 @@ import pytest
 from tiny_run import make_run, sample_videos_fixture, tiny_run_fixture, write_video  # noqa: F401
 
 from avt_jax.data import records
-from avt_jax.data.extraction import clip_record, extract
+from avt_jax.data.extraction.clip_record import ExtractConfig
+from avt_jax.data.extraction.extract import extract
 from avt_jax.data.loading import pipeline
-from avt_jax.data.manifests import manifest
+from avt_jax.data.manifests.manifest import read_manifest
 from avt_jax.errors import UserError
 from avt_jax.inference import Predictor
 from avt_jax.inference.load import load_predict
@@ -30,10 +31,10 @@ def test_a_raw_file_gives_what_its_shard_gives(predictor, sample_videos, tmp_pat
         writer = csv.writer(file)
         writer.writerow(["path", "start_sec", "end_sec", "label"])
         writer.writerows([video, start, start + 1, names[start]] for start in (0, 1))
-    extract.extract(
-        manifest.read_manifest(tmp_path / "clips.csv"),
+    extract(
+        read_manifest(tmp_path / "clips.csv"),
         tmp_path / "shards",
-        config=clip_record.ExtractConfig(frame_rate_hz=4.0, short_side_px=48, jpeg_quality=80),
+        config=ExtractConfig(frame_rate_hz=4.0, short_side_px=48, jpeg_quality=80),
         num_workers=1,
     )
     source = records.open_split(tmp_path / "shards", "train")

@@ -10,27 +10,24 @@ every sound.
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
+import contextlib
 import csv
 import dataclasses
 import fractions
-import itertools
-import multiprocessing
+import functools
 import os
 import pathlib
-import shutil
-import signal
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import av
 import numpy as np
-from tqdm import tqdm
 
 from avt_jax.data.av_events.audio import KINDS, synthesize_audio
 from avt_jax.data.av_events.video import MOTIONS, draw_frames
 from avt_jax.errors import UserError
+from avt_jax.host.new_folder import new_folder
+from avt_jax.host.progress import progress_bar
+from avt_jax.host.worker_pool import WorkerDied, ordered_map
 
 CLASS_NAMES = tuple(f"{motion}+{kind}" for motion in MOTIONS for kind in KINDS)
 SPLITS = ("train", "val", "test")
@@ -75,7 +72,7 @@ class ClipSpec:
         return f"{self.motion}+{self.kind}"
 
 
-def plan_clips(
+def specify_clips(
     *,
     num_train: int,
     num_val: int,
@@ -100,7 +97,7 @@ def plan_clips(
       frame_rate_hz: 1 to 60 frames per second.
       size_px: even, 32 to 512 pixels.
       snr_db: -20 to 60 dB, the same for all clips; None draws each clip's background. See
-        `synthetic_audio.synthesize_audio`.
+        `audio.synthesize_audio`.
 
     Returns:
       One ClipSpec per clip; in every split the number of clips per class differs by one at most.
@@ -118,14 +115,8 @@ def plan_clips(
         )
     specs = []
     for split_number, (split, count) in enumerate(counts.items()):
-        rng = np.random.default_rng([seed, split_number])
-        # Whole rounds of all classes, each in its own order: a remainder falls on random classes.
-        num_rounds = -(-count // len(CLASS_NAMES))
-        order = [int(y) for _ in range(num_rounds) for y in rng.permutation(len(CLASS_NAMES))][
-            :count
-        ]
-        for number, class_index in enumerate(order):
-            motion, kind = CLASS_NAMES[class_index].split("+")
+        for number, name in enumerate(_draw_classes([seed, split_number], count)):
+            motion, kind = name.split("+")
             specs.append(
                 ClipSpec(
                     path=f"videos/{split}_{number:05d}.mp4",
@@ -140,6 +131,14 @@ def plan_clips(
                 )
             )
     return specs
+
+
+def _draw_classes(seed: list[int], count: int) -> list[str]:
+    """Class names in whole rounds of all, each in its own order: a remainder is of random ones."""
+    rng = np.random.default_rng(seed)
+    rounds = range(-(-count // len(CLASS_NAMES)))
+    order = [index for _ in rounds for index in rng.permutation(len(CLASS_NAMES))]
+    return [CLASS_NAMES[index] for index in order[:count]]
 
 
 def _check_arguments(
@@ -221,7 +220,7 @@ def write_mp4(
             "g": str(frame_rate_hz),
             "threads": "1",
         }
-        audio = None
+        audio: av.AudioStream | None = None
         if waveform is not None:
             audio = container.add_stream("aac", rate=sample_rate_hz, layout="mono")
             audio.bit_rate = 64000
@@ -229,11 +228,16 @@ def write_mp4(
         for frame_hwc in frames_thwc:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame_hwc, format="rgb24")))
         container.mux(video.encode(None))
-        if audio is not None:
+        if audio is not None and waveform is not None:
             _encode_audio(container, audio, waveform, sample_rate_hz)
 
 
-def _encode_audio(container, stream, waveform: np.ndarray, sample_rate_hz: int) -> None:
+def _encode_audio(
+    container: av.container.OutputContainer,
+    stream: av.AudioStream,
+    waveform: np.ndarray,
+    sample_rate_hz: int,
+) -> None:
     """Writes one waveform into an open container, one second at a time."""
     for start in range(0, len(waveform), sample_rate_hz):
         block = np.ascontiguousarray(waveform[None, start : start + sample_rate_hz], np.float32)
@@ -246,18 +250,14 @@ def _encode_audio(container, stream, waveform: np.ndarray, sample_rate_hz: int) 
 
 
 def _render_to_disk(
-    task: tuple[str, Sequence[ClipSpec]],
-) -> list[tuple[ClipSpec, list[tuple[float, float]]]]:
-    """Renders and encodes a few clips under a folder; runs in a worker process."""
-    folder, specs = task
-    results = []
+    folder: pathlib.Path, specs: Sequence[ClipSpec]
+) -> dict[str, list[tuple[float, float]]]:
+    """Renders and encodes a few clips under a folder, in a worker; gives the sounds by path."""
+    events_of = {}
     for spec in specs:
-        frames_thwc, waveform, events = render_clip(spec)
-        write_mp4(
-            pathlib.Path(folder, spec.path), frames_thwc, waveform, frame_rate_hz=spec.frame_rate_hz
-        )
-        results.append((spec, events))
-    return results
+        frames_thwc, waveform, events_of[spec.path] = render_clip(spec)
+        write_mp4(folder / spec.path, frames_thwc, waveform, frame_rate_hz=spec.frame_rate_hz)
+    return events_of
 
 
 def render_dataset(
@@ -282,7 +282,7 @@ def render_dataset(
     Args:
       out_dir: must not exist, or be empty.
       num_train, num_val, num_test, seed, clip_sec, frame_rate_hz, size_px, snr_db: as in
-        plan_clips.
+        specify_clips.
       num_workers: processes; 0 renders in this one. The data set does not depend on it.
       progress: whether to draw a progress bar on stderr.
 
@@ -293,7 +293,7 @@ def render_dataset(
       UserError: a value is out of range, the folder is not empty, or it cannot be written.
     """
     out_dir = pathlib.Path(out_dir)
-    specs = plan_clips(
+    specs = specify_clips(
         num_train=num_train,
         num_val=num_val,
         num_test=num_test,
@@ -303,86 +303,39 @@ def render_dataset(
         size_px=size_px,
         snr_db=snr_db,
     )
-    if num_workers < 0:
-        raise UserError(f"num_workers must be 0 or more, got {num_workers}")
-    partial_dir = _make_partial_dir(out_dir)
-    try:
-        events_of = {}
-        with tqdm(
-            total=len(specs), desc="rendering clips", unit="clip", disable=not progress
-        ) as bar:
-            for results in _run_tasks(_tasks(partial_dir, specs), num_workers):
-                events_of.update({spec.path: events for spec, events in results})
-                bar.update(len(results))
-        _write_tables(partial_dir, specs, events_of)
-        os.replace(partial_dir, out_dir)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the clips into {out_dir}: {error}; choose another folder"
-        ) from error
-    finally:
-        # Gone already when all went well; otherwise half a data set that nobody should find.
-        shutil.rmtree(partial_dir, ignore_errors=True)
+    with new_folder(out_dir) as folder:
+        events_of = _render_all(folder, specs, num_workers, progress)
+        _write_tables(folder, specs, events_of)
     return out_dir / "clips.csv"
 
 
-def _make_partial_dir(out_dir: pathlib.Path) -> pathlib.Path:
-    """Checks the destination and makes a hidden folder beside it, on the same file system."""
-    if out_dir.exists() and not out_dir.is_dir():
-        raise UserError(f"{out_dir} is a file; give a folder that does not exist yet")
-    try:
-        if out_dir.is_dir() and any(out_dir.iterdir()):
-            raise UserError(f"the folder {out_dir} is not empty; remove it or choose another one")
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        partial_dir = pathlib.Path(
-            tempfile.mkdtemp(prefix=f".{out_dir.name}.partial-", dir=out_dir.parent)
-        )
-        partial_dir.chmod(
-            0o755
-        )  # mkdtemp's folders are private; the finished one should be an ordinary folder
-        (partial_dir / "videos").mkdir()
-    except OSError as error:
-        raise UserError(
-            f"cannot write {out_dir}: {error.strerror}; choose a folder you may write to"
-        ) from error
-    return partial_dir
-
-
-def _tasks(
-    folder: pathlib.Path, specs: Sequence[ClipSpec]
-) -> Iterator[tuple[str, Sequence[ClipSpec]]]:
-    """Cuts the plan into portions small enough for a steady progress bar."""
-    for start in range(0, len(specs), _CLIPS_PER_TASK):
-        yield str(folder), specs[start : start + _CLIPS_PER_TASK]
-
-
-def _run_tasks(tasks: Iterator, num_workers: int) -> Iterator[list]:
-    """Yields the tasks' results in order, from this process or from a pool."""
-    if num_workers == 0:
-        yield from map(_render_to_disk, tasks)
-        return
-    # Spawned, not forked: the parent may hold threads (JAX's, Grain's) that a fork would break.
-    context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches the whole process group: the parent alone answers, the workers just end.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        num_workers,
-        mp_context=context,
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+def _render_all(
+    folder: pathlib.Path, specs: Sequence[ClipSpec], num_workers: int, progress: bool
+) -> dict[str, list[tuple[float, float]]]:
+    """Renders the clips in other processes; gives the sounds by path."""
+    (folder / "videos").mkdir()
+    starts = range(0, len(specs), _CLIPS_PER_TASK)
+    tasks = [specs[first : first + _CLIPS_PER_TASK] for first in starts]
+    events_of: dict[str, list[tuple[float, float]]] = {}
+    results = ordered_map(
+        functools.partial(_render_to_disk, folder), tasks, num_workers=num_workers
     )
-    try:
-        waiting = collections.deque(
-            pool.submit(_render_to_disk, t) for t in itertools.islice(tasks, 2 * num_workers)
-        )
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(_render_to_disk, t) for t in itertools.islice(tasks, 1))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with (
+        contextlib.closing(results),
+        progress_bar(len(specs), "rendering clips", "clip", disable=not progress) as bar,
+    ):
+        for task, found in results:
+            if isinstance(found, WorkerDied):
+                raise UserError(f"{found} (clips from {task[0].path} on); use fewer processes.")
+            events_of |= found
+            bar.update(len(task))
+    return events_of
 
 
 def _write_tables(
-    folder: pathlib.Path, specs: Sequence[ClipSpec], events_of: dict[str, list]
+    folder: pathlib.Path,
+    specs: Sequence[ClipSpec],
+    events_of: Mapping[str, Sequence[tuple[float, float]]],
 ) -> None:
     """Writes the manifest and the table of sounds."""
     with open(folder / "clips.csv", "w", newline="", encoding="utf-8") as file:

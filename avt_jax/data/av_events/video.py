@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import colorsys
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -200,10 +201,8 @@ def _shape_distance(shape: Shape, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if shape.num_sides == 0:
         return np.hypot(x, y)
     side_angles = shape.angle_rad + 2 * np.pi * np.arange(shape.num_sides) / shape.num_sides
-    distance = None
-    for angle in side_angles:
-        to_side = np.float32(math.cos(angle)) * x + np.float32(math.sin(angle)) * y
-        distance = to_side if distance is None else np.maximum(distance, to_side)
+    to_sides = (np.float32(math.cos(a)) * x + np.float32(math.sin(a)) * y for a in side_angles)
+    distance = functools.reduce(np.maximum, to_sides)
     half_angle = math.pi / shape.num_sides
     return distance * np.float32(math.sqrt(math.tan(half_angle) / half_angle))
 

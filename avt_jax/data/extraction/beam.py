@@ -13,18 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from avt_jax.data.extraction import job as shard_job
 from avt_jax.data.extraction import work_folder
-from avt_jax.data.extraction.job import OnClips, ShardJob
+from avt_jax.data.extraction.extract import Runner
+from avt_jax.data.extraction.job import ADVICE, OnClips, ShardJob, write_shards
 from avt_jax.data.extraction.plan import PlannedShard
 from avt_jax.errors import UserError
-from avt_jax.host import worker_pool
+from avt_jax.host.new_files import write_text
+from avt_jax.host.worker_pool import default_num_workers
 
 _SHARDS_FILE = "shards.jsonl"
 _POLL_SEC = 2.0
 
 
-def make_runner(options: Sequence[str] = (), *, num_workers: int | None = None):
+def make_runner(options: Sequence[str] = (), *, num_workers: int | None = None) -> Runner:
     """Makes what `extract.extract` takes as its runner.
 
     The folder and the videos must be on a file system that all of Beam's workers see under the same
@@ -49,7 +50,7 @@ def make_runner(options: Sequence[str] = (), *, num_workers: int | None = None):
         raise UserError(
             'Beam is not installed; pip install "avt_jax[beam]", or leave out --runner beam.'
         ) from error
-    num_workers = worker_pool.default_num_workers() if num_workers is None else num_workers
+    num_workers = default_num_workers() if num_workers is None else num_workers
     direct = [
         "--runner=DirectRunner",
         "--direct_running_mode=multi_processing",
@@ -115,7 +116,7 @@ def _write_list(path: Path, shards: Sequence[PlannedShard]) -> list[int]:
     positions = [0]
     for line in lines:  # ASCII: as many bytes as characters
         positions.append(positions[-1] + len(line))
-    shard_job.write_text_safely(path, "".join(lines))
+    write_text(path, "".join(lines), durable=True, advice=ADVICE)
     return positions[:-1]
 
 
@@ -147,4 +148,4 @@ def _write_one(position: int, folder: str, job: ShardJob) -> None:
     if work_folder.read_result(Path(folder), shard) is not None:
         return  # Beam repeats elements whose worker it has lost
     # Beam has its own processes, but one of these must not die or hang for one clip.
-    shard_job.write_shards(Path(folder), [shard], job, num_workers=1)
+    write_shards(Path(folder), [shard], job, num_workers=1)

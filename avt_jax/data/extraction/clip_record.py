@@ -12,7 +12,9 @@ import numpy as np
 import simplejpeg
 
 from avt_jax.audio.melspec import fbank
-from avt_jax.data.media import frames as decode
+from avt_jax.data.media.container import DecodeError, DecodeReport, MediaInfo, probe
+from avt_jax.data.media.frames import iter_frames
+from avt_jax.data.media.sound import decode_audio
 from avt_jax.data.records import FLAG_CODES
 from avt_jax.errors import UserError
 
@@ -49,7 +51,7 @@ class ExtractConfig:
     jpeg_quality: int = 90
     max_clip_sec: float = 600.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         limits = {
             "frame_rate_hz": (0.0, 240.0),
             "short_side_px": (16, 4096),
@@ -90,26 +92,21 @@ def make_record(
     Raises:
       DecodeError: the clip cannot be decoded; its code says why.
     """
-    media = decode.probe(path)
+    media = probe(path)
     start_sec, end_sec, asked_end_sec = _span(path, media, start_sec, end_sec, config)
-    report = decode.DecodeReport()
+    report = DecodeReport()
     stillness = _Stillness()
     frames = list(_jpeg_frames(path, start_sec, end_sec, config, report, stillness))
     waveform = _sound(path, start_sec, end_sec, media, report)
     frames_sec = len(frames) / config.frame_rate_hz
-    if end_sec - max(start_sec + frames_sec, report.sound_end_sec) > _END_TOLERANCE_SEC:
-        # Some formats state one length for the whole file and none for its streams.
-        raise decode.DecodeError(
-            "truncated",
-            f"{path} is cut off or damaged: it should last {media.duration_sec:.2f} s but has "
-            f"neither pictures nor sound up to {end_sec:.2f} s",
-        )
-    mel = np.zeros((0, 128), np.float16)
+    _check_end(path, end_sec, max(start_sec + frames_sec, report.sound_end_sec), media)
+    mel, loudest = np.zeros((0, 128), np.float16), 0.0
     if waveform is not None:
         mel = fbank(waveform, sample_rate_hz=SAMPLE_RATE_HZ).astype(np.float16)
+        loudest = float(np.abs(waveform).max(initial=0.0))
     has_audio = len(mel) > 0
     flags = {
-        "silent_audio": has_audio and float(np.abs(waveform).max()) <= _SILENCE_PEAK,
+        "silent_audio": has_audio and loudest <= _SILENCE_PEAK,
         "partial_audio": has_audio and _is_missing(end_sec - start_sec, report.sound_sec),
         "still_video": stillness.is_still,
         "short": _is_missing(asked_end_sec - start_sec, frames_sec),
@@ -131,31 +128,43 @@ def make_record(
 
 def _span(
     path: str | os.PathLike,
-    media: decode.MediaInfo,
+    media: MediaInfo,
     start_sec: float | None,
     end_sec: float | None,
     config: ExtractConfig,
 ) -> tuple[float, float, float]:
     """(start, end within the file, end asked for) of a clip, or why there is none."""
     if not media.has_video:
-        raise decode.DecodeError("no_video", f"{path} has no video stream")
+        raise DecodeError("no_video", f"{path} has no video stream")
     if not media.duration_sec > 0:
-        raise decode.DecodeError("unreadable", f"nothing in {path} has a length")
+        raise DecodeError("unreadable", f"nothing in {path} has a length")
     start_sec = 0.0 if start_sec is None else float(start_sec)
     if start_sec >= media.duration_sec:
-        raise decode.DecodeError(
+        raise DecodeError(
             "span_past_end",
             f"the span starts at {start_sec:g} s but {path} ends at {media.duration_sec:.3f} s",
         )
     asked_end_sec = media.duration_sec if end_sec is None else float(end_sec)
     end_sec = min(asked_end_sec, media.duration_sec)
     if end_sec - start_sec > config.max_clip_sec:
-        raise decode.DecodeError(
+        raise DecodeError(
             "too_large",
             f"the clip of {path} lasts {end_sec - start_sec:.1f} s, more than the "
             f"{config.max_clip_sec:g} s allowed",
         )
     return start_sec, end_sec, asked_end_sec
+
+
+def _check_end(
+    path: str | os.PathLike, end_sec: float, decoded_end_sec: float, media: MediaInfo
+) -> None:
+    """Some formats state one length for the whole file and none for its streams."""
+    if end_sec - decoded_end_sec > _END_TOLERANCE_SEC:
+        raise DecodeError(
+            "truncated",
+            f"{path} is cut off or damaged: it should last {media.duration_sec:.2f} s but has "
+            f"neither pictures nor sound up to {end_sec:.2f} s",
+        )
 
 
 def _is_missing(wanted_sec: float, got_sec: float) -> bool:
@@ -167,7 +176,7 @@ def _is_missing(wanted_sec: float, got_sec: float) -> bool:
 class _Stillness:
     """Finds out whether frames, shown one after the other, all show the same picture."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._num_frames = 0
         self._first_squares: np.ndarray | None = None
         self._has_moved = False
@@ -202,17 +211,17 @@ def _sound(
     path: str | os.PathLike,
     start_sec: float,
     end_sec: float,
-    media: decode.MediaInfo,
-    report: decode.DecodeReport,
+    media: MediaInfo,
+    report: DecodeReport,
 ) -> np.ndarray | None:
     """The clip's waveform, or None when there is no sound at all in its span."""
     if not media.has_audio:
         return None
     try:
-        waveform = decode.decode_audio(
+        waveform = decode_audio(
             path, start_sec, end_sec, sample_rate_hz=SAMPLE_RATE_HZ, report=report
         )
-    except decode.DecodeError as error:
+    except DecodeError as error:
         if error.reason_code != "unreadable":
             raise
         # The pictures are good: a clip without sound is better than none.
@@ -226,11 +235,12 @@ def _jpeg_frames(
     start_sec: float,
     end_sec: float,
     config: ExtractConfig,
-    report: decode.DecodeReport,
+    report: DecodeReport,
     stillness: _Stillness,
 ) -> Iterator[bytes]:
-    last_hwc = jpeg = None
-    for image_hwc in decode.iter_frames(
+    last_hwc: np.ndarray | None = None
+    jpeg = b""
+    for image_hwc in iter_frames(
         path,
         start_sec,
         end_sec,

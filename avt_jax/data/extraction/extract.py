@@ -11,19 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import tqdm
-
-from avt_jax.data.extraction import job as shard_job
-from avt_jax.data.extraction import plan as shard_plan
 from avt_jax.data.extraction import work_folder
 from avt_jax.data.extraction.clip_record import ExtractConfig
-from avt_jax.data.extraction.job import Failure, OnClips, ShardJob, ShardResult
-from avt_jax.data.extraction.plan import Plan, PlannedShard
+from avt_jax.data.extraction.job import Failure, OnClips, ShardJob, ShardResult, write_shards
+from avt_jax.data.extraction.plan import Plan, PlannedShard, make_plan
 from avt_jax.data.manifests.manifest import Manifest
-from avt_jax.data.records import SPLITS, writer
+from avt_jax.data.records import SPLITS
+from avt_jax.data.records.writer import FolderInfo
 from avt_jax.errors import UserError
-from avt_jax.host import worker_pool
+from avt_jax.host.progress import progress_bar
 
 # Ten seconds of any usual video take a few seconds, and the longest clip allowed by default, ten
 # minutes, a minute or two. A clip that needs more does not end at all, or is not worth it.
@@ -33,7 +31,7 @@ CLIP_TIMEOUT_SEC = 300.0
 CLIPS_PER_SHARD = 128
 
 Runner = Callable[[Path, Sequence[PlannedShard], ShardJob, OnClips], None]
-"""Writes shards into a folder: as `shard_job.write_shards`, by whatever machines it has."""
+"""Writes shards into a folder: as `job.write_shards`, by whatever machines it has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +77,7 @@ def run_in_pool(
     Raises:
       UserError: fewer than one worker, or a shard cannot be written.
     """
-    num_workers = worker_pool.default_num_workers() if num_workers is None else num_workers
-    shard_job.write_shards(folder, shards, job, num_workers=num_workers, on_clips=on_clips)
+    write_shards(folder, shards, job, num_workers=num_workers, on_clips=on_clips)
 
 
 def extract(
@@ -121,7 +118,7 @@ def extract(
         raise UserError(f"clip_timeout_sec {clip_timeout_sec:g} must be positive and finite.")
     started = time.monotonic()
     out = Path(out).absolute()
-    plan = shard_plan.make_plan(manifest, config, clips_per_shard)
+    plan = make_plan(manifest, config, clips_per_shard)
     finished = work_folder.read_finished(out, plan)
     if finished is not None:
         return _finished_summary(finished, plan, out)
@@ -132,14 +129,7 @@ def extract(
             work_folder.remove(folder)
             raise UserError(f"{out} was finished by another run in this moment.")
         num_before = _write_missing(folder, plan, job, runner)
-        results = [work_folder.read_result(folder, shard) for shard in plan.shards]
-        missing = [s.name for s, r in zip(plan.shards, results, strict=True) if r is None]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(results)} shards were not finished, the first is "
-                f"{missing[0]} in {folder}; give the same command again."
-            )
-        summary = _finish(folder, out, plan, job, results, manifest)
+        summary = _finish(folder, out, plan, job, _read_results(folder, plan), manifest)
     return dataclasses.replace(
         summary, num_before=num_before, elapsed_sec=time.monotonic() - started
     )
@@ -152,7 +142,9 @@ def _write_missing(folder: Path, plan: Plan, job: ShardJob, runner: Runner) -> i
     done = [(shard, result) for shard, result in results if result is not None]
     num_before = sum(len(shard.clips) for shard, _ in done)
     num_failed = sum(len(result.failures) for _, result in done)
-    with _progress(plan.num_clips, num_before) as bar:
+    with progress_bar(
+        plan.num_clips, "extracting", "clip", initial=num_before, smoothing=0.1
+    ) as bar:
         if done:
             text = f"going on: {len(done)} of {len(results)} shards are done"
             bar.write(text, file=sys.stderr)
@@ -169,17 +161,16 @@ def _write_missing(folder: Path, plan: Plan, job: ShardJob, runner: Runner) -> i
     return num_before
 
 
-def _progress(total: int, initial: int) -> tqdm.tqdm:
-    # In a log file a line every ten seconds is enough.
-    interval_sec = 0.2 if sys.stderr.isatty() else 10.0
-    return tqdm.tqdm(
-        total=total,
-        initial=initial,
-        desc="extracting",
-        unit="clip",
-        mininterval=interval_sec,
-        smoothing=0.1,
-    )
+def _read_results(folder: Path, plan: Plan) -> list[ShardResult]:
+    """One per shard of the plan."""
+    found = [work_folder.read_result(folder, shard) for shard in plan.shards]
+    missing = [s.name for s, r in zip(plan.shards, found, strict=True) if r is None]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(found)} shards were not finished, the first is "
+            f"{missing[0]} in {folder}; give the same command again."
+        )
+    return [result for result in found if result is not None]
 
 
 def _finish(
@@ -199,7 +190,7 @@ def _finish(
         work_folder.remove(folder)
         raise UserError(_all_failed_message(manifest, failures))
     config = job.config
-    info = writer.FolderInfo(
+    info = FolderInfo(
         job.label_sets, config.frame_rate_hz, config.short_side_px, config.jpeg_quality
     )
     kept = dataclasses.asdict(summary)
@@ -232,7 +223,7 @@ def _summary(
     )
 
 
-def _finished_summary(finished: dict, plan: Plan, out: Path) -> ExtractSummary:
+def _finished_summary(finished: dict[str, Any], plan: Plan, out: Path) -> ExtractSummary:
     try:
         return ExtractSummary(**finished, num_before=plan.num_clips, elapsed_sec=0.0)
     except TypeError as error:

@@ -12,21 +12,23 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
 from avt_jax.data.extraction.plan import PlannedShard
 from avt_jax.data.manifests.manifest import Clip
-from avt_jax.data.media import frames
-from avt_jax.data.records import writer
-from avt_jax.errors import UserError
-from avt_jax.host import worker_pool
+from avt_jax.data.media.container import DecodeError
+from avt_jax.data.records.writer import ShardFile, ShardInfo, make_serializer
+from avt_jax.errors import UserError, first_line
+from avt_jax.host.new_files import write_json
+from avt_jax.host.worker_pool import TimedOut, WorkerDied, ordered_map
 
 RESULT_SUFFIX = ".json"
+ADVICE = "finished shards are kept: make room or mend it, and give the same command again"
+"""What to do when something cannot be written."""
 
 _MAX_RESULT_BYTES = 2**28
 
@@ -37,7 +39,7 @@ class Failure:
 
     Attributes:
       clip: the manifest's line.
-      reason: one of `frames.REASON_CODES`, "timeout", "worker_died" or "unexpected".
+      reason: one of `container.REASON_CODES`, "timeout", "worker_died" or "unexpected".
       message: one sentence.
     """
 
@@ -105,7 +107,7 @@ def try_record(clip: Clip, *, config: ExtractConfig) -> dict[str, Any] | Failure
             id=clip.id,
             source=clip.source,
         )
-    except frames.DecodeError as error:
+    except DecodeError as error:
         return Failure(clip, error.reason_code, error.message)
     except Exception as error:  # whatever a hostile file provokes in a codec
         return Failure(clip, "unexpected", f"{type(error).__name__}: {error}")
@@ -116,7 +118,7 @@ def write_shards(
     shards: Sequence[PlannedShard],
     job: ShardJob,
     *,
-    num_workers: int,
+    num_workers: int | None,
     on_clips: OnClips = lambda num_done, num_failed: None,
 ) -> None:
     """Writes shards one after the other; whatever file a clip comes from, it ends its own clip.
@@ -125,13 +127,13 @@ def write_shards(
       folder: where to; it exists.
       shards: which.
       job: how.
-      num_workers: >= 1, processes that decode.
+      num_workers: >= 1, processes that decode; None is one per core.
       on_clips: called for every clip.
 
     Raises:
       UserError: a shard cannot be written.
     """
-    serialize = writer.make_serializer(job.label_sets)
+    serialize = make_serializer(job.label_sets)
     clips = itertools.chain.from_iterable(shard.clips for shard in shards)
     with contextlib.closing(_decode(clips, job, num_workers)) as results:
         for shard in shards:
@@ -140,9 +142,9 @@ def write_shards(
 
 
 def _decode(
-    clips: Iterable[Clip], job: ShardJob, num_workers: int
-) -> Iterator[tuple[Clip, dict[str, Any] | Failure]]:
-    results = worker_pool.ordered_map(
+    clips: Iterable[Clip], job: ShardJob, num_workers: int | None
+) -> Generator[tuple[Clip, dict[str, Any] | Failure], None, None]:
+    results = ordered_map(
         functools.partial(try_record, config=job.config),
         clips,
         num_workers=num_workers,
@@ -150,9 +152,9 @@ def _decode(
     )
     with contextlib.closing(results):
         for clip, result in results:
-            if isinstance(result, worker_pool.WorkerDied):
+            if isinstance(result, WorkerDied):
                 result = Failure(clip, "worker_died", str(result))
-            elif isinstance(result, worker_pool.TimedOut):
+            elif isinstance(result, TimedOut):
                 result = Failure(clip, "timeout", str(result))
             yield clip, result
 
@@ -175,14 +177,14 @@ def _write_shard(
                 failures.append((index, result.reason, result.message))
             else:
                 with _write_errors(path):
-                    data_file = data_file or writer.ShardFile(path)
+                    data_file = data_file or ShardFile(path)
                     data_file.add(serialize(result | {"labels": clip.labels}))
                 num_without_audio += not result["has_audio"]
                 clip_sec += result["end_sec"] - result["start_sec"]
             on_clips(1, int(isinstance(result, Failure)))
         with _write_errors(path):
-            info = data_file.close() if data_file else writer.ShardInfo(0, 0, "")
-            result = ShardResult(
+            info = data_file.close() if data_file else ShardInfo(0, 0, "")
+            stored = ShardResult(
                 file=path.name if data_file else "",
                 file_bytes=path.stat().st_size if data_file else 0,
                 num_without_audio=num_without_audio,
@@ -190,7 +192,9 @@ def _write_shard(
                 failures=failures,
                 **dataclasses.asdict(info),
             )
-            write_text_safely(_result_path(folder, shard), json.dumps(vars(result)))
+            write_json(
+                _result_path(folder, shard), vars(stored), indent=None, durable=True, advice=ADVICE
+            )
     except BaseException:
         if data_file:
             data_file.discard()
@@ -202,18 +206,15 @@ def _write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        lines = str(getattr(error, "strerror", None) or error).splitlines() or ["unknown error"]
-        raise UserError(
-            f"cannot write {path} ({lines[0][:160]}); the shards before it are kept: "
-            "make room or mend it, and give the same command again."
-        ) from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"cannot write {path}: {reason}; {ADVICE}.") from error
 
 
 def _result_path(folder: Path, shard: PlannedShard) -> Path:
     return folder / (shard.name + RESULT_SUFFIX)
 
 
-def read_result(folder: Path, shard: PlannedShard) -> ShardResult | None:
+def read_stored_result(folder: Path, shard: PlannedShard) -> ShardResult | None:
     """Reads what became of a shard.
 
     Args:
@@ -235,18 +236,3 @@ def read_result(folder: Path, shard: PlannedShard) -> ShardResult | None:
         return dataclasses.replace(result, failures=[(i, r, m) for i, r, m in result.failures])
     except (OSError, ValueError, TypeError):
         return None  # it will be written again
-
-
-def write_text_safely(path: Path, text: str) -> None:
-    """Writes a file that is complete or absent even if the power fails."""
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

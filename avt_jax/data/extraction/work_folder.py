@@ -1,6 +1,6 @@
 """The folder in which an extraction keeps its finished shards until all are there.
 
-`<out>.incomplete/` holds the plan and what `shard_job` writes. At the end the shards move into
+`<out>.incomplete/` holds the plan and what `job` writes. At the end the shards move into
 `<out>.incomplete/result/`, which is then renamed to `<out>`: that folder is complete or absent.
 A run that dies leaves the folder for the next one with the same plan.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import json
 import os
 import re
@@ -18,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from avt_jax.data.extraction import job
-from avt_jax.data.extraction import plan as shard_plan
-from avt_jax.data.extraction.job import Failure, ShardResult
-from avt_jax.data.extraction.plan import Plan, PlannedShard
-from avt_jax.data.records import writer as record_writer
+from avt_jax.data.extraction.job import ADVICE, Failure, ShardResult, read_stored_result
+from avt_jax.data.extraction.plan import Plan, PlannedShard, difference
+from avt_jax.data.records.writer import FolderInfo, ShardInfo, shard_names, write_description
 from avt_jax.errors import UserError
+from avt_jax.host.lock import locked
+from avt_jax.host.new_files import is_partial, remove_partial, write_json
 
 FAILED_FILE = "failed.csv"
 DONE_FILE = "extract.json"
@@ -31,7 +30,7 @@ DONE_FILE = "extract.json"
 _LOCK_FILE = ".lock"
 _PLAN_FILE = "plan.json"
 _RESULT_FOLDER = "result"
-_UNNAMED = re.compile(r".*\.tmp|\w+\.part-\d+-[0-9a-f]{8}")
+_DATA_FILE = re.compile(r"\w+\.part-\d+-[0-9a-f]{8}")
 _MAX_JSON_BYTES = 2**20
 
 
@@ -54,9 +53,9 @@ def read_finished(out: Path, plan: Plan) -> dict[str, Any] | None:
     if not isinstance(found, dict) or not isinstance(found.get("summary"), dict):
         raise UserError(f"{out} exists and is not an empty folder; delete it or choose another.")
     if found.get("plan") != plan.identity:
+        differs = difference(found.get("plan"), plan.identity)
         raise UserError(
-            f"{out} holds another extraction ({_difference(found.get('plan'), plan)}); delete it "
-            "or choose another --out."
+            f"{out} holds another extraction ({differs}); delete it or choose another --out."
         )
     _remove_left(work_path(out))
     return found["summary"]
@@ -70,13 +69,8 @@ def work_path(out: Path) -> Path:
 def _remove_left(folder: Path) -> None:
     """Removes what a run left behind that was killed just after it had finished."""
     if (folder / _PLAN_FILE).exists() and not (folder / _RESULT_FOLDER).exists():
-        with contextlib.suppress(OSError), open(folder / _LOCK_FILE, "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError), locked(folder / _LOCK_FILE):
             remove(folder)
-
-
-def _difference(old: Any, plan: Plan) -> str:
-    return shard_plan.difference(old, plan.identity)
 
 
 def _read_json(path: Path) -> Any:
@@ -108,29 +102,28 @@ def open_work_folder(out: Path, plan: Plan) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot create {folder}: {error.strerror}.") from error
     try:
-        with _lock(folder, out):
+        with _only_run(folder, out):
             _check_plan(folder, plan)
             _remove_unnamed(folder, plan)
             yield folder
     except OSError as error:
-        raise UserError(
-            f"cannot write {folder} ({error.strerror or error}); finished shards are kept: "
-            "make room or mend it, and give the same command again."
-        ) from error
+        raise UserError(f"cannot write {folder}: {error.strerror or error}; {ADVICE}.") from error
 
 
 @contextlib.contextmanager
-def _lock(folder: Path, out: Path) -> Iterator[None]:
-    path = folder / _LOCK_FILE
-    # Nothing is written to the file: the lock goes with the process, however it ends.
-    with open(path, "ab") as lock:
-        busy = f"another run is writing {out}; let it end, or choose another --out."
+def _only_run(folder: Path, out: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder.
+
+    Raises:
+      UserError: there is one in it, or it has just ended and taken the folder away.
+    """
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(folder / _LOCK_FILE))
         except BlockingIOError:
-            raise UserError(busy) from None
-        if not (path.exists() and os.path.samestat(path.stat(), os.fstat(lock.fileno()))):
-            raise UserError(busy)  # it has just ended and taken the folder away
+            raise UserError(
+                f"another run is writing {out}; let it end, or choose another --out."
+            ) from None
         yield
 
 
@@ -142,21 +135,27 @@ def _check_plan(folder: Path, plan: Plan) -> None:
         if found != plan.identity:
             raise UserError(
                 f"{folder} holds an unfinished extraction that differs from this one "
-                f"({_difference(found, plan)}); delete it to begin anew, or choose another --out."
+                f"({difference(found, plan.identity)}); delete it to begin anew, or choose another "
+                "--out."
             )
         return
-    if any(p.name != _LOCK_FILE and not _UNNAMED.fullmatch(p.name) for p in folder.iterdir()):
+    if any(p.name != _LOCK_FILE and not _may_be_left(p) for p in folder.iterdir()):
         raise UserError(f"{folder} is needed for unfinished shards but holds something else.")
-    job.write_text_safely(path, json.dumps(plan.identity))
+    write_json(path, plan.identity, indent=None, durable=True, advice=ADVICE)
 
 
 def _remove_unnamed(folder: Path, plan: Plan) -> None:
     """Deletes data files without a result: what the last run was writing when it was killed."""
-    results = [job.read_result(folder, shard) for shard in plan.shards]
+    results = [read_stored_result(folder, shard) for shard in plan.shards]
     named = {result.file for result in results if result}
     for path in list(folder.iterdir()):
-        if path.name not in named and _UNNAMED.fullmatch(path.name):
+        if path.name not in named and _may_be_left(path):
             path.unlink()
+
+
+def _may_be_left(path: Path) -> bool:
+    """Whether a killed run may have left this file unfinished."""
+    return is_partial(path) or bool(_DATA_FILE.fullmatch(path.name))
 
 
 def read_result(folder: Path, shard: PlannedShard) -> ShardResult | None:
@@ -166,7 +165,7 @@ def read_result(folder: Path, shard: PlannedShard) -> ShardResult | None:
       folder: from `open_work_folder`.
       shard: of its plan.
     """
-    result = job.read_result(folder, shard)
+    result = read_stored_result(folder, shard)
     # Shards begin to move into that folder only when all of them are finished.
     if result is None or not result.file or (folder / _RESULT_FOLDER).is_dir():
         return result
@@ -183,7 +182,7 @@ def finish(
     plan: Plan,
     results: Sequence[ShardResult],
     *,
-    info: record_writer.FolderInfo,
+    info: FolderInfo,
     failures: Sequence[Failure],
     summary: Mapping[str, Any],
 ) -> None:
@@ -205,19 +204,18 @@ def finish(
         if result.file:
             files.setdefault(shard.split, []).append(result)
     for split, named in files.items():
-        for name, result in zip(record_writer.shard_names(split, len(named)), named, strict=True):
+        for name, result in zip(shard_names(split, len(named)), named, strict=True):
             if not (target / name).exists():
                 os.rename(folder / result.file, target / name)
     shards = {
-        split: [record_writer.ShardInfo(r.num_records, r.num_bytes, r.sha256) for r in named]
+        split: [ShardInfo(r.num_records, r.num_bytes, r.sha256) for r in named]
         for split, named in files.items()
     }
-    record_writer.write_description(target, info, shards)
+    write_description(target, info, shards)
     _write_failures(target / FAILED_FILE, failures)
     done = {"plan": dict(plan.identity), "summary": dict(summary)}
-    job.write_text_safely(target / DONE_FILE, json.dumps(done, indent=2) + "\n")
-    for path in target.glob("*.tmp"):
-        path.unlink()
+    write_json(target / DONE_FILE, done, durable=True, advice=ADVICE)
+    remove_partial(target)
     os.rename(target, out)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -41,7 +41,7 @@ def random_box(
     """
     for _ in range(_CROP_TRIES):
         area = height_px * width_px * rng.uniform(*scale)
-        ratio = math.exp(rng.uniform(*map(math.log, aspect)))
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
         width = max(1, round(math.sqrt(area * ratio)))
         height = max(1, round(math.sqrt(area / ratio)))
         if width <= width_px and height <= height_px:

@@ -6,14 +6,14 @@ both depend on (seed, g) alone. Process p of P takes every P-th position, starti
 number of threads, workers and processes changes who prepares an example, never what it is.
 
 A damaged record ends an evaluation, whose result would be of other clips than it says. Training
-takes the next record instead and counts, see `damaged_records`.
+takes the next record instead and counts, see `damaged`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import grain
 import numpy as np
@@ -58,12 +58,7 @@ def make_train_iterator(
       ValueError: a bad batch size or process index.
     """
     _check_share(batch_size, process_index, process_count)
-    if not len(source):
-        raise UserError(
-            f"the split {config.train_split!r} of {config.path} is empty; extract more clips."
-        )
-    if seed < 0:
-        raise UserError(f"the seed is {seed}; give 0 or more.")
+    _check_training(source, config, seed)
     shuffle_seed, vary_seed = map(int, np.random.SeedSequence(seed).generate_state(2, np.uint32))
     # Every process sees all draws: the index that seeds each example is the global one.
     draws = (
@@ -252,8 +247,17 @@ class TrainIterator:
             running.close()
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _check_training(source: Source, config: DataConfig, seed: int) -> None:
+    if not len(source):
+        raise UserError(
+            f"the split {config.train_split!r} of {config.path} is empty; extract more clips."
+        )
+    if seed < 0:
+        raise UserError(f"the seed is {seed}; give 0 or more.")
 
 
 def _check_share(batch_size: int, process_index: int, process_count: int) -> None:

@@ -186,12 +186,12 @@ def _view_places(config: DataConfig, view: int) -> tuple[float, float]:
     """Where the span and the square of a view lie, each from 0 (start) to 1 (end)."""
     if not 0 <= view < config.eval_views:
         raise ValueError(f"view {view} is not in [0, {config.eval_views})")
-    counts = (config.eval_clips, config.eval_crops)
-    places = divmod(view, config.eval_crops)
-    return tuple(
-        place / (count - 1) if count > 1 else 0.5
-        for place, count in zip(places, counts, strict=True)
-    )
+    span, square = divmod(view, config.eval_crops)
+    return _place(span, config.eval_clips), _place(square, config.eval_crops)
+
+
+def _place(number: int, count: int) -> float:
+    return number / (count - 1) if count > 1 else 0.5
 
 
 def _duration_sec(record: Mapping[str, Any]) -> float:

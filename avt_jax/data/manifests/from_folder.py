@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from avt_jax.data.manifests.group_splits import SplitFractions, assign_splits
-from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET
+from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError
-from avt_jax.host.new_files import check_new, path_prefix, write_new
+from avt_jax.host.checksum import sha256_of
+from avt_jax.host.new_files import check_new, write_new
 
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
@@ -153,26 +154,25 @@ def _first_copies(paths: list[Path]) -> dict[Path, Path]:
         by_size.setdefault(path.stat().st_size, []).append(path)
     first: dict[Path, Path] = {}
     for same_size in by_size.values():
-        seen: dict[bytes, Path] = {}
+        seen: dict[str, Path] = {}
         for path in same_size:
-            key = _digest(path) if len(same_size) > 1 else b""
+            key = _digest(path) if len(same_size) > 1 else ""
             first[path] = seen.setdefault(key, path)
     return {path: first[path] for path in paths}
 
 
-def _digest(path: Path) -> bytes:
+def _digest(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return sha256_of(path)
     except OSError:
         # The extraction reports files that cannot be read; here they are just unlike any other.
-        return os.fsencode(path)
+        return str(path)
 
 
 def _write(root: Path, out: Path, files: dict[str, list[Path]], splits: dict[Path, str]) -> None:
     prefix = path_prefix(root, out)
 
-    def write(file):
+    def write(file: IO[str]) -> None:
         writer = csv.writer(file)
         writer.writerow(["path", "start_sec", "end_sec", DEFAULT_LABEL_SET, "split"])
         for name, paths in files.items():

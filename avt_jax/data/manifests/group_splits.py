@@ -21,7 +21,7 @@ class SplitFractions:
     val: float = 0.1
     test: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (0 <= self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
             raise UserError(
                 f"fractions val {self.val:g} and test {self.test:g} must each be in [0, 1) and add "

@@ -132,6 +132,25 @@ def read_manifest(
     return Manifest(path=path, clips=tuple(clips), label_sets=label_sets)
 
 
+def path_prefix(folder: Path, out: Path) -> str:
+    """What stands before the path of a file below `folder` in the manifest `out`.
+
+    Args:
+      folder: where the videos lie.
+      out: the manifest.
+
+    Returns:
+      The way from the manifest's folder to `folder` with a slash at its end ("" if they are the
+      same) when `folder` lies below that, else the absolute path.
+    """
+    # Resolved: a manifest may not hold "..", and "a/../b" is not always "b" where links are.
+    base, folder = out.absolute().parent.resolve(), folder.resolve()
+    if not folder.is_relative_to(base):
+        return f"{folder.as_posix().rstrip('/')}/"
+    inside = folder.relative_to(base).as_posix()
+    return "" if inside == "." else f"{inside}/"
+
+
 def _read_text(path: Path, what: str) -> str:
     if not path.exists():
         raise UserError(f"{what} {path} does not exist; check the path.")

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import av
 
@@ -42,7 +43,9 @@ _CONTAINERS = (
 )
 
 # A title that is not UTF-8 is no reason to refuse a file. From PyAV 19 on that needs no option.
-_TITLE_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_TITLE_OPTIONS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 
 # First box types of ISO media files (mp4, mov): one that starts so but cannot be opened is cut off.
 _ISO_BOX_TYPES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
@@ -188,7 +191,7 @@ def declared_end_sec(
     container: av.container.InputContainer, stream: av.stream.Stream
 ) -> float | None:
     """When a stream ends by its header, in seconds from the origin; None if that does not say."""
-    if stream.duration:
+    if stream.duration and stream.time_base:
         end = (stream.start_time or 0) + stream.duration
         return float(end * stream.time_base) - origin_sec(container)
     # The container's duration is that of its longest stream: it speaks for this one if it is alone.
@@ -281,7 +284,7 @@ def past_end_error(path: str | os.PathLike, start_sec: float, end_sec: float) ->
     )
 
 
-def use_one_thread(stream: av.stream.Stream) -> None:
+def use_one_thread(stream: av.VideoStream) -> None:
     """Call before the first frame is decoded; also refuses frames of absurd size in the codec."""
     # One thread: extraction runs one process per core.
     stream.thread_type = "NONE"
@@ -310,7 +313,7 @@ def _scan_duration_sec(path: str | os.PathLike) -> float:
                     last_sec = max(last_sec, end - origin)
                 elif packet.stream is video and packet.size:
                     num_frames += 1
-        if last_sec == 0.0 and num_frames:
+        if last_sec == 0.0 and num_frames and video is not None:
             # A raw stream has no time stamps at all: it plays at its nominal rate.
             last_sec = num_frames / float(video.average_rate or video.guessed_rate or 25)
     return last_sec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any, overload
 
 import av
 
@@ -42,7 +43,7 @@ def origin_sec(container: av.container.InputContainer) -> float:
 
 def seek(container: av.container.InputContainer, stream: av.stream.Stream, sec: float) -> None:
     """Moves to the key frame at or before a time; stays at the start where a format cannot seek."""
-    if sec <= 0:
+    if sec <= 0 or stream.time_base is None:
         return
     try:
         ticks = int((sec + origin_sec(container)) / stream.time_base)
@@ -52,11 +53,23 @@ def seek(container: av.container.InputContainer, stream: av.stream.Stream, sec: 
         return
 
 
+@overload
+def decoded_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, damage: Damage | None = None
+) -> Iterator[av.VideoFrame]: ...
+
+
+@overload
+def decoded_frames(
+    container: av.container.InputContainer, stream: av.AudioStream, damage: Damage | None = None
+) -> Iterator[av.AudioFrame]: ...
+
+
 def decoded_frames(
     container: av.container.InputContainer,
-    stream: av.stream.Stream,
+    stream: av.VideoStream | av.AudioStream,
     damage: Damage | None = None,
-) -> Iterator[av.VideoFrame | av.AudioFrame]:
+) -> Iterator[av.VideoFrame] | Iterator[av.AudioFrame]:
     """Yields what can be decoded from here on, leaving out damaged packets.
 
     Args:
@@ -88,9 +101,7 @@ def decoded_frames(
         yield from stream.codec_context.decode(None)
 
 
-def _decode_packet(
-    packet: av.Packet, time_sec: float | None, damage: Damage
-) -> Iterator[av.VideoFrame | av.AudioFrame]:
+def _decode_packet(packet: av.Packet, time_sec: float | None, damage: Damage) -> Iterator[Any]:
     if packet.is_keyframe:
         damage.saw_key(time_sec)
     if packet.is_corrupt:

@@ -1,4 +1,4 @@
-"""Cuts frames and sound out of video files, both on one time axis.
+"""Cuts frames out of video files, on the time axis that `sound` has too.
 
 Second 0 is where the file starts. Frames are chosen by their time stamps, not by counting, so that
 a variable frame rate, a dropped frame or a damaged packet never shifts what follows.
@@ -15,33 +15,18 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from avt_jax.data.media.container import (
-    REASON_CODES,
     DecodeError,
     DecodeReport,
-    MediaInfo,
     check_frame_size,
     check_output,
     check_span,
     declared_end_sec,
     open_media,
     past_end_error,
-    probe,
     use_one_thread,
     video_stream,
 )
 from avt_jax.data.media.demux import Damage, decoded_frames, origin_sec, seek
-from avt_jax.data.media.sound import decode_audio
-
-__all__ = [
-    "REASON_CODES",
-    "DecodeError",
-    "DecodeReport",
-    "MediaInfo",
-    "decode_audio",
-    "decode_frames",
-    "iter_frames",
-    "probe",
-]
 
 # Time stamps are rounded to the container's ticks: a frame this little late counts as on time.
 _LATE_SEC = 1e-3
@@ -80,7 +65,7 @@ def decode_frames(
       uint8 [t, h, w, 3] RGB, t >= 1 and at most (end_sec - start_sec) * frame_rate_hz, rounded up.
 
     Raises:
-      DecodeError: with any of REASON_CODES.
+      DecodeError: with any of `container.REASON_CODES`.
       ValueError: frame_rate_hz or short_side_px is not positive.
     """
     images_hwc: list[np.ndarray] = []
@@ -118,7 +103,7 @@ def iter_frames(
       stays for longer than one frame.
 
     Raises:
-      DecodeError: with any of REASON_CODES; may come after the last frame.
+      DecodeError: with any of `container.REASON_CODES`; may come after the last frame.
       ValueError: frame_rate_hz or short_side_px is not positive.
     """
     check_span(path, start_sec, end_sec)
@@ -179,8 +164,9 @@ def _timed_frames(
     for frame in decoded_frames(container, stream, damage):
         # Streams without time stamps (raw H.264) count on at their nominal rate.
         time_sec = time_sec + usual_sec if frame.time is None else frame.time - origin
-        has_duration = frame.duration and frame.time_base
-        lasts_sec = float(frame.duration * frame.time_base) if has_duration else usual_sec
+        lasts_sec = usual_sec
+        if frame.duration and frame.time_base:
+            lasts_sec = float(frame.duration * frame.time_base)
         yield time_sec, time_sec + lasts_sec, frame
 
 
@@ -238,7 +224,8 @@ def _rgb_images(
     """Scales and turns frames; all get the size and the turn of the first."""
     # One scaler for all frames: setting one up costs more than scaling a small frame.
     scaler = VideoReformatter()
-    size_px = num_turns = None
+    size_px: tuple[int, int] | None = None
+    num_turns = 0
     for frame, num_times in shown:
         check_frame_size(path, frame.width, frame.height)
         if size_px is None:

@@ -66,7 +66,7 @@ def decode_audio(
       the first at start_sec; zeros where the stream has nothing. None without an audio stream.
 
     Raises:
-      DecodeError: with any of REASON_CODES but no_video.
+      DecodeError: with any of `container.REASON_CODES` but no_video.
     """
     check_span(path, start_sec, end_sec)
     num_samples = round((end_sec - start_sec) * sample_rate_hz)

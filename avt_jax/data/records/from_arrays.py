@@ -46,27 +46,8 @@ def record_from_arrays(
       UserError: an array of another shape or type.
     """
     frames_thwc = np.asarray(frames_thwc)
-    if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[3] != 3:
-        raise UserError(
-            f"the frames of {id!r} are {frames_thwc.dtype} {frames_thwc.shape}; give uint8 "
-            "[t, h, w, 3]."
-        )
-    if not len(frames_thwc) or not frame_rate_hz > 0:
-        raise UserError(
-            f"{id!r} has {len(frames_thwc)} frames at {frame_rate_hz:g} Hz; give at least one, and "
-            "a positive rate."
-        )
-    if waveform is not None and fbank_sf is not None:
-        raise UserError(f"{id!r} has a waveform and a filter bank; give one of them.")
-    rows_sf = np.zeros((0, MEL_BINS), np.float16)
-    if waveform is not None:
-        rows_sf = fbank(np.asarray(waveform), sample_rate_hz=sample_rate_hz).astype(np.float16)
-    elif fbank_sf is not None:
-        rows_sf = np.asarray(fbank_sf, np.float16)
-        if rows_sf.ndim != 2 or rows_sf.shape[1] != MEL_BINS or not np.isfinite(rows_sf).all():
-            raise UserError(
-                f"the filter bank of {id!r} is {rows_sf.shape}; give [s, {MEL_BINS}], finite."
-            )
+    _check_frames(id, frames_thwc, frame_rate_hz)
+    rows_sf = _fbank_rows(id, waveform, sample_rate_hz, fbank_sf)
     return {
         "id": id,
         "source": id if source is None else source,
@@ -84,3 +65,34 @@ def record_from_arrays(
         "flags": [],
         "labels": {name: int(value) for name, value in labels.items()},
     }
+
+
+def _check_frames(id: str, frames_thwc: np.ndarray, frame_rate_hz: float) -> None:
+    if frames_thwc.dtype != np.uint8 or frames_thwc.ndim != 4 or frames_thwc.shape[3] != 3:
+        raise UserError(
+            f"the frames of {id!r} are {frames_thwc.dtype} {frames_thwc.shape}; give uint8 "
+            "[t, h, w, 3]."
+        )
+    if not len(frames_thwc) or not frame_rate_hz > 0:
+        raise UserError(
+            f"{id!r} has {len(frames_thwc)} frames at {frame_rate_hz:g} Hz; give at least one, and "
+            "a positive rate."
+        )
+
+
+def _fbank_rows(
+    id: str, waveform: np.ndarray | None, sample_rate_hz: int, fbank_sf: np.ndarray | None
+) -> np.ndarray:
+    """float16 [s, 128] of a waveform or of rows that are there; no rows without either."""
+    if waveform is not None and fbank_sf is not None:
+        raise UserError(f"{id!r} has a waveform and a filter bank; give one of them.")
+    if waveform is not None:
+        return fbank(np.asarray(waveform), sample_rate_hz=sample_rate_hz).astype(np.float16)
+    if fbank_sf is None:
+        return np.zeros((0, MEL_BINS), np.float16)
+    rows_sf = np.asarray(fbank_sf, np.float16)
+    if rows_sf.ndim != 2 or rows_sf.shape[1] != MEL_BINS or not np.isfinite(rows_sf).all():
+        raise UserError(
+            f"the filter bank of {id!r} is {rows_sf.shape}; give [s, {MEL_BINS}], finite."
+        )
+    return rows_sf

@@ -11,7 +11,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -29,6 +28,9 @@ import tqdm
 from avt_jax.data.records.schema import CHECKSUM_FILE, DATASET_NAME, SPLITS
 from avt_jax.errors import UserError, first_line
 from avt_jax.host.checksum import sha256_of
+from avt_jax.host.lock import locked
+from avt_jax.host.new_files import remove_partial, replacing, replacing_path
+from avt_jax.host.progress import progress_bar
 
 MAX_SHARD_BYTES = 64 * 2**30
 """Larger files are refused."""
@@ -92,7 +94,8 @@ def local_folder(path: str | os.PathLike, splits: Collection[str] | None = None)
         with _locked(folder, url):
             for name, content in texts.items():
                 if not (folder / name).is_file():
-                    _put(folder, name, content)
+                    with replacing(folder / name, "wb") as file:
+                        file.write(content)
             _download(url, files, root, folder, digests)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}.") from error
@@ -165,9 +168,9 @@ def _wanted(url: str, sums: bytes, splits: Collection[str] | None) -> dict[str, 
     digests = {}
     for line in sums.decode("utf-8", "replace").splitlines():
         match = _LINE.fullmatch(line)
-        shard = match and _SHARD.fullmatch(match[2])
+        shard = _SHARD.fullmatch(match[2]) if match else None
         # Nothing but a shard's own name may become a path here.
-        if not shard:
+        if not (match and shard):
             raise UserError(
                 f"{CHECKSUM_FILE} of {_shown(url)} is damaged: {line[:80]!r}; "
                 "copy the folder there again."
@@ -181,19 +184,13 @@ def _wanted(url: str, sums: bytes, splits: Collection[str] | None) -> dict[str, 
 def _locked(folder: Path, url: str) -> Iterator[None]:
     """Keeps other processes on this machine from writing the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that downloads {_shown(url)}", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def say() -> None:
+        print(f"waiting for another process that downloads {_shown(url)}", file=sys.stderr)
+
+    with locked(folder.with_name(f"{folder.name}.lock"), on_wait=say):
+        remove_partial(folder)
         yield
-
-
-def _put(folder: Path, name: str, content: bytes) -> None:
-    partial = folder / f".{name}.partial"
-    partial.write_bytes(content)
-    os.replace(partial, folder / name)
 
 
 def _download(url: str, files: Any, root: str, folder: Path, digests: Mapping[str, str]) -> None:
@@ -212,14 +209,10 @@ def _download(url: str, files: Any, root: str, folder: Path, digests: Mapping[st
             "left; set XDG_CACHE_HOME to a folder on a larger disk."
         )
     stop = threading.Event()
-    interval_sec = 0.2 if sys.stderr.isatty() else 10.0
     with (
-        tqdm.tqdm(
-            total=sum(sizes), desc=f"downloading to {folder}", unit="B", unit_scale=True,
-            mininterval=interval_sec,
-        ) as bar,
+        progress_bar(sum(sizes), f"downloading to {folder}", "B") as bar,
         concurrent.futures.ThreadPoolExecutor(_NUM_DOWNLOADS) as pool,
-    ):  # fmt: skip
+    ):
         tasks = [
             pool.submit(
                 _fetch, f"{root}/{name}", files, folder / name, digests[name], _Shared(bar, stop)
@@ -264,17 +257,14 @@ def _fetch(source: str, files: Any, target: Path, digest: str, shared: _Shared) 
             super().relative_update(inc)
             shared.moved(inc, self.value)
 
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        files.get_file(source, str(partial), callback=Pieces())
+    with replacing_path(target) as partial:
+        try:
+            files.get_file(source, str(partial), callback=Pieces())
+        except UserError:
+            raise
+        except Exception as error:  # as above
+            raise UserError(f"cannot download {_shown(source)}: {first_line(error)}.") from error
         if sha256_of(partial) != digest:
             raise UserError(
                 f"{_shown(source)} is not what {CHECKSUM_FILE} says; copy it there again."
             )
-        os.replace(partial, target)
-    except UserError:
-        raise
-    except Exception as error:  # as above
-        raise UserError(f"cannot download {_shown(source)}: {first_line(error)}.") from error
-    finally:
-        partial.unlink(missing_ok=True)

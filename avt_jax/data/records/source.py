@@ -20,7 +20,10 @@ class RecordSource:
     def __init__(self, path: str | os.PathLike, split: str):
         """Opens the split; see `open_split`."""
         # Worker processes get the local folder and never download.
-        self._folder = local_folder(path, (split,))
+        self._read_folder(local_folder(path, (split,)), split)
+
+    def _read_folder(self, folder: Path, split: str) -> None:
+        self._folder = folder
         self._split = split
         self._info = read_info(self._folder)
         if split not in self._info.splits:
@@ -112,7 +115,7 @@ class RecordSource:
         return {"folder": self._folder, "split": self._split}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"], state["split"])
+        self._read_folder(state["folder"], state["split"])
 
 
 def open_split(path: str | os.PathLike, split: str) -> RecordSource:

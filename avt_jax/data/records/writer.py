@@ -238,8 +238,8 @@ class RecordWriter:
     @property
     def num_bytes(self) -> int:
         """Size of all records so far, in bytes."""
-        shards = [*self._open.values(), *(s for split in self._closed.values() for s in split)]
-        return sum(shard.num_bytes for shard in shards)
+        closed = sum(shard.num_bytes for shards in self._closed.values() for shard in shards)
+        return closed + sum(shard.num_bytes for shard in self._open.values())
 
     def add(self, split: str, record: Mapping[str, Any]) -> None:
         """Appends one record.

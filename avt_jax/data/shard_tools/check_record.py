@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 
 from avt_jax.data import records
-from avt_jax.data.loading.augment_video import frame_shape
+from avt_jax.data.media.jpeg import frame_shape
 from avt_jax.errors import first_line
 
 
@@ -58,7 +58,7 @@ def _frame_complaints(frames: list[bytes], short_side_px: int) -> list[str]:
     """At most one complaint, of the first frame that deserves it."""
     if not frames:
         return ["has no frames"]
-    first_size = None
+    first_size = (0, 0)
     for number, jpeg in enumerate(frames):
         if number and jpeg == frames[number - 1]:
             continue
@@ -69,7 +69,8 @@ def _frame_complaints(frames: list[bytes], short_side_px: int) -> list[str]:
             return [f"frame {number} is not a whole JPEG ({first_line(error)})"]
         if image_hwc.shape[:2] != size:
             return [f"frame {number} has another size than its header says"]
-        first_size = first_size or size
+        if not number:
+            first_size = size
         if size != first_size:
             return [f"frame {number} is {_size(size)} px, the first {_size(first_size)}"]
     if min(first_size) > short_side_px:

@@ -13,6 +13,7 @@ import simplejpeg
 from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC, hz_to_mel
 from avt_jax.data.records import RecordSource
 from avt_jax.errors import UserError
+from avt_jax.host.new_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,19 +113,8 @@ def save_contact_sheet(
         _draw_header(strip, record, source.info.label_sets)
         _draw_frames(strip, record)
         _draw_spectrogram(below, record)
-    _save(canvas, Path(path))
-
-
-def _save(canvas: Any, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            canvas.print_png(file)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(Path(path), "wb") as file:
+        canvas.print_png(file)
 
 
 def _plain(text: str, limit: int = 70) -> str:

@@ -15,9 +15,10 @@ import tqdm
 from avt_jax.data import records
 from avt_jax.data.records.shards import list_shards, locate
 from avt_jax.data.records.writer import RecordWriter
-from avt_jax.data.shard_tools.passes import progress
+from avt_jax.data.shard_tools.verify import Problem, verify_folder
 from avt_jax.errors import UserError
 from avt_jax.host.new_folder import new_folder
+from avt_jax.host.progress import progress_bar
 
 _FAILED_FILE = "failed.csv"
 _FAILED_COLUMNS = ["path", "start_sec", "end_sec", "reason", "message"]
@@ -114,7 +115,7 @@ def reshard(
     max_shard_mb: float = 256.0,
     drop_damaged: bool = False,
     num_workers: int | None = None,
-    on_dropped: Callable[[Any], Any] = lambda problem: None,
+    on_dropped: Callable[[Problem], Any] = lambda problem: None,
 ) -> RewriteSummary:
     """Writes the clips of a shard folder into a new one with shards of another size.
 
@@ -122,10 +123,10 @@ def reshard(
       path: shard folder.
       out: folder to create; may exist if it is empty.
       max_shard_mb: > 0, size in MiB at which a new shard is begun.
-      drop_damaged: look at every record first, as `shards_verify.verify` does, and leave damaged
+      drop_damaged: look at every record first, as `verify_folder` does, and leave damaged
         ones out.
       num_workers: processes that look; None is one per core, 0 none but this one.
-      on_dropped: called with the `shards_verify.Problem` of each record that is left out.
+      on_dropped: called with the `verify.Problem` of each record that is left out.
 
     Returns:
       What was written.
@@ -138,14 +139,13 @@ def reshard(
     info = records.read_info(folder)
     _check_version(folder, info)
     max_shard_bytes = _shard_bytes(max_shard_mb)
-    damaged = frozenset()
+    damaged: frozenset[tuple[str, int]] = frozenset()
     if drop_damaged:
-        from avt_jax.data.shard_tools.verify import verify
-
-        found = [p for p in verify(folder, num_workers=num_workers).problems if p.index is not None]
+        report = verify_folder(folder, num_workers=num_workers)
+        found = [problem for problem in report.problems if problem.index is not None]
         for problem in found:
             on_dropped(problem)
-        damaged = frozenset((problem.file, problem.index) for problem in found)
+        damaged = frozenset((p.file, p.index) for p in found if p.index is not None)
     same = {name: range(len(classes)) for name, classes in info.label_sets.items()}
     inputs = [_Input(folder, info, same, damaged=damaged)]
     options = {"max_shard_bytes": max_shard_bytes}
@@ -245,7 +245,7 @@ def _rewrite(
         splits = dict.fromkeys([*records.SPLITS, *(s for i in inputs for s in i.info.splits)])
         first_seen: dict[str, Path] = {}
         num_clips = {}
-        with progress(total, what, "clip") as bar:
+        with progress_bar(total, what, "clip") as bar:
             for split in splits:
                 count = sum(_copy_split(i, split, writer, first_seen, bar) for i in inputs)
                 if count:

@@ -12,12 +12,12 @@ from typing import Any
 import simplejpeg
 
 from avt_jax.data import records
-from avt_jax.data.loading.augment_video import frame_shape
+from avt_jax.data.media.jpeg import frame_shape
 from avt_jax.data.records.shards import locate
 from avt_jax.data.shard_tools.moments import Moments
-from avt_jax.data.shard_tools.passes import map_inputs, progress
 from avt_jax.errors import UserError
-from avt_jax.host import worker_pool
+from avt_jax.host.progress import progress_bar
+from avt_jax.host.worker_pool import WorkerDied, ordered_map
 
 # Records that a worker reads at a time; sums are added up in this order whatever their number.
 _CHUNK = 32
@@ -113,7 +113,7 @@ class _Sums:
         self.pixels.merge(other.pixels)
 
 
-def measure(
+def measure_split(
     path: str | os.PathLike,
     split: str = "train",
     *,
@@ -148,10 +148,10 @@ def measure(
         for first in range(0, used, _CHUNK)
     ]
     sums = _Sums()
-    results = map_inputs(_measure_part, parts, num_workers=num_workers)
-    with contextlib.closing(results), progress(used, "measuring", "clip") as bar:
+    results = ordered_map(_measure_part, parts, num_workers=num_workers)
+    with contextlib.closing(results), progress_bar(used, "measuring", "clip") as bar:
         for part, result in results:
-            if isinstance(result, worker_pool.WorkerDied):
+            if isinstance(result, WorkerDied):
                 shard, first = locate(path, split, part.indices[0])
                 raise UserError(
                     f"a process died reading the records of shard {Path(path) / shard} from "
@@ -168,11 +168,19 @@ def measure(
         num_with_audio=sums.num_with_audio,
         num_fbank_rows=sums.num_fbank_rows,
         num_frames=sums.num_frames,
-        audio_mean=audio_mean and audio_mean[0],
-        audio_std=audio_std and audio_std[0],
-        video_mean=video_mean and tuple(value / 255 for value in video_mean),
-        video_std=video_std and tuple(value / 255 for value in video_std),
+        audio_mean=audio_mean[0] if audio_mean else None,
+        audio_std=audio_std[0] if audio_std else None,
+        video_mean=_scaled(video_mean),
+        video_std=_scaled(video_std),
     )
+
+
+def _scaled(levels_c: list[float] | None) -> tuple[float, float, float] | None:
+    """Numbers per RGB channel of 255 levels, for pixels in [0, 1]."""
+    if levels_c is None:
+        return None
+    red, green, blue = levels_c
+    return red / 255, green / 255, blue / 255
 
 
 def _measure_part(part: _Part) -> _Sums:

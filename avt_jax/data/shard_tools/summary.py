@@ -85,7 +85,9 @@ def summarize(path: str | os.PathLike, *, on_clip: Callable[[], Any] = lambda: N
       UserError: not a shard folder, or something in it is damaged.
     """
     info = records.read_info(path)
-    splits, split_of_source, shared = {}, {}, {}
+    splits: dict[str, SplitSummary] = {}
+    split_of_source: dict[str, str] = {}
+    shared: dict[str, None] = {}
     moments = Moments()
     for split in info.splits:
         source = records.open_split(path, split)
@@ -109,8 +111,8 @@ def summarize(path: str | os.PathLike, *, on_clip: Callable[[], Any] = lambda: N
     return Summary(
         info=info,
         splits=splits,
-        fbank_mean=mean and mean[0],
-        fbank_std=std and std[0],
+        fbank_mean=mean[0] if mean else None,
+        fbank_std=std[0] if std else None,
         failures=_read_failures(Path(path) / "failed.csv"),
         shared_sources=tuple(sorted(shared)[:10]),
     )

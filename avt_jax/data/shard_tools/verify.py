@@ -15,10 +15,10 @@ from typing import Any
 from avt_jax.data import records
 from avt_jax.data.records.shards import Shard, ShardReader, list_shards
 from avt_jax.data.shard_tools.check_record import check_record
-from avt_jax.data.shard_tools.passes import map_inputs, progress, ranges
 from avt_jax.errors import first_line
-from avt_jax.host import worker_pool
 from avt_jax.host.checksum import sha256_of
+from avt_jax.host.progress import progress_bar
+from avt_jax.host.worker_pool import WorkerDied, ordered_map
 
 # Records that a worker checks at a time.
 _CHUNK = 32
@@ -88,7 +88,7 @@ class _Part:
     end: int
 
 
-def verify(
+def verify_folder(
     path: str | os.PathLike,
     *,
     num_workers: int | None = None,
@@ -188,10 +188,10 @@ def _check_files(
             note(Problem(shard.path.name, None, f"is missing, with {shard.num_records} records"))
     files = []
     total = sum(task.shard.path.stat().st_size for task in tasks)
-    results = map_inputs(_look_at_file, tasks, num_workers=num_workers)
-    with contextlib.closing(results), progress(total, "checksums", "B") as bar:
+    results = ordered_map(_look_at_file, tasks, num_workers=num_workers)
+    with contextlib.closing(results), progress_bar(total, "checksums", "B") as bar:
         for task, found in results:
-            if isinstance(found, worker_pool.WorkerDied):
+            if isinstance(found, WorkerDied):
                 found = dataclasses.replace(task, complaint="takes the process down that opens it")
             for message in _file_complaints(found, digests, bool(complaint)):
                 note(Problem(found.shard.path.name, None, message))
@@ -251,18 +251,19 @@ def _check_records(
     if not files:
         return 0
     parts = [
-        _Part(file.shard, info, first, end)
+        _Part(file.shard, info, first, min(first + _CHUNK, count))
         for file in files
         # What a damaged index claims beyond the expected number is not part of the data.
-        for first, end in ranges(min(file.num_records, file.shard.num_records), _CHUNK)
+        for count in [min(file.num_records, file.shard.num_records)]
+        for first in range(0, count, _CHUNK)
     ]
     first_seen: dict[str, str] = {}
-    results = map_inputs(_check_part, parts, num_workers=num_workers)
+    results = ordered_map(_check_part, parts, num_workers=num_workers)
     total = sum(part.end - part.first for part in parts)
-    with contextlib.closing(results), progress(total, "records", "clip") as bar:
+    with contextlib.closing(results), progress_bar(total, "records", "clip") as bar:
         for part, found in results:
             name = part.shard.path.name
-            if isinstance(found, worker_pool.WorkerDied):
+            if isinstance(found, WorkerDied):
                 found = _one_by_one(part)
             for index, (clip_id, complaints) in enumerate(found, part.first):
                 if clip_id is not None:
@@ -282,8 +283,8 @@ def _one_by_one(part: _Part) -> _Found:
     """Finds the record that took its process down, each in a process of its own."""
     singles = [dataclasses.replace(part, first=i, end=i + 1) for i in range(part.first, part.end)]
     found: _Found = []
-    for _, result in map_inputs(_check_part, singles, num_workers=1):
-        if isinstance(result, worker_pool.WorkerDied):
+    for _, result in ordered_map(_check_part, singles, num_workers=1):
+        if isinstance(result, WorkerDied):
             result = [(None, ["takes the process down that reads it"])]
         found += result
     return found

@@ -69,7 +69,9 @@ def read_annotations(entry: DataSet, files: Sequence[tuple[str, Path]]) -> list[
     seen: set[tuple] = set()
     for split, path in files:
         split = split or _split_of_file(entry, path)
-        for line, fields in read_table(path, "annotation file", entry.columns):
+        for line, fields in read_table(
+            path, "annotation file", entry.columns, delimiter=entry.delimiter, quote=entry.quote
+        ):
             try:
                 row = _row(entry, fields, split=split, file=path.name, line=line)
             except ValueError as error:
@@ -89,15 +91,17 @@ def read_annotations(entry: DataSet, files: Sequence[tuple[str, Path]]) -> list[
 
 
 def read_table(
-    path: Path, what: str, columns: Sequence[str] = ()
+    path: Path, what: str, columns: Sequence[str] = (), *, delimiter: str = ",", quote: str = '"'
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yields the line number and the stripped fields by column of every line that is not empty.
 
     Args:
-      path: CSV file in UTF-8.
+      path: table as UTF-8 text.
       what: what messages call it.
       columns: of a file without a header; () = the first line names them. A comment or a header
         that somebody put in front is passed over.
+      delimiter: the character between two fields.
+      quote: the character around a field that holds a delimiter; "" = none.
 
     Raises:
       UserError: no such file, not UTF-8, or a line with another number of fields.
@@ -110,7 +114,13 @@ def read_table(
             raise UserError(f"{what} {path} is larger than 1 GiB; split it.")
         # Spreadsheet programs put a byte order mark in front, which is no part of the first field.
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(
+                file,
+                delimiter=delimiter,
+                quotechar=quote or None,
+                quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+                strict=True,
+            )
             # A quoted field may span lines: a row's number is that of its first line.
             line = 1
             for fields in reader:

@@ -5,19 +5,28 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
-from avt_jax.data.manifests.catalog import report
 from avt_jax.data.manifests.catalog.annotations import OTHER_CLASS, Row, read_annotations
 from avt_jax.data.manifests.catalog.class_names import Classes, order_classes
 from avt_jax.data.manifests.catalog.entries import DataSet
+from avt_jax.data.manifests.catalog.report import (
+    DUPLICATE,
+    MISSING,
+    UNMATCHED,
+    UNUSABLE,
+    Problem,
+    Tally,
+    format_sec,
+    write_problems,
+)
 from avt_jax.data.manifests.catalog.videos import Folder, Found, choose, index_videos, match_videos
 from avt_jax.data.manifests.group_splits import SplitFractions, assign_splits
-from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET
+from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix
 from avt_jax.errors import UserError
-from avt_jax.host.new_files import check_new, path_prefix, write_new
+from avt_jax.host.new_files import check_new, write_new
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +66,7 @@ class Written:
     class_lists: dict[str, Path]
     report: Path
     problems: Path
-    tally: report.Tally
+    tally: Tally
     num_unmatched: int
     warnings: list[str]
 
@@ -99,18 +108,18 @@ def manifest_from_annotations(
     folder = index_videos(videos, follow_links=options.follow_links)
     found, unmatched = match_videos(rows, folder.paths, trimmed=options.trimmed)
     taken = [choose(files, videos) if files else None for files in found]
-    tally = report.Tally(classes.names)
+    tally = Tally(classes.names)
     for row, files in zip(rows, found, strict=True):
         tally.add(row, classes.of(row), len(files))
     if not any(split.found for split in tally.splits.values()):
         raise UserError(_nothing_found(entry, rows, videos, folder))
-    writers = {
+    writers: dict[Path, Callable[[IO[str]], None]] = {
         path: functools.partial(_write_classes, names=classes.names[name], entry=entry)
         for name, path in lists.items()
     }
     writers[counts] = tally.write
     listed = _problems(rows, found, taken, unmatched, folder)
-    writers[problems] = functools.partial(report.write_problems, listed)
+    writers[problems] = functools.partial(write_problems, listed)
     prefix = path_prefix(videos, out)
     writers[out] = functools.partial(
         _write_manifest, rows=rows, taken=taken, classes=classes, prefix=prefix
@@ -167,21 +176,21 @@ def _problems(
     taken: Sequence[Found | None],
     unmatched: Sequence[str],
     folder: Folder,
-) -> list[report.Problem]:
+) -> list[Problem]:
     listed = []
     for row, files, own in zip(rows, found, taken, strict=True):
         if row.problem == OTHER_CLASS:
             continue
         path = own.path if own else ""
         if row.problem:
-            listed.append(report.Problem(row.problem, row, path))
+            listed.append(Problem(row.problem, row, path))
         elif not own:
-            listed.append(report.Problem(report.MISSING, row))
+            listed.append(Problem(MISSING, row))
         elif len(files) > 1:
             others = ", ".join(sorted(item.path for item in files if item is not own))
-            listed.append(report.Problem(report.DUPLICATE, row, path, f"also {others}"))
-    listed += [report.Problem(report.UNMATCHED, path=path) for path in unmatched]
-    listed += [report.Problem(report.UNUSABLE, path=path) for path in folder.unusable]
+            listed.append(Problem(DUPLICATE, row, path, f"also {others}"))
+    listed += [Problem(UNMATCHED, path=path) for path in unmatched]
+    listed += [Problem(UNUSABLE, path=path) for path in folder.unusable]
     return listed
 
 
@@ -208,13 +217,13 @@ def _warnings(rows: Sequence[Row], folder: Folder) -> list[str]:
     return warnings
 
 
-def _write_classes(file: TextIO, names: Sequence[str], entry: DataSet) -> None:
+def _write_classes(file: IO[str], names: Sequence[str], entry: DataSet) -> None:
     file.write(f"# Classes of {entry.title}; the first one has index 0.\n")
     file.writelines(f"{name}\n" for name in names)
 
 
 def _write_manifest(
-    file: TextIO,
+    file: IO[str],
     rows: Sequence[Row],
     taken: Sequence[Found | None],
     classes: Classes,
@@ -228,5 +237,5 @@ def _write_manifest(
             continue
         span = ("", "")
         if not own.trimmed:
-            span = (report.format_sec(row.start_sec), report.format_sec(row.end_sec))
+            span = (format_sec(row.start_sec), format_sec(row.end_sec))
         writer.writerow([prefix + own.path, *span, *classes.of(row), row.split])

@@ -1,10 +1,15 @@
-"""The data sets: how their annotation files and their videos are laid out."""
+"""The registry of data sets: how their annotation files and their videos are laid out.
+
+A further data set is one more entry below, in `DATA_SETS`; the tests build each of them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NoReturn
 
+from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError, nearest
 
 
@@ -31,6 +36,9 @@ class DataSet:
       name: how the command line calls it.
       title: how people call it.
       columns: of an annotation file without a header, in order; () = it has a header.
+      delimiter: the character between two fields.
+      quote: the character around a field that holds a delimiter; "" = there is none, and quotation
+        marks are part of the fields.
       video: column with the id of the source video.
       start: column with the start, in seconds or as HH:MM:SS.ss.
       label_sets: by the name of the label set.
@@ -52,6 +60,8 @@ class DataSet:
     start: str
     label_sets: Mapping[str, LabelSet]
     columns: tuple[str, ...] = ()
+    delimiter: str = ","
+    quote: str = '"'
     end: str = ""
     clip_sec: float = 0.0
     clip: str = ""
@@ -62,6 +72,32 @@ class DataSet:
     aliases: tuple[str, ...] = ()
     recipe: str = ""
     example: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuses an entry that no file could be read with.
+
+        Raises:
+          ValueError: what it says contradicts itself.
+        """
+        if len(self.delimiter) != 1 or len(self.quote) > 1:
+            self._refuse("needs one character as delimiter, and at most one as quote")
+        wanted = {self.video, self.start, self.end, self.clip, self.split}
+        for label_set in self.label_sets.values():
+            wanted |= {label_set.column, label_set.index_column}
+            if label_set.index_column and not label_set.num_classes:
+                self._refuse(f"has no number of classes for {label_set.index_column!r}")
+        if not self.label_sets or not (self.video and self.start):
+            self._refuse("needs a label set, and columns for the video and the start")
+        if self.columns and not wanted <= {*self.columns, ""}:
+            self._refuse(f"names columns that are not in {', '.join(self.columns)}")
+        if bool(self.end) == (self.clip_sec > 0):
+            self._refuse("needs either a column with the end or the length of a clip")
+        named = self.splits if self.split else self.file_splits
+        if not named or not set(named.values()) <= set(SPLITS):
+            self._refuse(f"has no splits, or others than {', '.join(SPLITS)}")
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise ValueError(f"the entry of {self.name!r} {why}")
 
 
 _SPLITS = {
@@ -133,7 +169,7 @@ _KINETICS_SOUNDS = dataclasses.replace(
     recipe="kinetics_sounds",
 )
 
-DATA_SETS = {
+DATA_SETS: Mapping[str, DataSet] = {
     entry.name: entry for entry in (_VGGSOUND, _EPIC_KITCHENS_100, _KINETICS, _KINETICS_SOUNDS)
 }
 
@@ -154,8 +190,8 @@ def get_data_set(name: str) -> DataSet:
     """
     entry = find_data_set(name)
     if entry is None:
-        names = list(DATA_SETS)
+        known = [word for entry in DATA_SETS.values() for word in (entry.name, *entry.aliases)]
         raise UserError(
-            f"unknown data set {name!r}{nearest(name, names)}; known are {', '.join(names)}."
+            f"unknown data set {name!r}{nearest(name, known)}; known are {', '.join(DATA_SETS)}."
         )
     return entry

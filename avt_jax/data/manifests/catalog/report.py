@@ -6,7 +6,7 @@ import collections
 import csv
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import IO, Any
 
 from avt_jax.data.manifests.catalog.annotations import OTHER_CLASS, Row
 from avt_jax.data.records import SPLITS
@@ -79,7 +79,7 @@ class Tally:
             for kind in kinds:
                 setattr(counts, kind, getattr(counts, kind) + 1)
 
-    def write(self, file: TextIO) -> None:
+    def write(self, file: IO[str]) -> None:
         """Writes a line per split, then one per class and split, as CSV."""
         writer = csv.writer(file)
         writer.writerow(REPORT_COLUMNS)
@@ -91,7 +91,7 @@ class Tally:
                     _write_counts(writer, [label_set, name, split], counts)
 
 
-def _write_counts(writer, head: list[str], counts: Counts) -> None:
+def _write_counts(writer: Any, head: list[str], counts: Counts) -> None:
     if counts.annotated or not head[0]:
         kinds = (FOUND, MISSING, DUPLICATE, SKIPPED)
         writer.writerow([*head, counts.annotated, *(getattr(counts, kind) for kind in kinds)])
@@ -114,7 +114,7 @@ class Problem:
     message: str = ""
 
 
-def write_problems(problems: Iterable[Problem], file: TextIO) -> None:
+def write_problems(problems: Iterable[Problem], file: IO[str]) -> None:
     """Writes problems as CSV, one a line."""
     writer = csv.writer(file)
     writer.writerow(PROBLEM_COLUMNS)

@@ -7,15 +7,13 @@ import dataclasses
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-
-import tqdm
 
 from avt_jax.data.manifests.catalog.annotations import Row
 from avt_jax.data.manifests.from_folder import VIDEO_SUFFIXES
 from avt_jax.errors import UserError
+from avt_jax.host.progress import progress_bar
 
 # <id>_<start> and <id>_<start>_<end>, with or without zeros in front, in seconds or milliseconds.
 _NUMBER = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)"
@@ -68,9 +66,7 @@ def index_videos(folder: Path, *, follow_links: bool = False) -> Folder:
         raise UserError(f"no folder at {folder}; give the folder of the downloaded videos.")
     listing = _Listing(folder, follow_links)
     paths = []
-    with tqdm.tqdm(
-        desc="listing videos", unit="file", delay=2.0, mininterval=_interval_sec()
-    ) as bar:
+    with progress_bar(None, "listing videos", "file", delay=2.0) as bar:
         for path in listing.walk():
             paths.append(path)
             bar.update()
@@ -81,11 +77,6 @@ def index_videos(folder: Path, *, follow_links: bool = False) -> Folder:
         unusable=tuple(sorted(set(paths) - set(usable))),
         num_links=listing.num_links,
     )
-
-
-def _interval_sec() -> float:
-    # In a log file a line every ten seconds is enough.
-    return 0.2 if sys.stderr.isatty() else 10.0
 
 
 class _Listing:
@@ -204,8 +195,10 @@ class _Names:
             return numbers, self._trimmed
         for pattern in (_START_END, _START):
             match = pattern.fullmatch(stem)
+            if match is None:
+                continue
             # Seconds before milliseconds: 12000 s into a video are rarer than 12 s.
-            for scale in (1000, 1) if match else ():
+            for scale in (1000, 1):
                 start, *end = (round(float(text) * scale) for text in match.groups()[1:])
                 numbers = [
                     number
@@ -230,7 +223,7 @@ def choose(found: Sequence[Found], root: Path) -> Found:
     if len(found) == 1:
         return found[0]
 
-    def rank(item: Found):
+    def rank(item: Found) -> tuple[bool, bool, bool, str]:
         try:
             is_empty = os.stat(root / item.path).st_size == 0
         except OSError:

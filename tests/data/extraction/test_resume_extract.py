@@ -15,10 +15,11 @@ from media_files import write_manifest
 from avt_jax.cli import extract as extract_cli
 from avt_jax.cli.common import run
 from avt_jax.data import records
-from avt_jax.data.extraction import extract, job, work_folder
+from avt_jax.data.extraction import job, work_folder
 from avt_jax.data.extraction.clip_record import ExtractConfig
-from avt_jax.data.manifests import manifest
-from avt_jax.data.media import frames
+from avt_jax.data.extraction.extract import extract
+from avt_jax.data.manifests.manifest import read_manifest
+from avt_jax.data.media.container import REASON_CODES
 from avt_jax.errors import UserError
 
 CONFIG = ExtractConfig(frame_rate_hz=10, short_side_px=48)
@@ -99,8 +100,8 @@ def finished_shards(out):
         [("records.writer", "ShardFile.add", 2, "before", 0),
          ("records.writer", "ShardFile.add", 4, "before", 1)],
         # the data is there but not the result; then the result has just been written
-        [("extraction.job", "write_text_safely", 2, "before", 0),
-         ("extraction.job", "write_text_safely", 2, "after", 2)],
+        [("extraction.job", "write_json", 1, "before", 0),
+         ("extraction.job", "write_json", 2, "after", 2)],
         # when a shard has moved into the result; when everything is there but the name
         [("records.writer", "write_description", 1, "before", 5),
          ("extraction.work_folder", "_write_failures", 1, "after", 5)],
@@ -130,7 +131,7 @@ def test_second_run_does_nothing(clips, uninterrupted, tmp_path, capsys, monkeyp
     left.mkdir()
     for name in ("plan.json", ".lock"):
         (left / name).touch()
-    monkeypatch.setattr(job, "write_shards", None)
+    monkeypatch.setattr("avt_jax.data.extraction.extract.write_shards", None)
     assert extract_cli.main(arguments(clips, out)) == 0
     assert "all done by an earlier run" in capsys.readouterr().out
     assert contents(out) == uninterrupted
@@ -144,7 +145,7 @@ def test_second_run_does_nothing(clips, uninterrupted, tmp_path, capsys, monkeyp
 
 def test_another_extraction_is_not_mixed_in(clips, tmp_path, capsys):
     out = tmp_path / "out"
-    run_until_killed(clips, out, "extraction.job", "write_text_safely", 3, "before")
+    run_until_killed(clips, out, "extraction.job", "write_json", 2, "before")
     before = contents(work_folder.work_path(out))
     other = write_manifest(tmp_path / "clips.csv", [("x.mp4", "", "", "a", "train")])
     for words, difference in (
@@ -162,16 +163,16 @@ def test_another_extraction_is_not_mixed_in(clips, tmp_path, capsys):
 
 
 def test_two_runs_do_not_share_a_folder(clips, tmp_path):
-    read = manifest.read_manifest(clips)
+    read = read_manifest(clips)
     out = tmp_path / "out"
     work_folder.work_path(out).mkdir()
     with open(work_folder.work_path(out) / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another run is writing"):
-            extract.extract(read, out, config=CONFIG, num_workers=1)
+            extract(read, out, config=CONFIG, num_workers=1)
     (work_folder.work_path(out) / "precious.txt").touch()
     with pytest.raises(UserError, match="holds something else"):
-        extract.extract(read, out, config=CONFIG, num_workers=1)
+        extract(read, out, config=CONFIG, num_workers=1)
     assert (work_folder.work_path(out) / "precious.txt").exists()
 
 
@@ -186,7 +187,7 @@ def test_damaged_and_missing_parts_are_made_again(clips, uninterrupted, tmp_path
     (folder / fields["file"]).unlink()
     fields = json.loads(results[3].read_text())
     os.truncate(folder / fields["file"], fields["file_bytes"] - 1)
-    (folder / "train.part-00000.json.0a1b2c3d.tmp").touch()
+    (folder / ".avt-0a1b2c3d.partial").touch()
     assert extract_cli.main(arguments(clips, out)) == 0
     assert contents(out) == uninterrupted
 
@@ -218,11 +219,9 @@ real_try_record = job.try_record
 
 def test_a_clip_that_hangs_is_left_out(videos, tmp_path, monkeypatch):
     rows = [(videos / f"{name}.mp4", "", "", "x", "train") for name in ("a", "b", "silent")]
-    read = manifest.read_manifest(write_manifest(tmp_path / "clips.csv", rows))
+    read = read_manifest(write_manifest(tmp_path / "clips.csv", rows))
     monkeypatch.setattr(job, "try_record", hang_or_extract)
-    summary = extract.extract(
-        read, tmp_path / "out", config=CONFIG, num_workers=1, clip_timeout_sec=3.0
-    )
+    summary = extract(read, tmp_path / "out", config=CONFIG, num_workers=1, clip_timeout_sec=3.0)
     assert summary.num_clips == {"train": 2} and summary.num_failed == {"train": 1}
     failed = (tmp_path / "out" / work_folder.FAILED_FILE).read_text().splitlines()[1:]
     assert len(failed) == 1 and "b.mp4,0.0,,timeout,took longer than the 3 s allowed" in failed[0]
@@ -230,4 +229,4 @@ def test_a_clip_that_hangs_is_left_out(videos, tmp_path, monkeypatch):
         str(videos / "a.mp4"),
         str(videos / "silent.mp4"),
     ]
-    assert "timeout" not in frames.REASON_CODES  # nothing else says so
+    assert "timeout" not in REASON_CODES  # nothing else says so

@@ -7,6 +7,7 @@ import os
 import pytest
 from media_files import square_or_die_at_three, square_or_hang_at_three, square_or_raise_at_three
 
+from avt_jax.errors import UserError
 from avt_jax.host import worker_pool
 
 
@@ -74,3 +75,31 @@ def test_workers_compute_with_one_thread_unless_told_otherwise(monkeypatch):
     results = [value for _, value in worker_pool.ordered_map(os.getenv, names, num_workers=1)]
     assert results == ["1", "3"]
     assert [os.environ.get(name) for name in names] == [None, "3"]
+
+
+def test_without_workers_this_process_does_the_work():
+    results = list(worker_pool.ordered_map(own_process, range(3), num_workers=0))
+    assert results == [(number, os.getpid()) for number in range(3)]
+    [(_, other)] = worker_pool.ordered_map(own_process, [0], num_workers=None)
+    assert other != os.getpid()
+
+
+def own_process(number):
+    return os.getpid()
+
+
+def test_never_more_processes_than_inputs(monkeypatch):
+    asked = []
+    pool = worker_pool.pebble.ProcessPool
+    monkeypatch.setattr(
+        worker_pool.pebble,
+        "ProcessPool",
+        lambda number, **options: (asked.append(number), pool(number, **options))[1],
+    )
+    assert list(worker_pool.ordered_map(abs, [-1, -2], num_workers=9)) == [(-1, 1), (-2, 2)]
+    assert asked == [2]
+
+
+def test_a_negative_number_of_workers_is_refused():
+    with pytest.raises(UserError, match="num_workers is -1; give 0 or more"):
+        next(worker_pool.ordered_map(abs, [1], num_workers=-1))

@@ -8,7 +8,7 @@ from media_files import write_manifest
 from avt_jax.cli import extract as extract_cli
 from avt_jax.cli.common import run
 from avt_jax.data.extraction import beam, work_folder
-from avt_jax.data.shard_tools import verify
+from avt_jax.data.shard_tools.verify import verify_folder
 from avt_jax.errors import UserError
 
 
@@ -70,7 +70,7 @@ def test_beam_writes_the_same_bytes_and_goes_on(manifest, pooled, tmp_path, capf
     assert "going on: 1 of 5 shards are done" in captured.err and "8/8" in captured.err
     assert "7 clips" in captured.out and "1 failed" in captured.out
     assert contents(out) == contents(pooled)
-    assert verify.verify(out, num_workers=0).problems == ()
+    assert verify_folder(out, num_workers=0).problems == ()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

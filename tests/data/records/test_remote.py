@@ -189,7 +189,7 @@ def test_two_at_once_download_once(bucket, capfd):
 
 def test_a_part_left_by_a_killed_process_is_replaced(bucket):
     folder = remote.local_folder(URL, ())
-    (folder / f".{TRAIN}.partial").write_bytes(b"half")
+    (folder / ".avt-0a1b2c3d.partial").write_bytes(b"half")
     assert len(records.open_split(URL, "train")) == 3
     assert not list(folder.glob(".*"))
 

@@ -12,19 +12,19 @@ import simplejpeg
 from media_files import write_manifest
 
 from avt_jax.data import records
-from avt_jax.data.extraction import extract
 from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
-from avt_jax.data.manifests import manifest
-from avt_jax.data.media.frames import DecodeError
-from avt_jax.data.shard_tools import verify
+from avt_jax.data.extraction.extract import extract
+from avt_jax.data.manifests.manifest import read_manifest
+from avt_jax.data.media.container import DecodeError
+from avt_jax.data.shard_tools.verify import verify_folder
 from avt_jax.errors import UserError
 
 CONFIG = ExtractConfig(frame_rate_hz=10, short_side_px=48)
 
 
 def run(folder, rows, *, config=CONFIG, num_workers=1, name="out", **options):
-    clips = manifest.read_manifest(write_manifest(folder / "clips.csv", rows))
-    return extract.extract(clips, folder / name, config=config, num_workers=num_workers, **options)
+    clips = read_manifest(write_manifest(folder / "clips.csv", rows))
+    return extract(clips, folder / name, config=config, num_workers=num_workers, **options)
 
 
 def read_all(path, split="train"):
@@ -129,7 +129,7 @@ def test_number_of_workers_changes_nothing(videos, tmp_path):
     # Clips 0, 1 | 2, 3 | ... of each split; the last one of each row of three fails.
     assert [len([n for n in one if f"-{split}." in n]) for split in ("train", "val")] == [5, 5]
     assert one == two
-    assert verify.verify(tmp_path / "one", num_workers=0).problems == ()
+    assert verify_folder(tmp_path / "one", num_workers=0).problems == ()
 
 
 def test_all_failed_leaves_nothing(videos, tmp_path):

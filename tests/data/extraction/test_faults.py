@@ -13,7 +13,9 @@ from media_files import moving_bar, remux, tone, write_clip
 
 from avt_jax.audio.melspec import fbank
 from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
-from avt_jax.data.media import demux, frames
+from avt_jax.data.media import demux
+from avt_jax.data.media.container import DecodeError
+from avt_jax.data.media.sound import decode_audio
 
 CONFIG = ExtractConfig(frame_rate_hz=25, short_side_px=48)
 
@@ -23,7 +25,7 @@ def make(path, start_sec=None, end_sec=None, config=CONFIG):
 
 
 def reason(path, start_sec=None, end_sec=None):
-    with pytest.raises(frames.DecodeError) as caught:
+    with pytest.raises(DecodeError) as caught:
         make(path, start_sec, end_sec)
     return caught.value.reason_code
 
@@ -204,7 +206,7 @@ def test_every_depth_rate_and_number_of_channels(name, codec, rate_hz, layout, t
         sample_rate_hz=rate_hz,
         layout=layout,
     )
-    waveform = frames.decode_audio(path, 0.1, 0.9)
+    waveform = decode_audio(path, 0.1, 0.9)
     assert waveform.shape == (12800,)
     # The mean of equal channels has the loudness of one of them. A coder may drop the one
     # for low tones.

@@ -12,7 +12,9 @@ import pytest
 from avt_jax.audio.melspec import fbank
 from avt_jax.cli import synthesize
 from avt_jax.data.av_events import audio, render, video
-from avt_jax.data.media.frames import decode_audio, decode_frames, probe
+from avt_jax.data.media.container import probe
+from avt_jax.data.media.frames import decode_frames
+from avt_jax.data.media.sound import decode_audio
 from avt_jax.errors import UserError
 
 SMALL = dict(num_train=4, num_val=2, num_test=2, seed=7, clip_sec=2.0, frame_rate_hz=10, size_px=64)
@@ -31,7 +33,7 @@ def rows_of(path):
 
 
 def test_classes_are_balanced_in_every_split():
-    specs = render.plan_clips(num_train=160, num_val=32, num_test=40, seed=0)
+    specs = render.specify_clips(num_train=160, num_val=32, num_test=40, seed=0)
     for split, count in (("train", 160), ("val", 32), ("test", 40)):
         labels = collections.Counter(spec.label for spec in specs if spec.split == split)
         assert set(labels) == set(render.CLASS_NAMES)
@@ -41,20 +43,20 @@ def test_classes_are_balanced_in_every_split():
 
 
 def test_clips_of_different_splits_differ():
-    specs = render.plan_clips(num_train=16, num_val=16, num_test=16, seed=0)
+    specs = render.specify_clips(num_train=16, num_val=16, num_test=16, seed=0)
     assert len({spec.seed_parts for spec in specs}) == 48
     assert len({spec.path for spec in specs}) == 48
 
 
 def test_one_splits_size_does_not_change_another():
-    few = render.plan_clips(num_train=3, num_val=8, num_test=8, seed=5)
-    many = render.plan_clips(num_train=300, num_val=8, num_test=8, seed=5)
+    few = render.specify_clips(num_train=3, num_val=8, num_test=8, seed=5)
+    many = render.specify_clips(num_train=300, num_val=8, num_test=8, seed=5)
     assert few[3:] == many[300:]
 
 
 def test_nuisances_know_nothing_of_the_other_modality():
     """Changing one factor leaves the other modality bit-identical."""
-    [spec] = render.plan_clips(num_train=1, num_val=0, num_test=0, seed=3, clip_sec=1.0)
+    [spec] = render.specify_clips(num_train=1, num_val=0, num_test=0, seed=3, clip_sec=1.0)
     by_kind = [render.render_clip(dataclasses.replace(spec, kind=k)) for k in render.KINDS]
     for frames_thwc, _, events in by_kind[1:]:
         np.testing.assert_array_equal(frames_thwc, by_kind[0][0])
@@ -188,7 +190,7 @@ def test_kinds_differ_in_their_spectrograms():
 
 
 def test_written_files_hold_what_was_rendered(rendered):
-    specs = render.plan_clips(**SMALL)
+    specs = render.specify_clips(**SMALL)
     manifest = rows_of(rendered / "clips.csv")
     assert [row["path"] for row in manifest] == [spec.path for spec in specs]
     assert list(manifest[0]) == ["path", "start_sec", "end_sec", "label", "split"]
@@ -226,7 +228,7 @@ def test_same_seed_same_data_whatever_the_workers(rendered, tmp_path):
 
 def test_another_seed_gives_other_data():
     [first], [second] = (
-        render.plan_clips(num_train=1, num_val=0, num_test=0, seed=seed) for seed in (0, 1)
+        render.specify_clips(num_train=1, num_val=0, num_test=0, seed=seed) for seed in (0, 1)
     )
     second = dataclasses.replace(second, motion=first.motion, kind=first.kind)
     assert (render.render_clip(first)[0] != render.render_clip(second)[0]).any()
@@ -256,10 +258,10 @@ def test_values_out_of_range_are_named(change, message, tmp_path):
 def test_a_used_folder_is_left_alone(tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "mine.txt").write_text("keep")
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="not an empty folder"):
         render.render_dataset(tmp_path / "used", **SMALL, progress=False)
     (tmp_path / "file").write_text("keep")
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UserError, match="not an empty folder"):
         render.render_dataset(tmp_path / "file", **SMALL, progress=False)
     assert {path.name for path in tmp_path.iterdir()} == {"used", "file"}
 

@@ -8,7 +8,7 @@ import pytest
 from fuzz_files import LIMIT_SEC, try_damaged
 from media_files import moving_bar, tone, write_clip
 
-from avt_jax.data.media.frames import REASON_CODES
+from avt_jax.data.media.container import REASON_CODES
 from avt_jax.host import worker_pool
 
 NUM_VARIANTS = 560  # 80 of each file

@@ -13,9 +13,10 @@ import av
 import numpy as np
 import pytest
 
-from avt_jax.data.media import container as media
-from avt_jax.data.media import frames
-from avt_jax.data.media.frames import DecodeError
+from avt_jax.data.media import container
+from avt_jax.data.media.container import REASON_CODES, DecodeError, MediaInfo, probe
+from avt_jax.data.media.frames import decode_frames
+from avt_jax.data.media.sound import decode_audio
 
 FRAME_RATE_HZ = 25
 NUM_FRAMES = 100
@@ -105,7 +106,7 @@ def index_first_clip(folder):
 
 def shown(path, start_sec, end_sec, frame_rate_hz):
     """The source frame number behind every decoded frame."""
-    frames_thwc = frames.decode_frames(
+    frames_thwc = decode_frames(
         path, start_sec, end_sec, frame_rate_hz=frame_rate_hz, short_side_px=48
     )
     assert frames_thwc.dtype == np.uint8
@@ -149,7 +150,7 @@ def test_a_video_that_starts_late_shows_its_first_frame_until_then(folder):
 @pytest.mark.parametrize("name", ["clip.mkv", "clip.ts", "clip.avi", "clip.mov"])
 def test_other_containers_share_the_time_axis(folder, name):
     path = write_media(folder / name, numbered_frames(), noise_waveform())
-    assert abs(frames.probe(path).duration_sec - 4.0) < 0.1
+    assert abs(probe(path).duration_sec - 4.0) < 0.1
     got = np.array(shown(path, 2.0, 3.0, 10))
     # Transport streams and AVI round or delay stamps by up to a frame or two.
     assert np.abs(got - expected(2, 3, 10)).max() <= 2
@@ -157,15 +158,15 @@ def test_other_containers_share_the_time_axis(folder, name):
 
 def test_a_raw_stream_without_time_stamps_counts_its_frames(folder):
     path = write_media(folder / "raw.h264", numbered_frames())
-    assert frames.probe(path).duration_sec == pytest.approx(4.0)
+    assert probe(path).duration_sec == pytest.approx(4.0)
     assert shown(path, 0.0, 1.0, 5) == [0, 5, 10, 15, 20]
 
 
 def test_large_frames_are_scaled_down_and_small_ones_kept(folder):
     path = write_media(folder / "wide.mp4", numbered_frames(128, 96)[:3])
-    small = frames.decode_frames(path, 0.0, 0.1, frame_rate_hz=25, short_side_px=48)
+    small = decode_frames(path, 0.0, 0.1, frame_rate_hz=25, short_side_px=48)
     assert small.shape == (3, 48, 64, 3)
-    same = frames.decode_frames(path, 0.0, 0.1, frame_rate_hz=25, short_side_px=500)
+    same = decode_frames(path, 0.0, 0.1, frame_rate_hz=25, short_side_px=500)
     assert same.shape == (3, 96, 128, 3)
 
 
@@ -182,9 +183,9 @@ def test_rotation_is_honoured(folder):
     data[matrix_at : matrix_at + 36] = struct.pack(">9i", *quarter_turn)
     path.write_bytes(data)
 
-    info = frames.probe(path)
+    info = probe(path)
     assert (info.width_px, info.height_px) == (48, 64)
-    got = frames.decode_frames(path, 0.0, 0.2, frame_rate_hz=25, short_side_px=48)
+    got = decode_frames(path, 0.0, 0.2, frame_rate_hz=25, short_side_px=48)
     assert got.shape == (5, 64, 48, 3)
     red_rows, red_columns = np.nonzero(got[2, :, :, 0] > 120)
     # Clockwise, the top left goes to the top right.
@@ -201,7 +202,7 @@ def lag_of(got, want):
 
 @pytest.mark.parametrize(("start_sec", "end_sec"), [(0.0, 4.0), (1.0, 2.0), (2.5003, 3.7)])
 def test_sound_is_aligned_to_the_sample(clip, start_sec, end_sec):
-    got = frames.decode_audio(clip, start_sec, end_sec)
+    got = decode_audio(clip, start_sec, end_sec)
     assert got.dtype == np.float32
     assert got.shape == (round((end_sec - start_sec) * 16000),)
     # A third of 48 kHz, and nothing above 4 kHz: every third sample is the wanted waveform.
@@ -218,7 +219,7 @@ def test_sound_is_zero_where_the_stream_has_none(folder):
         noise_waveform()[:AUDIO_RATE_HZ],
         audio_delay_sec=1.0,
     )
-    got = frames.decode_audio(path, 0.0, 5.0)
+    got = decode_audio(path, 0.0, 5.0)
     assert got.shape == (80000,)
     assert not got[:15000].any() and not got[36000:].any()
     assert got[17000:31000].std() > 0.1
@@ -229,13 +230,13 @@ def test_sound_is_zero_where_the_stream_has_none(folder):
 
 def test_without_an_audio_stream_there_is_none(folder):
     path = write_media(folder / "mute.mp4", numbered_frames())
-    assert frames.decode_audio(path, 0.0, 1.0) is None
-    assert not frames.probe(path).has_audio
+    assert decode_audio(path, 0.0, 1.0) is None
+    assert not probe(path).has_audio
 
 
 def test_probe(clip):
-    info = frames.probe(clip)
-    assert info == frames.MediaInfo(info.duration_sec, True, True, 64, 48, 25.0, AUDIO_RATE_HZ)
+    info = probe(clip)
+    assert info == MediaInfo(info.duration_sec, True, True, 64, 48, 25.0, AUDIO_RATE_HZ)
     assert abs(info.duration_sec - 4.0) < 0.05
 
 
@@ -243,14 +244,14 @@ def reason(call):
     """The reason code of the DecodeError that a call raises."""
     with pytest.raises(DecodeError) as caught:
         call()
-    assert caught.value.reason_code in frames.REASON_CODES
+    assert caught.value.reason_code in REASON_CODES
     assert str(caught.value).count("\n") == 0
     return caught.value.reason_code
 
 
 def frames_reason(path, start_sec=0.0, end_sec=4.0):
     return reason(
-        lambda: frames.decode_frames(path, start_sec, end_sec, frame_rate_hz=8, short_side_px=48)
+        lambda: decode_frames(path, start_sec, end_sec, frame_rate_hz=8, short_side_px=48)
     )
 
 
@@ -271,8 +272,8 @@ def test_bad_files_have_a_reason(code, clip, tmp_path):
     if content is not None:
         path.write_bytes(content)
     assert frames_reason(path) == code
-    assert reason(lambda: frames.decode_audio(path, 0.0, 1.0)) == code
-    assert reason(lambda: frames.probe(path)) == code
+    assert reason(lambda: decode_audio(path, 0.0, 1.0)) == code
+    assert reason(lambda: probe(path)) == code
 
 
 def test_a_folder_is_unreadable(tmp_path):
@@ -295,8 +296,8 @@ def test_a_name_like_an_address_is_a_file_name(clip, tmp_path, monkeypatch):
 def test_sound_alone_is_no_video(folder):
     path = write_media(folder / "sound.m4a", waveform=noise_waveform())
     assert frames_reason(path) == "no_video"
-    assert frames.decode_audio(path, 0.0, 1.0).std() > 0.1
-    assert not frames.probe(path).has_video
+    assert decode_audio(path, 0.0, 1.0).std() > 0.1
+    assert not probe(path).has_video
 
 
 @pytest.mark.parametrize(
@@ -313,7 +314,7 @@ def test_sound_alone_is_no_video(folder):
 )
 def test_bad_spans_have_a_reason(clip, start_sec, end_sec, code):
     assert frames_reason(clip, start_sec, end_sec) == code
-    assert reason(lambda: frames.decode_audio(clip, start_sec, end_sec)) == code
+    assert reason(lambda: decode_audio(clip, start_sec, end_sec)) == code
 
 
 def test_a_missing_second_half_is_noticed_only_where_it_is_asked_for(index_first_clip, tmp_path):
@@ -336,26 +337,24 @@ def test_damage_in_the_middle_is_bridged(index_first_clip, tmp_path):
     want = np.arange(100)
     assert (np.array(got) == want).mean() > 0.6  # all but what hangs on the damaged second
     assert got[:20] == list(want[:20]) and got[-20:] == list(want[-20:])
-    sound = frames.decode_audio(path, 0.0, 4.0)
+    sound = decode_audio(path, 0.0, 4.0)
     assert sound.shape == (64000,) and np.isfinite(sound).all()
 
 
 def test_absurd_sizes_are_refused(clip, monkeypatch):
     assert (
-        reason(lambda: frames.decode_frames(clip, 0, 4, frame_rate_hz=1e9, short_side_px=48))
+        reason(lambda: decode_frames(clip, 0, 4, frame_rate_hz=1e9, short_side_px=48))
         == "too_large"
     )
-    assert reason(lambda: frames.decode_audio(clip, 0.0, 1e9)) == "too_large"
-    monkeypatch.setattr(media, "MAX_FRAME_PX", 64 * 48 - 1)
+    assert reason(lambda: decode_audio(clip, 0.0, 1e9)) == "too_large"
+    monkeypatch.setattr(container, "MAX_FRAME_PX", 64 * 48 - 1)
     assert frames_reason(clip) == "too_large"
 
 
 def test_wrong_options_are_the_callers_mistake(clip):
     for frame_rate_hz, short_side_px in [(0, 48), (8, 0), (math.nan, 48)]:
         with pytest.raises(ValueError, match="must be > 0"):
-            frames.decode_frames(
-                clip, 0, 1, frame_rate_hz=frame_rate_hz, short_side_px=short_side_px
-            )
+            decode_frames(clip, 0, 1, frame_rate_hz=frame_rate_hz, short_side_px=short_side_px)
 
 
 def test_errors_travel_between_processes():
@@ -371,16 +370,16 @@ def sample_video(name):
 
 def test_a_real_film_with_sound():
     path = sample_video("bigbuckbunny.mp4")
-    info = frames.probe(path)
-    assert info == frames.MediaInfo(5.312, True, True, 1280, 720, 25.0, 48000)
-    span = frames.decode_frames(path, 2.0, 3.0, frame_rate_hz=8, short_side_px=128)
+    info = probe(path)
+    assert info == MediaInfo(5.312, True, True, 1280, 720, 25.0, 48000)
+    span = decode_frames(path, 2.0, 3.0, frame_rate_hz=8, short_side_px=128)
     assert span.shape == (8, 128, 228, 3)
-    sound = frames.decode_audio(path, 0.0, info.duration_sec)
+    sound = decode_audio(path, 0.0, info.duration_sec)
     assert sound.shape == (84992,) and sound.std() > 1e-3
 
 
 def test_a_real_film_without_sound():
     path = sample_video("carphone_pristine.mp4")
-    frames_thwc = frames.decode_frames(path, 0.0, 4.004, frame_rate_hz=8, short_side_px=256)
+    frames_thwc = decode_frames(path, 0.0, 4.004, frame_rate_hz=8, short_side_px=256)
     assert frames_thwc.shape == (33, 144, 176, 3)
-    assert frames.decode_audio(path, 0.0, 4.004) is None
+    assert decode_audio(path, 0.0, 4.004) is None
