@@ -7,28 +7,26 @@ import numpy as np
 import pytest
 from toy_run import every, linear_step, logged, restored, run, warmup_and_cosine
 
+from avt_jax.training.durations import Pace
 from avt_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
 
 TOTAL = 12
 LR, START, END = 0.5, 0.02, 0.01
 
 
-def made(*, warmup_epochs, total=TOTAL, steps_per_epoch=2):
+def made(*, total=TOTAL, **warmup):
     """(schedule, plain SGD under it): a step moves a parameter by rate x gradient."""
     config = OptimizerConfig(
         name="sgd",
         lr=LR,
-        warmup_epochs=warmup_epochs,
         warmup_lr=START,
         min_lr=END,
         weight_decay=0.0,
-        b1=0.9,
-        b2=0.999,
         momentum=0.0,
         clip_norm=0.0,
-        ema_decay=0.0,
+        **({"warmup_epochs": 0.0} | warmup),
     )
-    rate = learning_rate_schedule(config, total_steps=total, steps_per_epoch=steps_per_epoch)
+    rate = learning_rate_schedule(config, total_steps=total, pace=Pace(8, steps_per_epoch=2))
     return rate, make_optimizer(config, rate)
 
 
@@ -40,13 +38,20 @@ def by_hand(step, *, warmup_steps, total=TOTAL):
 
 
 @pytest.mark.parametrize(
-    ("warmup_epochs", "warmup_steps"),
-    # A warm-up longer than the training ends in its last step, which is the only one at the peak.
-    [(0.0, 0), (2.0, 4), (1.25, 2), (100.0, TOTAL - 1)],
-    ids=["none", "two epochs", "part of an epoch", "longer than the training"],
+    ("warmup", "warmup_steps"),
+    [
+        ({}, 0),
+        ({"warmup_epochs": 2.0}, 4),
+        ({"warmup_epochs": 1.75}, 4),  # 3.5 steps
+        ({"warmup_steps": 3}, 3),
+        ({"warmup_examples": 40}, 5),
+        # The last step is at the peak, and the only one there.
+        ({"warmup_epochs": 100.0}, TOTAL - 1),
+    ],
+    ids=["none", "epochs", "part of an epoch", "steps", "examples", "longer than the training"],
 )
-def test_every_logged_rate_is_the_one_of_its_step(tmp_path, warmup_epochs, warmup_steps):
-    rate, optimizer = made(warmup_epochs=warmup_epochs)
+def test_every_logged_rate_is_the_one_of_its_step(tmp_path, warmup, warmup_steps):
+    rate, optimizer = made(**warmup)
     state, step = linear_step(optimizer)
     weights = []
 

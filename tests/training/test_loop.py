@@ -9,7 +9,6 @@ from toy_run import checkpoints, counting_step, every, logged, run
 
 from avt_jax.errors import UserError
 from avt_jax.training import loop
-from avt_jax.training.loop import TrainConfig
 
 
 def test_logs_evaluates_and_checkpoints_when_due(tmp_path, capsys):
@@ -115,36 +114,3 @@ def test_ctrl_c_between_evaluations_stops_without_one(tmp_path, capsys):
         run(tmp_path, state, interrupted, schedule=every(6))
     assert checkpoints(tmp_path) == [2] and logged(tmp_path, "val") == []
     assert "stopped at step 2, checkpoint saved" in capsys.readouterr().err
-
-
-def test_lengths():
-    config = TrainConfig(
-        batch_size=32,
-        eval_batch_size=32,
-        epochs=1.5,
-        steps=0,
-        log_every_steps=1,
-        eval_every_steps=0,
-        checkpoint_every_steps=0,
-        keep_last=1,
-        keep_best=0,
-    )
-    assert config.steps_per_epoch(100) == 3 and config.total_steps(100) == 4
-    assert config.steps_per_epoch(5) == 1, "fewer clips than a batch"
-
-
-@pytest.mark.parametrize("field", ["batch_size", "log_every_steps", "keep_last"])
-def test_bad_lengths_are_named(field):
-    good = dict(
-        batch_size=1,
-        eval_batch_size=1,
-        epochs=1.0,
-        steps=0,
-        log_every_steps=1,
-        eval_every_steps=0,
-        checkpoint_every_steps=0,
-        keep_last=1,
-        keep_best=0,
-    )
-    with pytest.raises(UserError, match=f"train.{field} is 0"):
-        TrainConfig(**(good | {field: 0}))
