@@ -21,6 +21,13 @@ def read_png(path):
     return image_hwc[..., 2::-1] / 255
 
 
+def has_blank_edge(image_hwc, *, width_px=2):
+    """Whether nothing touches the picture's edge, as what is cut off there does."""
+    ink_hw = ~like(image_hwc, "white")
+    inner = slice(width_px, -width_px)
+    return ink_hw.sum() == ink_hw[inner, inner].sum()
+
+
 def like(image_hwc, colour, tolerance=0.02):
     """[h, w] bool: pixels of one colour, given as matplotlib takes it."""
     return np.abs(image_hwc - np.array(to_rgb(colour))).max(-1) < tolerance
