@@ -40,12 +40,17 @@ def span(is_ink, axis):
     return int(places[0]), int(places[-1])
 
 
-def region(image_hwc, axes):
-    """The part of a whole (not trimmed) picture that matplotlib axes cover."""
-    box, scale = axes.get_window_extent(), image_hwc.shape[0] / axes.figure.bbox.height
-    height = image_hwc.shape[0]
-    top, bottom = (round(height - scale * y) for y in (box.y1, box.y0))
-    return image_hwc[top:bottom, round(scale * box.x0) : round(scale * box.x1)]
+def rendered(figure):
+    """A whole figure as float RGB, without the trimming that files may have had."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
+
+
+def region(figure, axes):
+    """The part of a figure that some of its axes cover: float RGB."""
+    image_hwc, box = rendered(figure), axes.get_window_extent()
+    top, bottom = (round(len(image_hwc) - y) for y in (box.y1, box.y0))
+    return image_hwc[top:bottom, round(box.x0) : round(box.x1)]
 
 
 @pytest.fixture(name="figures")
