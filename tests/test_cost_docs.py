@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pictures import has_blank_edge, read_png
 
 from avt_jax.profiling import flops
 
@@ -91,4 +92,6 @@ def test_attention_grows_as_the_page_says(counts):
 
 def test_the_picture_is_there():
     (picture,) = re.findall(r"!\[.*\]\((.*)\)", PAGE)
-    assert (ROOT / "docs" / picture).stat().st_size > 10_000
+    image_hwc = read_png(ROOT / "docs" / picture)
+    assert min(image_hwc.shape[:2]) > 300 and has_blank_edge(image_hwc, width_px=1)
+    assert 0.02 < (image_hwc.min(-1) < 0.9).mean() < 0.5, "lines and words on white"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _INK, _MUTED, _GRID, _BLUE = "#22272e", "#6b7280", "#e5e7eb", "#2563eb"
+_NAME_WIDTH = 30  # characters of a line of a setting's name beside the picture
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,9 @@ def draw(path: Path, rows: Sequence[Row], *, title: str) -> bool:
     """
     if not any(row.top1 for row in rows):
         return False
-    figure = new_figure(8.4, 1.5 + 0.52 * len(rows))
+    names = [textwrap.fill(row.setting, _NAME_WIDTH, max_lines=3, placeholder="…") for row in rows]
+    longest = max((len(line) for name in names for line in name.splitlines()), default=0)
+    figure = new_figure(max(8.4, 7.4 + 0.085 * longest), 1.5 + 0.52 * len(rows))
     figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", color=_INK, fontsize=12)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     _accuracies(left, rows)
@@ -241,7 +245,7 @@ def draw(path: Path, rows: Sequence[Row], *, title: str) -> bool:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(_GRID)
         axes.tick_params(colors=_MUTED, length=0)
-    left.set_yticks(range(len(rows)), [row.setting.replace("$", r"\$") for row in rows])
+    left.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name in names])
     left.tick_params(axis="y", labelcolor=_INK)
     left.set_ylim(len(rows) - 0.5, -0.5)  # the first setting on top
     save_png(figure, path, dpi=130)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avt_jax.audio.melspec import LOG_FLOOR, hz_to_mel
-from avt_jax.data.shard_tools.contact_sheet import crop_middle
+from avt_jax.data.shard_tools.contact_sheet import crop_middle, fit_text
 from avt_jax.host.new_files import replacing
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ _COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2")
 _LEFT_IN, _MIDDLE_IN, _RIGHT_IN = 2.5, 11.0, 0.75
 _STRIP_IN, _SEAM_IN, _SPECTROGRAM_IN, _ROW_IN = 1.0, 0.05, 1.3, 0.34
 _TITLE_IN, _HEADING_IN, _FOOT_IN = 0.85, 0.32, 0.5
-_MAX_NAME = 26
+_EDGE_IN, _LABEL_GAP_PT = 0.1, 8
+_DPI = 120  # of the figure, too: letters are not as wide at another
 _MAX_SEPARATED = 60  # windows with a line between them
 _TICKS_HZ = (100, 500, 2000, 6000)
 
@@ -60,7 +61,7 @@ def draw_timeline(prediction: FilePrediction, path: Path, *, number: int = 5) ->
         heading_in = _HEADING_IN
     width_in = _LEFT_IN + _MIDDLE_IN + _RIGHT_IN
     height_in = _TITLE_IN + sum(heights_in) + _FOOT_IN
-    figure = Figure(figsize=(width_in, height_in), facecolor="white")
+    figure = Figure(figsize=(width_in, height_in), dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     tops_in = np.cumsum([_TITLE_IN, *heights_in])
 
@@ -88,13 +89,6 @@ def draw_timeline(prediction: FilePrediction, path: Path, *, number: int = 5) ->
     _save(canvas, path)
 
 
-def _plain(text: str, limit: int) -> str:
-    """Keeps a name from being read as a formula or from running out of its place."""
-    shown = "".join(c if c.isprintable() else "?" for c in text)
-    shown = shown if len(shown) <= limit else shown[: limit - 1] + "…"
-    return shown.replace("$", r"\$")
-
-
 def clock(seconds: float, *, with_fraction: bool = True) -> str:
     """A time as people write it: "0:04.5", "1:02:03"."""
     tenths = round(seconds * 10) if with_fraction else round(seconds) * 10
@@ -107,17 +101,16 @@ def clock(seconds: float, *, with_fraction: bool = True) -> str:
 def _title(figure: Figure, prediction: FilePrediction, width_in: float, height_in: float) -> None:
     # With several label sets, the last entry is all of them together.
     name, probability = list(prediction.top(1).values())[-1][0]
-    best = f"{_plain(name, 80)}   {100 * probability:.0f} %"
     number = len(prediction.windows)
-    about = (
-        f"{_plain(os.path.basename(prediction.path), 80)}   {clock(prediction.duration_sec)}   "
-        f"{number} window{'s' if number > 1 else ''}"
+    about = f"   {clock(prediction.duration_sec)}   {number} window{'s' if number > 1 else ''}"
+    left, width_px = _LEFT_IN / width_in, (_MIDDLE_IN + _RIGHT_IN - _EDGE_IN) * figure.dpi
+    best = figure.text(
+        left, 1 - 0.3 / height_in, name, fontsize=15, fontweight="bold", color=_INK, va="center"
     )
-    left = _LEFT_IN / width_in
-    figure.text(
-        left, 1 - 0.3 / height_in, best, fontsize=15, fontweight="bold", color=_INK, va="center"
-    )
-    figure.text(left, 1 - 0.62 / height_in, about, fontsize=9.5, color=_MUTED, va="center")
+    fit_text(best, width_px, tail=f"   {100 * probability:.0f} %")
+    file = os.path.basename(prediction.path)
+    below = figure.text(left, 1 - 0.62 / height_in, file, fontsize=9.5, color=_MUTED, va="center")
+    fit_text(below, width_px, tail=about)
 
 
 def _frames(axes: Axes, prediction: FilePrediction) -> None:
@@ -176,14 +169,10 @@ def _spectrogram(axes: Axes, prediction: FilePrediction) -> None:
 
 def _heading(axes: Axes, text: str) -> None:
     axes.set_axis_off()
-    axes.annotate(
-        _plain(text, 60),
-        (0, 0),
-        xytext=(0, 6),
-        textcoords="offset points",
-        fontsize=9.5,
-        color=_MUTED,
+    heading = axes.annotate(
+        text, (0, 0), xytext=(0, 6), textcoords="offset points", fontsize=9.5, color=_MUTED
     )
+    fit_text(heading, axes.get_window_extent().width)
 
 
 def window_edges(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -233,20 +222,21 @@ def _label_row(axes: Axes, prediction: FilePrediction, name: str, index: int, co
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(
-        _plain(prediction.label_sets[name][index], _MAX_NAME),
+    label = axes.annotate(
+        prediction.label_sets[name][index],
         (0, 0.5),
-        xytext=(-8, 0),
+        xytext=(-_LABEL_GAP_PT, 0),
         ha="right",
         va="center",
         fontsize=10,
         color=_INK,
         **where,
     )
+    fit_text(label, (_LEFT_IN - _LABEL_GAP_PT / 72 - _EDGE_IN) * axes.figure.dpi)
     axes.annotate(
         f"{100 * float(prediction.overall[name][index]):.1f} %",
         (1, 0.5),
-        xytext=(8, 0),
+        xytext=(_LABEL_GAP_PT, 0),
         va="center",
         fontsize=10,
         fontweight="bold",
@@ -267,4 +257,4 @@ def _time_axis(axes: Axes, duration_sec: float) -> None:
 
 def _save(canvas, path: Path) -> None:
     with replacing(path, "wb") as file:
-        canvas.figure.savefig(file, format="png", dpi=120)
+        canvas.figure.savefig(file, format="png", dpi=_DPI)

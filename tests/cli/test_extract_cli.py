@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from pictures import has_blank_edge, read_png
 
 from avt_jax.cli import extract, inspect, manifest
 from avt_jax.cli.common import run
@@ -43,7 +44,9 @@ def test_folder_to_shards_to_picture(folder, tmp_path, capsys):
     output = capsys.readouterr().out
     for part in ("3 shards are as they were written", "label: 2 classes", "dog", "32x32 (6)"):
         assert part in output
-    assert (tmp_path / "shards" / "contact_sheet.png").stat().st_size > 5000
+    image_hwc = read_png(tmp_path / "shards" / "contact_sheet.png")
+    assert has_blank_edge(image_hwc) and image_hwc.shape[1] > 1500, "two clips side by side"
+    assert (image_hwc.std(-1) > 0.02).mean() > 0.1, "colours of frames and spectrograms"
 
 
 def test_class_list_fixes_the_indices(folder, tmp_path, capsys):

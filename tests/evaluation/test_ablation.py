@@ -4,7 +4,17 @@ import csv
 
 import numpy as np
 import pytest
-from matplotlib import image
+from pictures import (
+    colliding,
+    cut_off,
+    figures_fixture,  # noqa: F401
+    has_blank_edge,
+    like,
+    read_png,
+    region,
+    shown_texts,
+    span,
+)
 
 from avt_jax.errors import UserError
 from avt_jax.evaluation.ablation import Cost, RunResult, draw, markdown, summarise, write_csv
@@ -71,17 +81,54 @@ def test_csv_holds_every_seed(tmp_path):
         write_csv(tmp_path / "no" / "a.csv", summarise(SETTINGS, runs(), COSTS))
 
 
-def test_the_picture_grows_with_the_settings_and_shows_the_runs(tmp_path):
-    few, many = tmp_path / "few.png", tmp_path / "many.png"
-    rows = summarise(SETTINGS, runs(), COSTS)
-    assert draw(many, rows, title="loss $ terms")
-    assert draw(few, rows[:2], title="losses")
-    few_hwc, many_hwc = image.imread(few), image.imread(many)
-    assert many_hwc.shape[0] > few_hwc.shape[0] + 50
-    assert (many_hwc[..., :3].min(axis=-1) < 0.9).mean() > 0.01, "an empty picture"
-    without = summarise(SETTINGS[:2], [r for r in runs() if r.seed == 0], COSTS)
-    assert draw(tmp_path / "one.png", without, title="one seed")
-    assert not np.array_equal(few_hwc, image.imread(tmp_path / "one.png"))
+def drawn(tmp_path, figures, rows, title="losses"):
+    """(figure, the picture it was saved as)."""
+    assert draw(tmp_path / "a.png", rows, title=title)
+    return figures[-1], read_png(tmp_path / "a.png")
+
+
+def test_the_picture_shows_every_run_beside_its_setting(tmp_path, figures):
+    figure, image_hwc = drawn(tmp_path, figures, summarise(SETTINGS, runs(), COSTS))
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == SETTINGS
+    assert left.get_ylim()[0] > left.get_ylim()[1], "the first setting on top"
+    seeds = [line.get_xydata() for line in left.lines if line.get_markerfacecolor() == "none"]
+    assert [sorted(xy[:, 0].tolist()) for xy in seeds] == [
+        pytest.approx([60, 70, 80]),
+        pytest.approx([50, 75]),
+        pytest.approx([90]),
+        [],
+    ]
+    assert [round(xy[0, 1]) for xy in seeds if len(xy)] == [0, 1, 2]
+    assert [text.get_text() for text in left.texts] == ["failed"]
+    bars = [(round(bar.get_y() + bar.get_height() / 2), bar.get_width()) for bar in right.patches]
+    assert bars == [(0, 2.0), (1, 3.0)], "settings of known cost, in GFLOP"
+    assert has_blank_edge(image_hwc) and like(image_hwc, "#2563eb", 0.1).sum() > 6 * 15
+
+
+def test_runs_are_seen_where_their_accuracy_is(tmp_path, figures):
+    rows = summarise(["low", "high"], [RunResult("low", 0, 0.1), RunResult("high", 0, 0.9)], {})
+    figure, _ = drawn(tmp_path, figures, rows)
+    blue = like(region(figure, figure.axes[0]), "#2563eb", 0.1)
+    upper, lower = np.array_split(blue, 2)
+    assert span(upper, 1)[1] < blue.shape[1] / 3 and span(lower, 1)[0] > blue.shape[1] * 2 / 3
+
+
+@pytest.mark.parametrize("number", [1, 12])
+def test_long_names_leave_room_for_the_picture(tmp_path, figures, number):
+    names = [
+        f"{i} losses.weights=$a_{{ and a fusion of every last block" * 3 for i in range(number)
+    ]
+    runs = [RunResult(name, 0, 0.5, 0.1) for name in names]
+    costs = {name: Cost(12_345_000_000_000, 5) for name in names}
+    figure, image_hwc = drawn(tmp_path, figures, summarise(names, runs, costs), title="$\\frac{")
+    assert has_blank_edge(image_hwc) and colliding(figure) == [] and cut_off(figure) == []
+    left, right = (axes.get_window_extent() for axes in figure.axes)
+    assert left.width > 2 * right.width > 2 * 100
+    rows_px = left.height / number
+    labels = [box for text, box in shown_texts(figure) if "losses.weights" in text.get_text()]
+    assert len(labels) == number
+    assert all(box.x1 < left.x0 and box.height < rows_px for box in labels)
 
 
 def test_nothing_to_draw(tmp_path):

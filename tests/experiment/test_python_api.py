@@ -197,9 +197,8 @@ def test_an_iterator_that_ends_is_said(tmp_path):
 
 
 def test_silent_clips_are_noticed(tmp_path):
-    from avt_jax.models.inputs import InputSpec
-
     from avt_jax.experiment.own_batches import checked
+    from avt_jax.models.inputs import InputSpec
 
     batch = next(batches_of(1))
     batch["audio"][1] = LOG_FLOOR

@@ -1,11 +1,8 @@
 import json
 
-import matplotlib.image
 import numpy as np
-import pytest
 from rich.console import Console
 
-from avt_jax.errors import UserError
 from avt_jax.inference import report, timeline
 from avt_jax.inference.prediction import FilePrediction, Window, top_classes
 from avt_jax.inference.windows import Preview
@@ -84,49 +81,3 @@ def test_clock():
 
 def test_window_edges_share_overlaps_and_leave_holes():
     assert timeline.window_edges([(0, 4), (3, 7), (8, 12)]) == [(0, 3.5), (3.5, 7), (8, 12)]
-
-
-@pytest.mark.parametrize("number", [1, 3, 200])
-@pytest.mark.parametrize("sound", [True, False])
-def test_timeline_draws_every_row(tmp_path, number, sound):
-    prediction = predicted(number, sound=sound)
-    path = tmp_path / "a.png"
-    timeline.draw_timeline(prediction, path)
-    assert list(tmp_path.iterdir()) == [path]
-    both = matplotlib.image.imread(path)
-    one = predicted(number, sound=sound, sets={"noun": SETS["noun"]})
-    timeline.draw_timeline(one, path)
-    single = matplotlib.image.imread(path)
-    # Three more rows and a heading, all of the same width.
-    assert single.shape[1] == both.shape[1] and both.shape[0] - single.shape[0] > 3 * 35
-    blue = np.abs(both[..., :3] - np.array([0x25, 0x63, 0xEB]) / 255).max(-1) < 0.02
-    assert blue.sum() > 500  # the first class of each label set
-
-
-def test_timeline_aligns_steps_with_time(tmp_path):
-    windows = tuple(
-        Window(4.0 * i, 4.0 * i + 4, {"x": np.array([1.0 - i, i], np.float32)}) for i in range(2)
-    )
-    prediction = FilePrediction(
-        "a.mp4",
-        8.0,
-        True,
-        {"x": ("first", "second")},
-        windows,
-        {"x": np.array([0.5, 0.5])},
-        Preview((None,) * 3, np.full((10, 128), np.nan, np.float32)),
-    )
-    timeline.draw_timeline(prediction, tmp_path / "a.png")
-    image_hwc = matplotlib.image.imread(tmp_path / "a.png")[..., :3]
-    spans = []
-    for colour in ((0x25, 0x63, 0xEB), (0xD9, 0x77, 0x06)):
-        near = np.abs(image_hwc - np.array(colour) / 255).max(-1) < 0.02
-        columns = np.flatnonzero(near.sum(0) > 20)  # more than a stroke of text
-        spans.append((columns.min(), columns.max()))
-    (left, middle), (start, right) = spans
-    assert abs(start - middle) <= 4 and abs((right - start) - (middle - left)) <= 6
-
-
-def test_timeline_that_cannot_be_written(tmp_path):
-    with pytest.raises(UserError, match="cannot write"):
-        timeline.draw_timeline(predicted(1), tmp_path / "missing" / "a.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from avt_jax.host.new_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.text import Text
 
 _COLUMN_IN = 6.4
 _STRIP_IN = 0.95
@@ -26,6 +28,8 @@ _HEADER_IN = 0.36
 _FOOTER_IN = 0.3
 _LEFT_IN, _GAP_IN, _RIGHT_IN = 0.55, 0.65, 0.3
 _TITLE_IN = 0.5
+_MAX_CLASSES = 0.6  # of a column's width; the rest of the header is the source's
+_HEADER_GAP_IN = 0.15
 _INK, _PALE, _EMPTY = "#1b1f24", "#6b7280", "#f1f2f4"
 _TICKS_HZ = (100, 1000, 4000)
 
@@ -83,15 +87,16 @@ def save_contact_sheet(
     height_in = _TITLE_IN + num_rows * block_in + 0.1
     figure = Figure(figsize=(width_in, height_in), dpi=110, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    figure.text(
+    heading = figure.text(
         _LEFT_IN / width_in,
         1 - 0.34 / height_in,
-        _plain(title),
+        title,
         fontsize=13,
         fontweight="bold",
         color=_INK,
         va="center",
     )
+    fit_text(heading, (width_in - _LEFT_IN - _RIGHT_IN) * figure.dpi, keep_end=True)
 
     def axes(row: int, column: int, top_in: float, block_height_in: float) -> Axes:
         left = _LEFT_IN + column * (_COLUMN_IN + _GAP_IN)
@@ -117,35 +122,42 @@ def save_contact_sheet(
         canvas.print_png(file)
 
 
-def _plain(text: str, limit: int = 70) -> str:
-    """Keeps a name from a file from being read as a formula, and from running off the sheet."""
-    shown = text if len(text) <= limit else "…" + text[1 - limit :]
-    return shown.replace("$", r"\$")
+def fit_text(text: Text, width_px: float, *, tail: str = "", keep_end: bool = False) -> None:
+    """Shortens a matplotlib text until it fits into its place; "$" starts no formula in it.
+
+    Args:
+      text: of a figure that has a renderer; what it says is changed.
+      width_px: room for it, in pixels at the figure's dpi.
+      tail: added behind, and never shortened.
+      keep_end: leave out the start, as suits a path, and not the end.
+    """
+    whole = "".join(c if c.isprintable() else "?" for c in text.get_text())
+    text.set_parse_math(False)
+
+    def too_wide(kept: int) -> bool:
+        part = whole[len(whole) - kept :] if keep_end else whole[:kept]
+        if kept < len(whole):
+            part = f"…{part}" if keep_end else f"{part}…"
+        text.set_text(part + tail)
+        return text.get_window_extent().width > width_px
+
+    if too_wide(len(whole)):
+        first_too_wide = bisect.bisect_left(range(len(whole)), True, key=too_wide)
+        too_wide(max(first_too_wide - 1, 0))
 
 
 def _draw_header(axes: Axes, record: dict[str, Any], label_sets: dict) -> None:
     names = [label_sets[name][index] for name, index in record["labels"].items()]
-    axes.annotate(
-        _plain("  ·  ".join(names), 48),
-        (0, 1),
-        xytext=(0, 5),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=10,
-        fontweight="bold",
-        color=_INK,
+    where = {"xytext": (0, 5), "xycoords": "axes fraction", "textcoords": "offset points"}
+    classes = axes.annotate(
+        "  ·  ".join(names), (0, 1), fontsize=10, fontweight="bold", color=_INK, **where
     )
-    span = f"{record['start_sec']:.2f} to {record['end_sec']:.2f} s"
-    axes.annotate(
-        _plain(f"{record['source']}   {span}", 60),
-        (1, 1),
-        xytext=(0, 5),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=7,
-        color=_PALE,
-        ha="right",
-    )
+    source = axes.annotate(record["source"], (1, 1), fontsize=7, color=_PALE, ha="right", **where)
+    column_px = axes.get_window_extent().width
+    fit_text(classes, _MAX_CLASSES * column_px)
+    left_px = column_px - classes.get_window_extent().width - _HEADER_GAP_IN * axes.figure.dpi
+    span = f"   {record['start_sec']:.2f} to {record['end_sec']:.2f} s"
+    fit_text(source, left_px, tail=span, keep_end=True)
 
 
 def _draw_frames(axes: Axes, record: dict[str, Any]) -> None:
