@@ -7,11 +7,17 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli import common
 from avt_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from avt_jax.data.shard_tools.rewrite import RewriteSummary
+
+AddArgument = Callable[..., argparse.Action]
 
 _WORKERS = "processes that read; 0: none but this one (default: one per core)"
 
@@ -23,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    def add_action(name: str, text: str, epilog: str | None = None):
+    def add_action(name: str, text: str, epilog: str | None = None) -> AddArgument:
         return actions.add_parser(
             name,
             help=text[0].lower() + text[1:].rstrip("."),
@@ -81,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_sizes(add) -> None:
+def _add_sizes(add: AddArgument) -> None:
     add("--max-shard-mb", type=float, default=256.0, help="size of a shard in MiB (%(default)s)")
 
 
@@ -98,17 +104,19 @@ def main(argv: Sequence[str] | None = None) -> int:
       UserError: a mistake in the options, or a folder that cannot be used.
     """
     args = build_parser().parse_args(argv)
-    args.shards = _local(args.shards, (args.split,) if args.action == "stats" else None)
+    splits = (args.split,) if args.action == "stats" else None
+    if isinstance(args.shards, list):
+        args.shards = [_local(folder, splits) for folder in args.shards]
+    else:
+        args.shards = _local(args.shards, splits)
     action = {"verify": _verify, "merge": _merge, "reshard": _reshard, "stats": _stats}
     return action[args.action](args)
 
 
-def _local(shards: str | list[str], splits: tuple[str, ...] | None) -> str | list[str]:
-    """The folders to read: those behind a URL are copied to this machine first."""
+def _local(shards: str, splits: tuple[str, ...] | None) -> str:
+    """The folder to read: one behind a URL is copied to this machine first."""
     from avt_jax.data.records import remote
 
-    if isinstance(shards, list):
-        return [_local(folder, splits) for folder in shards]
     return os.fspath(remote.local_folder(shards, splits)) if remote.is_remote(shards) else shards
 
 
@@ -173,7 +181,7 @@ def _reshard(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_rewritten(summary, out: str) -> None:
+def _print_rewritten(summary: RewriteSummary, out: str) -> None:
     splits = ", ".join(f"{split} {count}" for split, count in summary.num_clips.items())
     dropped = f", {summary.num_dropped} damaged ones left out" if summary.num_dropped else ""
     total = sum(summary.num_clips.values())
@@ -202,7 +210,7 @@ def _stats(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_json(path: Path, content: dict) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

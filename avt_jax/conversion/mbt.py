@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from numpy.typing import DTypeLike
 
 from avt_jax.conversion.mapping import Rule, Shapes, Variables, first_axis, token_count, vector
 from avt_jax.conversion.store import Converted
@@ -45,7 +46,7 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> MBTConfig:
     )
 
 
-def grid(config: MBTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int) -> tuple:
+def grid(config: MBTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int) -> tuple[int, ...]:
     """A converted MBT is used as it is, for inputs of the size it was trained with: ()."""
     del config, state_dict, mel_bins
     return ()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import math
 import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -258,7 +257,7 @@ def _unwrapped(path: Path, root: Any) -> Mapping[str, Any]:
     raise UserError(f"{path} wraps its weights too often; save the state dict itself.")
 
 
-def _from_tensor(path: Path, name: str, tensor: Any, halves: tuple) -> np.ndarray:
+def _from_tensor(path: Path, name: str, tensor: Any, halves: tuple[Any, ...]) -> np.ndarray:
     try:
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError("it claims to be larger than what is stored of it")
@@ -297,7 +296,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
 
 
-def _check_npy(path: Path, entry: zipfile.ZipInfo, stream: io.BufferedIOBase) -> None:
+def _check_npy(path: Path, entry: zipfile.ZipInfo, stream: IO[bytes]) -> None:
     # NumPy allocates what a header claims and only then looks for the data.
     version = np.lib.format.read_magic(stream)
     read_header = {

@@ -55,9 +55,9 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
       UserError: it cannot be written.
     """
     part = path.with_name(path.name + ".part")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
     try:
-        with part.open(mode, **text) as file:
+        with part.open(mode, encoding=encoding, newline=newline) as file:
             yield file
         os.replace(part, path)
     except OSError as error:
@@ -146,10 +146,12 @@ def class_table(name: str, report: ClassificationReport) -> Table:
       name: of the label set.
       report: with `classes` and `confusion`. At most 20 classes are shown.
     """
-    rows = sorted(
-        (i for i, entry in enumerate(report["classes"]) if entry["count"]),
-        key=lambda i: report["classes"][i]["accuracy"],
-    )
+    accuracies = {
+        i: entry["accuracy"]
+        for i, entry in enumerate(report["classes"])
+        if entry["accuracy"] is not None
+    }
+    rows = sorted(accuracies, key=accuracies.__getitem__)
     shown = rows[:_MAX_CLASSES_IN_TABLE]
     title = f"{name}: classes" + (
         f", the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""

@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from avt_jax.inference.prediction import FilePrediction
@@ -232,7 +233,7 @@ def _label_row(axes: Axes, prediction: FilePrediction, name: str, index: int, co
     """The class's name on the left, its probability over the whole file on the right."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     axes.annotate(
         _plain(prediction.label_sets[name][index], _MAX_NAME),
         (0, 0.5),
@@ -265,7 +266,7 @@ def _time_axis(axes: Axes, duration_sec: float) -> None:
     axes.tick_params(axis="x", labelsize=8.5, colors=_MUTED, length=3, width=0.5)
 
 
-def _save(canvas, path: Path) -> None:
+def _save(canvas: FigureCanvasAgg, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
