@@ -1,22 +1,26 @@
 """Packaging of avt_jax; `pip install -e .[test]` is what the scripts in launch/ run."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+# The version stands in the package alone; it is read, not imported, as building installs nothing.
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "avt_jax/__init__.py").read_text(), re.M)[1]
 
 setup(
     name="avt_jax",
-    version="0.1.0",
+    version=VERSION,
     description="Audio-Video Transformer (AVT) classification in JAX and Flax NNX",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     python_requires=">=3.11,<3.14",
     # `configs` travels with the package so that `avt train --config quickstart` works anywhere.
     packages=find_packages(include=["avt_jax", "avt_jax.*", "configs", "configs.*"]),
-    package_data={"avt_jax.data.manifests.catalog": ["*.txt"]},
+    package_data={"avt_jax": ["py.typed"], "avt_jax.data.manifests.catalog": ["*.txt"]},
+    zip_safe=False,
     install_requires=[
         "jax>=0.10,<0.13",
         "flax>=0.12.8,<0.13",
@@ -45,6 +49,7 @@ setup(
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.14,<0.18",
+            "mypy>=2.0,<3",
             "scikit-video==1.1.11",
         ],
         # Reads .pth files; the tests marked live_torch run with it.
@@ -54,10 +59,30 @@ setup(
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },
     entry_points={"console_scripts": ["avt=avt_jax.cli.main:main"]},
+    keywords=[
+        "audio-visual learning",
+        "video classification",
+        "audio classification",
+        "multimodal transformer",
+        "action recognition",
+        "self-supervised learning",
+        "JAX",
+        "Flax",
+    ],
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Science/Research",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Multimedia :: Video",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
 )

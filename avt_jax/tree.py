@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 from flax import nnx
 
 Flat = dict[str, Any]
 T = TypeVar("T")
+M = TypeVar("M", bound=nnx.Module)
 
 
-def _flatten(state: nnx.State) -> Flat:
+def _flatten(state: nnx.State[Any, Any]) -> Flat:
     return {"/".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
 
 
-def _filled(state: nnx.State, flat: Mapping[str, Any]) -> nnx.State:
+def _filled(state: nnx.State[Any, Any], flat: Mapping[str, Any]) -> nnx.State[Any, Any]:
     paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(state)]
     strict_match(paths, flat, what="variables")
     leaves = [
@@ -31,20 +32,21 @@ def _filled(state: nnx.State, flat: Mapping[str, Any]) -> nnx.State:
     return nnx.from_flat_state(leaves)
 
 
-class Skeleton:
+class Skeleton(Generic[M]):
     """A model's structure without its arrays, to take it apart and put it together again.
 
     Args:
       build: makes the model; called abstractly, so no array is allocated.
     """
 
-    def __init__(self, build: Callable[[], nnx.Module]):
+    def __init__(self, build: Callable[[], M]):
         model = nnx.eval_shape(build)
-        self._graphdef, self._params, self._stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+        self._graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+        self._params, self._stats = states
         self.params: dict[str, jax.ShapeDtypeStruct] = _flatten(self._params)
         self.stats: dict[str, jax.ShapeDtypeStruct] = _flatten(self._stats)
 
-    def merge(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> nnx.Module:
+    def merge(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> M:
         """Puts flat parameters and batch statistics into a module.
 
         Raises:
@@ -55,7 +57,8 @@ class Skeleton:
 
 def split(model: nnx.Module) -> tuple[Flat, Flat]:
     """Takes a module apart into (parameters, batch statistics), both flat."""
-    _, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+    _, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+    params, stats = states
     return _flatten(params), _flatten(stats)
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets up the checkout's own environment, then runs the linter and the tests, in a process per core.
+# Sets up the checkout's own environment, then runs the linter, the type checker and the tests, the
+# last in a process per core.
 #
 #   bash launch/test.sh              everything
 #   bash launch/test.sh tests/data   arguments go to pytest
@@ -10,6 +11,8 @@ cd "$ROOT"
 say "Linting"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+say "Checking the types"
+.venv/bin/mypy
 say "Running the tests"
 JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}" exec .venv/bin/python -m pytest \
     --numprocesses auto --maxprocesses 8 --dist loadfile "$@"

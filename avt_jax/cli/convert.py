@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import sys
@@ -30,7 +31,7 @@ layer 8); --set says otherwise.
 """
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     """The argument parser of `avt convert`."""
     cli = parser("convert", "Turn released weights into a folder of our own.", EPILOG)
     cli.add_argument("kind", help="uniformer, ast, vit or mbt")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from avt_jax.cli import common
 from avt_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from avt_jax.data.extraction.extract import ExtractSummary
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -102,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for argument in arguments:
         name, separator, path = argument.partition("=")
         if not (name and separator and path):
@@ -113,7 +117,7 @@ def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _print_summary(summary, out: str) -> None:
+def _print_summary(summary: ExtractSummary, out: str) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -7,9 +7,15 @@ import collections
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from avt_jax.cli import common
 from avt_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from avt_jax.data.shard_tools.summary import Summary
 
 _MAX_ROWS = 60
 
@@ -88,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _probe(console, shards: str, split: str | None) -> None:
+def _probe(console: Console, shards: str, split: str | None) -> None:
     """Tries settings of the input pipeline, with the clips and frames of the default config."""
     from avt_jax.data import records
     from avt_jax.data.loading import tune_workers
@@ -108,7 +114,7 @@ def _probe(console, shards: str, split: str | None) -> None:
     )
 
 
-def _print_splits(console, result, shards: str) -> None:
+def _print_splits(console: Console, result: Summary, shards: str) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -134,7 +140,7 @@ def _print_splits(console, result, shards: str) -> None:
     console.print(table)
 
 
-def _print_classes(console, result, label_set: str) -> None:
+def _print_classes(console: Console, result: Summary, label_set: str) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -161,10 +167,10 @@ def _print_classes(console, result, label_set: str) -> None:
         console.print(f"{len(empty)} classes without a clip: {', '.join(empty[:10])}")
 
 
-def _print_notes(console, result) -> None:
-    sizes = sum(
-        (split.frame_sizes for split in result.splits.values()), start=collections.Counter()
-    )
+def _print_notes(console: Console, result: Summary) -> None:
+    sizes: collections.Counter[tuple[int, int]] = collections.Counter()
+    for split in result.splits.values():
+        sizes += split.frame_sizes
     shown = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(5))
     more = f" and {len(sizes) - 5} more sizes" if len(sizes) > 5 else ""
     console.print(f"frames: {result.info.frame_rate_hz:g} per second, {shown}{more}")

@@ -149,6 +149,7 @@ def _check_options(args: argparse.Namespace, entry: DataSet | None) -> None:
 def _folder(args: argparse.Namespace) -> None:
     from avt_jax.cli.manifest_tables import print_folder
     from avt_jax.data.manifests import from_folder
+    from avt_jax.data.manifests.group_splits import SplitFractions
 
     val, test = (
         _DEFAULT_FRACTION if share is None else share
@@ -157,7 +158,7 @@ def _folder(args: argparse.Namespace) -> None:
     counts = from_folder.manifest_from_folder(
         args.source,
         args.out,
-        fractions=from_folder.SplitFractions(val=val, test=test),
+        fractions=SplitFractions(val=val, test=test),
         seed=args.seed,
         group_by=args.group_by,
     )

@@ -20,8 +20,10 @@ _MAX_CLASSES = 10
 _KINDS = ("annotated", "found", "missing", "duplicate", "skipped")
 
 
-def _table(title: str, first: str, columns: tuple[str, ...], **options) -> Table:
-    table = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left", **options)
+def _table(title: str, first: str, columns: tuple[str, ...], *, show_footer: bool = False) -> Table:
+    table = Table(
+        title=escape(title), box=SIMPLE_HEAD, title_justify="left", show_footer=show_footer
+    )
     table.add_column(first)
     for name in columns:
         table.add_column(name, justify="right")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from avt_jax.audio.activity import ActivityConfig
     from avt_jax.inference.activities import FileActivities
 
+# (onset_sec, offset_sec) of a file's activities; those of each file by its real path.
+Spans = list[tuple[float, float]]
+Truth = dict[str, Spans]
+
 EPILOG = """\
 Prints onset and offset of every activity: a stretch of sound over the background, which is what
 the masking strategy "activity" hides as a whole. A picture of each file (spectrogram, envelope,
@@ -71,14 +75,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     # Imported here so that --help does not pay for importing JAX.
-    from avt_jax.evaluation.segments import score, summarize
+    from avt_jax.evaluation.segments import SegmentScore, score, summarize
 
     config = _config(args.set)
     truth = _read_truth(args.truth) if args.truth else None
     if not args.no_picture:
         _make_folder(args.out)
     document: dict[str, Any] = {"config": dataclasses.asdict(config), "files": [], "failed": []}
-    scores, taken = [], set()
+    scores: list[SegmentScore] = []
+    taken: set[str] = set()
     for file in args.files:
         try:
             true = _true_spans(truth, file, args.truth)
@@ -126,13 +131,13 @@ def _config(words: list[str]) -> ActivityConfig:
     return ActivityConfig(**values)
 
 
-def _read_truth(path: Path) -> dict[str, list[tuple[float, float]]]:
+def _read_truth(path: Path) -> Truth:
     from avt_jax.evaluation.segments import read_truth
 
     return {os.path.realpath(path.parent / name): s for name, s in read_truth(path).items()}
 
 
-def _true_spans(truth, file: str, path: Path | None):
+def _true_spans(truth: Truth | None, file: str, path: Path | None) -> Spans | None:
     if truth is None:
         return None
     key = os.path.realpath(file)
@@ -162,7 +167,13 @@ def _find(file: str, config: ActivityConfig) -> FileActivities:
         return find_activities(file, config, on_window=on_window)
 
 
-def _draw(found: FileActivities, config, args: argparse.Namespace, taken: set, true) -> Path:
+def _draw(
+    found: FileActivities,
+    config: ActivityConfig,
+    args: argparse.Namespace,
+    taken: set[str],
+    true: Spans | None,
+) -> Path:
     from avt_jax.inference.activity_picture import draw_activities
 
     # Two files of the same name in different folders get a picture each.

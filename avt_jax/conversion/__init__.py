@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from numpy.typing import DTypeLike
@@ -67,7 +68,7 @@ def check_kind(name: str) -> None:
         )
 
 
-def infer_config(name: str, state_dict: Mapping[str, np.ndarray]) -> Any:
+def infer_config(name: str, state_dict: StateDict) -> Any:
     """The config that official weights are of.
 
     What weights do not tell is taken as published: heads 64 wide (UniFormer, AST), AST's stride 10
@@ -95,8 +96,8 @@ def infer_config(name: str, state_dict: Mapping[str, np.ndarray]) -> Any:
 
 
 def convert(
-    name: str, state_dict: Mapping[str, np.ndarray], config: Any, *, dtype: Any = None
-) -> tuple[tree.Skeleton, dict[str, np.ndarray], list[str]]:
+    name: str, state_dict: StateDict, config: Any, *, dtype: DTypeLike | None = None
+) -> tuple[tree.Skeleton[nnx.Module], dict[str, np.ndarray], list[str]]:
     """Official weights to flat variables of ours.
 
     Args:
@@ -117,7 +118,7 @@ def convert(
     check_kind(name)
     kind = KINDS[name]
     if dtype is None:
-        dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
+        dtype = jnp.result_type(float)
     skeleton = tree.Skeleton(lambda: kind.build(config, state_dict, dtype))
     shapes = {path: leaf.shape for path, leaf in (skeleton.params | skeleton.stats).items()}
     variables, left_out = mapping.convert(kind.rules(config, state_dict), state_dict, shapes)
@@ -125,7 +126,7 @@ def convert(
 
 
 def from_state_dict(
-    name: str, state_dict: Mapping[str, np.ndarray], config: Any = None, *, dtype: Any = None
+    name: str, state_dict: StateDict, config: Any = None, *, dtype: DTypeLike | None = None
 ) -> nnx.Module:
     """A model with official weights, in evaluation mode.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from numpy.typing import DTypeLike
 
 from avt_jax.conversion.mapping import (
     Rule,
@@ -90,7 +91,7 @@ def grid(config: ASTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int)
     return rows, patches // rows
 
 
-def build(config: ASTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> AST:
+def build(config: ASTConfig, state_dict: Mapping[str, np.ndarray], dtype: DTypeLike) -> AST:
     """The model that the weights are of; without a head where they have none."""
     # Only the number of positions matters to the model: one row of as many patches.
     columns = max((token_count(state_dict, *_POSITIONS) or 0) - 2, 1)

@@ -74,17 +74,18 @@ def convert(
         if pieces[index] is not None:
             unknown.append(f"{name} (a second one for {path})")
             continue
-        pieces[index] = _transformed(rule, array)
+        piece = pieces[index] = _transformed(rule, array)
         want = tuple(shapes[path])
         if count > 1:
             want = (*want[:-1], want[-1] // count)
-        if pieces[index].shape != want:
+        if piece.shape != want:
             misfits.append(f"{name} {np.shape(array)} for {path} {want}")
     missing = [path for path in shapes if any(piece is None for piece in found.get(path, [None]))]
     check_complete(missing, unknown, misfits)
+    whole = {path: [piece for piece in found[path] if piece is not None] for path in shapes}
     return {
-        path: np.concatenate(found[path], -1) if len(found[path]) > 1 else found[path][0]
-        for path in shapes
+        path: np.concatenate(pieces, -1) if len(pieces) > 1 else pieces[0]
+        for path, pieces in whole.items()
     }, left_out
 
 

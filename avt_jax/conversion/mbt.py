@@ -45,7 +45,7 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> MBTConfig:
     )
 
 
-def grid(config: MBTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int) -> tuple:
+def grid(config: MBTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int) -> tuple[int, ...]:
     """A converted MBT is used as it is, for inputs of the size it was trained with: ()."""
     del config, state_dict, mel_bins
     return ()

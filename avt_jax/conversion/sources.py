@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import math
 import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -49,20 +48,20 @@ _PREFIXES = {
 }
 # Names under which programs put a state dict beside epoch numbers, arguments and optimisers.
 _WRAPPERS = ("model", "model_state", "state_dict", "model_state_dict", "module")
-_SAFETENSORS_TYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": jnp.bfloat16,
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-    "U64": "<u8",
-    "U32": "<u4",
-    "U16": "<u2",
-    "U8": "u1",
-    "BOOL": "?",
+_SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(jnp.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
 }
 _MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
@@ -255,7 +254,7 @@ def _unwrapped(path: Path, root: Any) -> Mapping[str, Any]:
     raise UserError(f"{path} wraps its weights too often; save the state dict itself.")
 
 
-def _from_tensor(path: Path, name: str, tensor: Any, halves: tuple) -> np.ndarray:
+def _from_tensor(path: Path, name: str, tensor: Any, halves: tuple[Any, ...]) -> np.ndarray:
     try:
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError("it claims to be larger than what is stored of it")
@@ -275,7 +274,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         for name, tensor in deserialize(path.read_bytes()):
             if tensor["dtype"] not in _SAFETENSORS_TYPES:
                 raise _not_a_number(path, name, tensor["dtype"])
-            dtype = np.dtype(_SAFETENSORS_TYPES[tensor["dtype"]])
+            dtype = _SAFETENSORS_TYPES[tensor["dtype"]]
             arrays[name] = np.frombuffer(tensor["data"], dtype).reshape(tensor["shape"])
         return arrays
 
@@ -294,7 +293,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
 
 
-def _check_npy(path: Path, entry: zipfile.ZipInfo, stream: io.BufferedIOBase) -> None:
+def _check_npy(path: Path, entry: zipfile.ZipInfo, stream: IO[bytes]) -> None:
     # NumPy allocates what a header claims and only then looks for the data.
     version = np.lib.format.read_magic(stream)
     read_header = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from numpy.typing import DTypeLike
 
 from avt_jax.conversion.mapping import (
     Rule,
@@ -32,10 +33,10 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> UniFormerConfig:
     Raises:
       KeyError: a name that all UniFormers have is missing.
     """
-    dim = tuple(len(state_dict[f"patch_embed{stage}.proj.weight"]) for stage in range(1, 5))
+    dim = _by_stage(lambda stage: len(state_dict[f"patch_embed{stage}.proj.weight"]))
     second = np.shape(state_dict["patch_embed2.proj.weight"])
     return UniFormerConfig(
-        depth=tuple(block_count(state_dict, rf"blocks{stage}\.(\d+)\.") for stage in range(1, 5)),
+        depth=_by_stage(lambda stage: block_count(state_dict, rf"blocks{stage}\.(\d+)\.")),
         dim=dim,
         mlp_ratio=ratio(len(state_dict["blocks1.0.mlp.fc1.weight"]), dim[0]),
         qkv_bias="blocks3.0.attn.qkv.bias" in state_dict,
@@ -44,13 +45,21 @@ def infer(state_dict: Mapping[str, np.ndarray]) -> UniFormerConfig:
     )
 
 
-def grid(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int) -> tuple:
+def _by_stage(size: Callable[[int], int]) -> tuple[int, int, int, int]:
+    return size(1), size(2), size(3), size(4)
+
+
+def grid(
+    config: UniFormerConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int
+) -> tuple[int, ...]:
     """UniFormer learns no positions: ()."""
     del config, state_dict, mel_bins
     return ()
 
 
-def build(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray], dtype) -> UniFormer:
+def build(
+    config: UniFormerConfig, state_dict: Mapping[str, np.ndarray], dtype: DTypeLike
+) -> UniFormer:
     """The model that the weights are of; without a head where they have none."""
     return UniFormer(
         config,

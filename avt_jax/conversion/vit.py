@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from numpy.typing import DTypeLike
 
 from avt_jax.conversion.mapping import (
     Rule,
@@ -80,7 +81,7 @@ def grid(config: ViTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int)
     return 1, side, side
 
 
-def build(config: ViTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> ViT:
+def build(config: ViTConfig, state_dict: Mapping[str, np.ndarray], dtype: DTypeLike) -> ViT:
     """The model that the weights are of; without a head where they have none."""
     # Only the number of positions matters to the model: that many frames of one patch each.
     patches = max((token_count(state_dict, _POSITIONS) or 0) - 1, 1)

@@ -281,7 +281,8 @@ def _accuracies(axes: Axes, rows: Sequence[Row]) -> None:
 def _costs(axes: Axes, rows: Sequence[Row]) -> None:
     known = [(y, row.cost.step_flops / 1e9) for y, row in enumerate(rows) if row.cost]
     if known:
-        bars = axes.barh(*zip(*known, strict=True), height=0.42, color=_GRID)
+        places, gflops = zip(*known, strict=True)
+        bars = axes.barh(places, gflops, height=0.42, color=_GRID)
         axes.bar_label(bars, fmt="%.2f", padding=3, color=_INK, fontsize=8)
-        axes.set_xlim(0, 1.3 * max(flops for _, flops in known))
+        axes.set_xlim(0, 1.3 * max(gflops))
     axes.set_xlabel("GFLOP a training step", color=_MUTED)

@@ -139,7 +139,7 @@ class Confusion:
 class Joint:
     """Adds up how often all label sets are right at once (verb and noun: the action)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._count = self._top1 = self._top5 = 0
 
     def add(self, probabilities: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> None:

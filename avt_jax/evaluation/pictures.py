@@ -74,7 +74,7 @@ def draw_confusion(
     share_yy = confusion_yy / np.maximum(count_y1, 1)
     image = axes.imshow(share_yy, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     step = math.ceil(number / _MAX_TICKS)
-    ticks = np.arange(0, number, step)
+    ticks = range(0, number, step)
     names = [_short(class_names[i]) for i in ticks]
     size = 9 if number <= 20 else 7 if number <= _MAX_CELL_TEXT else 6
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
@@ -129,9 +129,11 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
     # Rates, norms and temperatures share no scale with the losses.
     apart = {"lr", "clips_per_sec", "damaged", "grad_norm", "temperature"}
     accuracy = sorted({name for _, name in series if _is_accuracy(name)})
-    losses = {name for _, name in series} - apart - set(accuracy)
     # The total first: it keeps the first colour whatever the terms are called.
-    losses = sorted(losses, key=lambda name: (name != "loss", name))
+    losses = sorted(
+        {name for _, name in series} - apart - set(accuracy),
+        key=lambda name: (name != "loss", name),
+    )
     panels = [("loss", losses), ("accuracy", accuracy), ("learning rate", ["lr"])]
     panels = [(t, n) for t, n in panels if any((s, m) in series for s in _SPLITS for m in n)]
     if not panels:

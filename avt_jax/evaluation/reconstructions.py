@@ -76,8 +76,8 @@ def restore(hidden: Hidden) -> tuple[np.ndarray, np.ndarray]:
             patch = patches[b, n]
             # A spectrogram's patch is stored bin by bin, its picture frame by frame.
             patch = patch.reshape(hidden.size[::-1]).T if spectrogram else patch
-            total[(b, *place)] += patch.reshape(total[(b, *place)].shape)
-            count[(b, *place)] += 1
+            total[b][place] += patch.reshape(total[b][place].shape)
+            count[b][place] += 1
     if not spectrogram:
         count = count[..., None]
     covered = np.broadcast_to(count > 0, total.shape)

@@ -120,10 +120,12 @@ def class_table(name: str, report: ClassificationReport) -> Table:
       name: of the label set.
       report: with `classes` and `confusion`. At most 20 classes are shown.
     """
-    rows = sorted(
-        (i for i, entry in enumerate(report["classes"]) if entry["count"]),
-        key=lambda i: report["classes"][i]["accuracy"],
-    )
+    accuracies = {
+        i: entry["accuracy"]
+        for i, entry in enumerate(report["classes"])
+        if entry["accuracy"] is not None
+    }
+    rows = sorted(accuracies, key=accuracies.__getitem__)
     shown = rows[:_MAX_CLASSES_IN_TABLE]
     title = f"{name}: classes" + (
         f", the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""

@@ -92,7 +92,7 @@ def score(
     if not (math.isfinite(duration_sec) and duration_sec >= 0):
         raise ValueError(f"duration_sec must be finite and >= 0, got {duration_sec}")
     num_frames = round(duration_sec / FRAME_SEC)
-    found_s, there_s = (active_frames(spans, num_frames) for spans in (detected_d2, true_e2))
+    found_s, there_s = (active_frames(spans, num_frames) for spans in (detected, true))
     pairs = _most_overlapping(detected_d2, true_e2)
     errors_p2 = np.array([detected_d2[d] - true_e2[e] for d, e in pairs]).reshape(-1, 2)
     apart = np.abs(detected_d2[:, None] - true_e2[None]).max(axis=-1, initial=0.0)
@@ -135,7 +135,7 @@ def summarize(scores: Iterable[SegmentScore]) -> dict[str, float]:
     return summary
 
 
-def read_truth(path: str | os.PathLike) -> dict[str, list[Span]]:
+def read_truth(path: str | os.PathLike[str]) -> dict[str, list[Span]]:
     """Reads the true spans of many clips, as `avt synthesize` writes them to events.csv.
 
     Args:

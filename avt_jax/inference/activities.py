@@ -48,7 +48,7 @@ class FileActivities:
 
 
 def find_activities(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     config: ActivityConfig,
     *,
     on_window: Callable[[int, int], None] = lambda done, total: None,

@@ -16,6 +16,7 @@ from avt_jax.inference.timeline import clock
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from avt_jax.inference.activities import FileActivities
 
@@ -63,7 +64,7 @@ def draw_activities(
         figure.savefig(file, format="png", dpi=110)
 
 
-def _title(figure, found: FileActivities) -> None:
+def _title(figure: Figure, found: FileActivities) -> None:
     number = len(found.spans)
     name = "".join(c if c.isprintable() else "?" for c in os.path.basename(found.path))
     active_sec = sum(offset - onset for onset, offset in found.spans)
@@ -74,8 +75,8 @@ def _title(figure, found: FileActivities) -> None:
     figure.text(0.09, 0.912, about, fontsize=9.5, color=_MUTED, va="center")
 
 
-def _bars(axes: Axes, found: FileActivities, true) -> None:
-    rows = [(found.spans, _FOUND, "found")]
+def _bars(axes: Axes, found: FileActivities, true: Sequence[tuple[float, float]] | None) -> None:
+    rows: list[tuple[Sequence[tuple[float, float]], str, str]] = [(found.spans, _FOUND, "found")]
     if true is not None:
         rows.append((true, _TRUE, "true"))
     for place, (spans, colour, name) in enumerate(rows):
@@ -118,7 +119,7 @@ def _spectrogram(axes: Axes, found: FileActivities) -> None:
             interpolation="nearest",
         )
     mel_low, mel_high = hz_to_mel(20.0), hz_to_mel(8000.0)
-    places = [(hz_to_mel(hz) - mel_low) / (mel_high - mel_low) * 128 for hz in _TICKS_HZ]
+    places = [float((hz_to_mel(hz) - mel_low) / (mel_high - mel_low) * 128) for hz in _TICKS_HZ]
     axes.set_yticks(places, [f"{hz / 1000:g} kHz" for hz in _TICKS_HZ])
     for onset_sec, offset_sec in found.spans:
         for sec in (onset_sec, offset_sec):

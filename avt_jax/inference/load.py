@@ -84,7 +84,7 @@ def data_config(run: Run) -> DataConfig:
         ) from error
 
 
-def load_skeleton(run: Run, data: DataConfig, run_dir: str | Path) -> tree.Skeleton:
+def load_skeleton(run: Run, data: DataConfig, run_dir: str | Path) -> tree.Skeleton[Any]:
     """The structure of a run's model, checked against its variables.
 
     Raises:

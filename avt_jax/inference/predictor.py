@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Predictor:
 
     def __init__(
         self,
-        run_dir: str | os.PathLike,
+        run_dir: str | os.PathLike[str],
         *,
         step: str = "best",
         batch_size: int | None = None,
@@ -76,7 +76,7 @@ class Predictor:
 
     def predict_file(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         *,
         hop_sec: float | None = None,
         on_window: Callable[[int, int], None] = lambda done, total: None,
@@ -195,7 +195,7 @@ class Predictor:
 
     def _examples(
         self, pool: Executor, path: str, spans: Sequence[tuple[float, float]]
-    ) -> Iterator[Example]:
+    ) -> Generator[Example, None, None]:
         """Yields the windows in order, decoded in the pool; ends where the pictures end."""
 
         def decode(span: tuple[float, float]) -> Example:

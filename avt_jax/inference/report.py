@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.table import Table
 from rich.text import Text
 
@@ -65,7 +67,7 @@ def window_table(prediction: FilePrediction) -> Table | None:
     """
     if len(prediction.windows) < 2:
         return None
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     for window in prediction.windows:
         top = top_classes(window.probabilities, prediction.label_sets, 1)
         # All label sets together are what stands in the row anyway.

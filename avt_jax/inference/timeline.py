@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -255,6 +255,6 @@ def _time_axis(axes: Axes, duration_sec: float) -> None:
     axes.tick_params(axis="x", labelsize=8.5, colors=_MUTED, length=3, width=0.5)
 
 
-def _save(canvas, path: Path) -> None:
+def _save(canvas: Any, path: Path) -> None:
     with replacing(path, "wb") as file:
         canvas.figure.savefig(file, format="png", dpi=_DPI)

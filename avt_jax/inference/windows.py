@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -68,7 +68,7 @@ def plan_windows(
 
 def read_ahead(
     pool: Executor, function: Callable[[S], T], items: Iterable[S], *, depth: int
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Maps a function over items in other threads, in order, at most `depth` items ahead.
 
     `Executor.map` would start on all items at once and hold all results.

@@ -22,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from avt_jax import tree
 from avt_jax.errors import UserError, first_line
 from avt_jax.training.state import TrainState
 
@@ -124,7 +125,9 @@ class Checkpointer:
             metrics=None if score is None else {_SCORE: float(score)},
         )
 
-    def restore(self, like: TrainState, shardings: TrainState) -> tuple[TrainState, dict] | None:
+    def restore(
+        self, like: TrainState, shardings: TrainState
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """Reads the newest intact checkpoint.
 
         A damaged one is set aside (renamed `<step>.damaged`) with a message on stderr.
@@ -159,7 +162,9 @@ class Checkpointer:
             )
         return None
 
-    def _restore_step(self, step: int, like: TrainState, shardings: TrainState):
+    def _restore_step(
+        self, step: int, like: TrainState, shardings: TrainState
+    ) -> tuple[TrainState, dict[str, Any]]:
         wanted = {k: v for k, v in _parts(like).items() if jax.tree.leaves(v)}
         places = {k: v for k, v in _parts(shardings).items() if k in wanted}
         targets = jax.tree.map(
@@ -179,7 +184,7 @@ class Checkpointer:
             )
         except _READ_ERRORS as error:
             raise _DamagedError(first_line(error)) from error
-        parts = {k: {} for k in _parts(like)} | dict(read["state"])
+        parts: dict[str, Any] = {**{k: {} for k in _parts(like)}, **read["state"]}
         if _checksums(parts) != read["meta"]["checksums"]:
             raise _DamagedError("its checksum does not match")
         return TrainState(**parts), read["meta"]["position"]
@@ -302,7 +307,7 @@ def _steps_in_order(manager: ocp.CheckpointManager, which: str) -> list[int]:
     )
 
 
-def _read_variables(manager: ocp.CheckpointManager, step: int) -> tuple[dict, dict]:
+def _read_variables(manager: ocp.CheckpointManager, step: int) -> tuple[tree.Flat, tree.Flat]:
     folder = Path(manager.directory) / str(step)
     stored = _stored_arrays(folder)
     weights = "ema" if "ema" in stored else "params"
@@ -318,7 +323,7 @@ def _read_variables(manager: ocp.CheckpointManager, step: int) -> tuple[dict, di
         )
     except _READ_ERRORS as error:
         raise _DamagedError(first_line(error)) from error
-    state = {"stats": {}} | dict(read["state"])
+    state: dict[str, tree.Flat] = {"stats": {}, **read["state"]}
     expected = read["meta"]["checksums"]
     if any(value != expected[group] for group, value in _checksums(state).items()):
         raise _DamagedError("its checksum does not match")

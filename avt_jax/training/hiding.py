@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from flax import nnx
+import jax
 
 from avt_jax import axes
 from avt_jax.audio.activity import ActivityConfig
@@ -15,7 +16,7 @@ from avt_jax.models.inputs import InputSpec
 
 
 def make_hide(
-    model: nnx.Module,
+    model: AVT,
     modalities: Collection[str],
     masking: MaskingConfig,
     activity: ActivityConfig,
@@ -46,12 +47,12 @@ def make_hide(
                 "give larger frames, or 0 for config.losses.weights.masked_video."
             )
 
-    def audio(batch, key):
+    def audio(batch: Mapping[str, Any], key: jax.Array) -> tuple[jax.Array, jax.Array]:
         encoder, fbank_bsf = model.audio_encoder, batch[axes.AUDIO]
         grid = PatchGrid(*encoder.token_grid(fbank_bsf.shape), *encoder.config.strides)
         return hide_audio(fbank_bsf, key, grid=grid, config=masking, activity=activity)
 
-    def video(batch, key):
+    def video(batch: Mapping[str, Any], key: jax.Array) -> tuple[jax.Array, jax.Array]:
         shape = batch[axes.VIDEO].shape
         grid = model.video_encoder.token_grid(shape)
         masked_bn = hide_video((shape[0], *grid), key, ratio=masking.video_ratio)

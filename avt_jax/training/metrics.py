@@ -12,7 +12,7 @@ import numpy as np
 class Mean:
     """Adds up (sum, count) metrics and gives their means; padded examples never count."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._totals: dict[str, tuple[float, float]] = {}
 
     def add(self, metrics: Mapping[str, tuple[Any, Any]]) -> None:

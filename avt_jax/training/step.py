@@ -26,7 +26,7 @@ TrainStep = Callable[[TrainState, dict[str, Any], jax.Array], tuple[TrainState, 
 
 
 def make_train_step(
-    skeleton: tree.Skeleton,
+    skeleton: tree.Skeleton[Any],
     objective: Objective,
     optimizer: optax.GradientTransformation,
     normalisation: Normalisation,
@@ -52,12 +52,14 @@ def make_train_step(
       mix: mixes the clips of a batch with each other, from `training.mixing.make_mix`.
     """
 
-    def train_step(state: TrainState, batch: dict[str, Any], key: jax.Array):
+    def train_step(
+        state: TrainState, batch: dict[str, Any], key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(key, state.step)
         if mix:
             batch = mix(batch, jax.random.fold_in(step_key, _MIXING))
 
-        def loss_fn(params):
+        def loss_fn(params: tree.Flat) -> tuple[jax.Array, tuple[Metrics, tree.Flat]]:
             model = skeleton.merge(params, state.stats)
             forward = Forward(
                 model,

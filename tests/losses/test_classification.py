@@ -106,3 +106,12 @@ def test_result_is_float32_and_finite(dtype):
     )
     chex.assert_tree_all_finite(metrics)
     assert metrics["classification"][0].dtype == jnp.float32
+
+
+def test_partners_and_shares_come_together(rng):
+    logits = {"label": rng.normal(size=(2, 3)).astype(np.float32)}
+    labels, valid_b = {"label": np.array([0, 1])}, np.ones(2, bool)
+    with pytest.raises(ValueError, match="own_share_b"):
+        classification_loss(logits, labels, valid_b, partner_labels=labels)
+    with pytest.raises(ValueError, match="own_share_b"):
+        classification_loss(logits, labels, valid_b, own_share_b=np.ones(2, np.float32))
