@@ -165,11 +165,11 @@ class Field:
 
 
 @functools.cache
-def fields_of(block: type[Block]) -> tuple[Field, ...]:
+def fields_of(block: type[Any]) -> tuple[Field, ...]:
     """The fields of a block's class, in order."""
     hints = typing.get_type_hints(block)
     found = []
-    for field in dataclasses.fields(block):  # type: ignore[arg-type]
+    for field in dataclasses.fields(block):
         made = field.default_factory
         default = field.default if made is dataclasses.MISSING else made()
         found.append(Field(field.name, hints[field.name], default, field.metadata[_KEY]))

@@ -107,7 +107,7 @@ class Experiment:
         )
 
     @cached_property
-    def skeleton(self) -> tree.Skeleton:
+    def skeleton(self) -> tree.Skeleton[Any]:
         """The model's structure, without arrays."""
         return tree.Skeleton(lambda: self.build(jax.random.key(0)))
 

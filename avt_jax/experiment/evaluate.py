@@ -25,10 +25,12 @@ from avt_jax.evaluation.classification import (
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import write_reconstructions
-from avt_jax.experiment.splits import OwnData, check_classes, is_source, open_splits
+from avt_jax.experiment.splits import OwnData, check_classes, is_source, open_source, read_info
 from avt_jax.inference.load import LoadedRun
 from avt_jax.training.checkpoint import Run
 from avt_jax.training.writer import METRICS_FILE
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -122,16 +124,15 @@ def _classes(trained: Run) -> dict[str, int]:
 def _open(data: DataConfig, trained: Run, own: OwnData | None) -> Any:
     """The split's clips, after checking that their classes are the run's."""
     if own is None:
-        splits = open_splits(replace(data, train_split=data.eval_split))
-        check_classes(trained.label_sets, splits.info.label_sets, data.path)
-        return splits.val
+        check_classes(trained.label_sets, read_info(data.path).label_sets, data.path)
+        return open_source(data.path, data.eval_split)
     check_classes(trained.label_sets, own.label_sets, "OwnData")
     if own.val is None:
         raise UserError("OwnData.val is None; give the clips to evaluate there.")
     return own.val
 
 
-def _variants(modalities: str, data: DataConfig) -> dict[str, Callable[[dict], dict]]:
+def _variants(modalities: str, data: DataConfig) -> dict[str, Change]:
     """{name: change of a batch}: as it is, and for two modalities with either one silenced."""
     if modalities != "av":
         return {"": dict}

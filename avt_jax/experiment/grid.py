@@ -36,7 +36,9 @@ class Setting:
 
 def _losses() -> dict[str, Setting]:
     terms = ("contrastive", "matching", "masked_audio")
-    settings = {"classification": ("classification alone", ())}
+    settings: dict[str, tuple[str, tuple[str, ...]]] = {
+        "classification": ("classification alone", ())
+    }
     settings |= {term: (f"+ {term.replace('_', ' ')}", (term,)) for term in terms}
     settings["all"] = ("all terms", terms)
     return {
@@ -181,27 +183,15 @@ def plan_study(
     Raises:
       UserError: a setting, seed count or config that is wrong for every run.
     """
-    if axis not in GRID:
-        raise UserError(
-            f"there is no axis {axis!r}{nearest(axis, GRID)}; the axes are {', '.join(GRID)}."
-        )
+    chosen = _chosen(axis, settings)
     if seeds < 1:
         raise UserError(f"--seeds {seeds}: give 1 or more.")
-    grid = GRID[axis]
-    for name in settings:
-        if name not in grid:
-            raise UserError(
-                f"--settings: {axis} has no {name!r}{nearest(name, grid)}; "
-                f"it has {', '.join(grid)}."
-            )
-    chosen = [name for name in grid if not settings or name in settings]
-    base = load_config(config, overrides)
-    common = flat(overrides)
+    base, common = load_config(config, overrides), flat(overrides)
     own: dict[str, dict[str, Any]] = {}
     broken: dict[str, str] = {}
-    for name in chosen:
+    for name, setting in chosen.items():
         try:
-            found = changes(grid[name], base.losses.weights.to_dict())
+            found = changes(setting, base.losses.weights.to_dict())
             load_config(config, {**common, **found})
         except UserError as error:
             broken[name] = str(error)
@@ -210,7 +200,7 @@ def plan_study(
     runs = [
         Run(
             name,
-            grid[name].label,
+            chosen[name].label,
             seed,
             Path(out) / axis / name / f"seed{seed}",
             {**common, **found, "seed": seed},
@@ -218,5 +208,21 @@ def plan_study(
         for seed in range(base.seed, base.seed + seeds)
         for name, found in own.items()
     ]
-    labels = {name: grid[name].label for name in chosen}
+    labels = {name: setting.label for name, setting in chosen.items()}
     return Study(config, axis, Path(out), split, labels, runs, broken)
+
+
+def _chosen(axis: str, settings: Sequence[str]) -> dict[str, Setting]:
+    """The settings of an axis, or those named, in the order of the grid."""
+    if axis not in GRID:
+        raise UserError(
+            f"there is no axis {axis!r}{nearest(axis, GRID)}; the axes are {', '.join(GRID)}."
+        )
+    grid = GRID[axis]
+    for name in settings:
+        if name not in grid:
+            raise UserError(
+                f"--settings: {axis} has no {name!r}{nearest(name, grid)}; "
+                f"it has {', '.join(grid)}."
+            )
+    return {name: setting for name, setting in grid.items() if not settings or name in settings}

@@ -75,7 +75,7 @@ def write_reconstructions(
     return written
 
 
-def _corners(model: Any, name: str, shape: tuple[int, ...]) -> tuple[list, tuple[int, ...]]:
+def _corners(model: Any, name: str, shape: tuple[int, ...]) -> tuple[list[Any], tuple[int, ...]]:
     encoder = getattr(model, f"{name}_encoder")
     grid = encoder.token_grid(shape)
     if name == "audio":

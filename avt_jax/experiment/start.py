@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from avt_jax import tree
@@ -13,7 +15,7 @@ from avt_jax.training.checkpoint import load_run
 
 
 def starting_variables(
-    init: InitConfig, skeleton: tree.Skeleton, spec: InputSpec
+    init: InitConfig, skeleton: tree.Skeleton[Any], spec: InputSpec
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Reads the weights that a training starts from.
 

@@ -207,7 +207,7 @@ def compilation_cache(folder: Path) -> Iterator[None]:
 
     A cache that the user chose (JAX_COMPILATION_CACHE_DIR) is left as it is.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if getattr(jax.config, "jax_compilation_cache_dir", None):
         yield
         return
     wanted: dict[str, Any] = {

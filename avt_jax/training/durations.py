@@ -71,7 +71,7 @@ def chosen_unit(block: Block, prefix: str) -> str | None:
             f"{block.where}.{first} is {getattr(block, first)} and {second} "
             f"{getattr(block, second)}; give one of them, and 0 for the other."
         )
-    return (meant or given or [None])[0]
+    return next(iter(meant or given), None)
 
 
 def in_steps(block: Block, prefix: str, pace: Pace) -> float | None:

@@ -11,6 +11,7 @@ from avt_jax import axes
 from avt_jax.audio.activity import ActivityConfig
 from avt_jax.audio.masking import MaskingConfig, PatchGrid, hide_audio, hide_video
 from avt_jax.errors import UserError
+from avt_jax.models.avt import AVT
 from avt_jax.models.forward import Hide
 from avt_jax.models.inputs import InputSpec
 

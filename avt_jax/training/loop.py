@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from avt_jax.errors import UserError
+from avt_jax.losses.interface import Metrics
 from avt_jax.settings import Block, setting
 from avt_jax.training import mesh as meshes
 from avt_jax.training.checkpoint import Checkpointer
@@ -92,8 +93,9 @@ class TrainConfig(Block, where="config.train"):
 class Batches(Protocol):
     """An endless iterator over batches whose position can be saved."""
 
-    num_damaged: int
-    """Different damaged records that were passed over."""
+    @property
+    def num_damaged(self) -> int:
+        """Different damaged records that were passed over."""
 
     def __next__(self) -> dict[str, Any]: ...
 
@@ -131,21 +133,21 @@ class Schedule:
 class _StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal: int | None = None
+        self._before: dict[int, Any] = {}
 
-    def __enter__(self):
-        self._before = {}
+    def __enter__(self) -> _StopRequest:
         with contextlib.suppress(ValueError):  # not in the main thread: leave signals alone
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def _note(self, number, _frame):
+    def _note(self, number: int, _frame: Any) -> None:
         self.signal = number
         signal.signal(number, self._before[number])  # a second one acts at once
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -188,7 +190,7 @@ def fit(
       KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is saved.
     """
     progress = _Progress(int(state.step), schedule.total_steps, batch_size)
-    pending: collections.deque = collections.deque()
+    pending: collections.deque[tuple[int, Metrics]] = collections.deque()
 
     def drain(keep: int) -> None:
         while len(pending) > keep:
@@ -246,10 +248,10 @@ class _Progress:
         self._since = (time.monotonic(), start)
         self._done = start
 
-    def __enter__(self):
+    def __enter__(self) -> _Progress:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
 
     def add(self, step: int, metrics: dict[str, Any]) -> None:

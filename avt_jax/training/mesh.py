@@ -106,7 +106,7 @@ def variable_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str
       A pytree of NamedSharding with the structure of `abstract`.
     """
 
-    def choose(key_path, leaf):
+    def choose(key_path: Any, leaf: Any) -> NamedSharding:
         keys = [k.key for k in key_path if isinstance(k, jax.tree_util.DictKey)]
         if not keys or not leaf.shape:
             return replicated(mesh)

@@ -12,7 +12,7 @@ takes the next record instead and counts, see `damaged`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeGuard
 
 import grain
@@ -93,7 +93,7 @@ def eval_batches(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Every clip once, in order, unvaried; with several views of a clip, one after another.
 
     Process p of P takes clips p, p + P, ...; all processes get the same number of batches. What
@@ -309,7 +309,9 @@ def _next(running: grain.DatasetIterator, config: DataConfig) -> dict[str, Any]:
     return shared_arrays.plain(batch) if config.num_workers else batch
 
 
-def _closing(batches: grain.MapDataset, config: DataConfig) -> Iterator[dict[str, Any]]:
+def _closing(
+    batches: grain.MapDataset, config: DataConfig
+) -> Generator[dict[str, Any], None, None]:
     if not len(batches):
         return
     running = _start(batches, config)
