@@ -66,17 +66,16 @@ def inlined(jaxpr: core.Jaxpr, names: Container[str]) -> core.Jaxpr:
     It takes effect when the program is traced again; calls in loops and recomputed blocks stay.
     """
 
-    def one(equation: core.JaxprEqn) -> core.JaxprEqn:
-        params = equation.params
+    equations = []
+    for equation in jaxpr.eqns:
+        params = dict(equation.params)
         if equation.primitive.name == "jit" and params["name"] in names:
-            return equation.replace(params={**params, "inline": True})
+            params["inline"] = True
         if "call_jaxpr" in params:  # a function with a gradient of its own
             body = params["call_jaxpr"]
-            closed = core.ClosedJaxpr(inlined(body.jaxpr, names), body.consts)
-            return equation.replace(params={**params, "call_jaxpr": closed})
-        return equation
-
-    found: core.Jaxpr = jaxpr.replace(eqns=[one(equation) for equation in jaxpr.eqns])
+            params["call_jaxpr"] = core.ClosedJaxpr(inlined(body.jaxpr, names), body.consts)
+        equations.append(equation.replace(params=params))
+    found: core.Jaxpr = jaxpr.replace(eqns=equations)
     return found
 
 

@@ -74,7 +74,8 @@ def _once(body: core.ClosedJaxpr) -> int:
     traced = jax.jit(core.jaxpr_as_fun(body)).trace(*shapes)
     lowered = traced.lower(lowering_platforms=(program.PLATFORM,))
     # A program without arithmetic has no entry "flops".
-    return round((lowered.cost_analysis() or {}).get("flops", 0))
+    found: float = (lowered.cost_analysis() or {}).get("flops", 0)
+    return round(found)
 
 
 def _missing(jaxpr: core.Jaxpr) -> int:
