@@ -12,9 +12,8 @@ import optax
 from flax import nnx
 
 from avt_jax import tree
-from avt_jax.cli import wiring
-from avt_jax.cli.config import load_config
-from avt_jax.inference.load import input_spec
+from avt_jax.experiment.assemble import Experiment
+from avt_jax.experiment.config import load_config
 from avt_jax.models import layers
 from avt_jax.models.encoders.ast import AST
 from avt_jax.models.encoders.ast import VARIANTS as AST_VARIANTS
@@ -23,6 +22,7 @@ from avt_jax.models.encoders.uniformer import UniFormer
 from avt_jax.models.fusions.bottleneck import AVBottleneck
 from avt_jax.models.fusions.merged import MergedAttention
 from avt_jax.profiling import flops, xla
+from avt_jax.profiling.forward_pass import ForwardPass
 
 CLASSES = {"label": 527}
 WIDTH, HEADS, K, L = 768, 12, 4, 4
@@ -72,11 +72,11 @@ def system_config(name: str):
 
 
 def analytic_gflop(name: str) -> dict[str, float]:
-    """GFLOP of the forward pass by formula, {part: GFLOP}."""
-    config = system_config(name)
-    spec = input_spec(wiring.parse(config).data)
-    found = flops.analytic(config.model.to_dict(), CLASSES, spec)
-    return {part: 2 * macs / 1e9 for part, macs in found.items()}
+    """GFLOP of the forward pass's products and convolutions, {part: GFLOP}."""
+    experiment = Experiment(system_config(name), classes=CLASSES)
+    modalities = experiment.parts.model["modalities"]
+    forward = ForwardPass(experiment.skeleton, modalities, experiment.spec)
+    return {part: value / 1e9 for part, value in forward.flops().items()}
 
 
 def shape(*sizes: int) -> jax.ShapeDtypeStruct:
@@ -100,12 +100,12 @@ def encoder_cost(name: str) -> EncoderCost:
     if isinstance(kind, str):
         config = UNIFORMER_VARIANTS[kind]
         skeleton = tree.Skeleton(lambda: UniFormer(config, num_classes=classes, rngs=nnx.Rngs(0)))
-        macs, x = flops.uniformer(config, frames, 224, classes), shape(1, frames, 224, 224, 3)
+        x = shape(1, frames, 224, 224, 3)
     else:
         config = dataclasses.replace(AST_VARIANTS["base"], stride=kind)
         sizes = dict(num_frames=frames, num_classes=classes)
         skeleton = tree.Skeleton(lambda: AST(config, **sizes, rngs=nnx.Rngs(0)))
-        macs, x = flops.ast(config, frames, 128, classes), shape(1, frames, 128)
+        x = shape(1, frames, 128)
     optimizer = optax.adamw(1e-4)
 
     def step(params, stats, opt_state, x, label_b):
@@ -122,12 +122,15 @@ def encoder_cost(name: str) -> EncoderCost:
     variables = (skeleton.params, skeleton.stats)
     label_b = jax.ShapeDtypeStruct((1,), jnp.int32)
     opt_state = jax.eval_shape(optimizer.init, skeleton.params)
-    forward = xla.flops(lambda params, stats, x: skeleton.merge(params, stats)(x), *variables, x)
+
+    def forward(params, stats, x):
+        return skeleton.merge(params, stats)(x)
+
     trained = xla.flops(step, *variables, opt_state, x, label_b)
     return EncoderCost(
         parameters=tree.parameter_count(skeleton.params),
-        analytic=2 * macs / 1e9,
-        xla=forward / 1e9,
+        analytic=flops.total(forward, *variables, x) / 1e9,
+        xla=xla.flops(forward, *variables, x) / 1e9,
         step=trained / 1e9,
         published_gmac=published,
     )
@@ -140,6 +143,16 @@ def fusion_skeleton(kind: str, k: int, length: int) -> tree.Skeleton:
     return tree.Skeleton(
         lambda: AVBottleneck(WIDTH, HEADS, num_blocks=k, num_bottleneck=length, rngs=nnx.Rngs(0))
     )
+
+
+def _fusion(kind: str, n: int, m: int, k: int, length: int):
+    """(fusion module alone as a function, shapes of its arguments)."""
+    skeleton = fusion_skeleton(kind, k, length)
+
+    def forward(params, video, audio):
+        return skeleton.merge(params, {})(video, audio)
+
+    return forward, (skeleton.params, shape(1, n, WIDTH), shape(1, m, WIDTH))
 
 
 @cache
@@ -165,16 +178,12 @@ def fusion_flops(
         difference to the whole is exactly what the attention (products and softmax) costs.
       backward: with the gradients of parameters and tokens.
     """
-    skeleton = fusion_skeleton(kind, k, length)
-
-    def forward(params, video, audio):
-        return skeleton.merge(params, {})(video, audio)
+    forward, args = _fusion(kind, n, m, k, length)
 
     def both(*args):
         out, back = jax.vjp(forward, *args)
         return out, back(out)
 
-    args = (skeleton.params, shape(1, n, WIDTH), shape(1, m, WIDTH))
     replacement = (lambda q, k, v: v) if without_attention else layers.dot_product_attention
     with mock.patch.object(layers, "dot_product_attention", replacement):
         return xla.flops(both if backward else forward, *args)
@@ -196,8 +205,8 @@ def fusion_parameters(kind: str, *, k: int, length: int) -> int:
     return tree.parameter_count(fusion_skeleton(kind, k, length).params)
 
 
-def fusion_formula(kind: str, n: int) -> int:
-    """Multiply-adds of the fusion of n video and n audio tokens, by formula."""
-    if kind == "merged":
-        return flops.merged_fusion(K, n, n, WIDTH, 4.0)
-    return flops.bottleneck_fusion(K, L, n, n, WIDTH, 4.0)
+@cache
+def fusion_products(kind: str, n: int, m: int, *, k: int = K, length: int = L) -> int:
+    """FLOPs of the fusion module's products alone; arguments as those of `fusion_flops`."""
+    function, args = _fusion(kind, n, m, k, length)
+    return flops.total(function, *args)

@@ -2,14 +2,15 @@
 
     python benchmarks/cost_table.py
 
-Parameters, FLOPs of the forward pass (by formula and as XLA counts them) and of a training step,
-per part; the bottleneck's L and K; and a picture of how the fusion grows. Nothing is run, so any
-machine gives the same counts; the memory column compiles for the machine's backend.
+Parameters, FLOPs of the forward pass (products and convolutions, and as XLA counts them) and of a
+training step, per part; the bottleneck's L and K; and a picture of how the fusion grows. Nothing
+is run, so any machine gives the same counts; the memory column compiles for the machine's backend.
 """
 
 from __future__ import annotations
 
 import argparse
+import bisect
 import platform
 import sys
 import time
@@ -21,8 +22,8 @@ import cost_counts as counts
 import cost_plot
 import jax
 
-from avt_jax.cli.profile import Profile, profile
-from avt_jax.profiling.flops import PARTS, bottleneck_fusion
+from avt_jax.experiment.cost import Profile, profile_config
+from avt_jax.models.scopes import PARTS
 
 COMMAND = "python benchmarks/cost_table.py"
 _START_SEC = time.monotonic()
@@ -36,7 +37,7 @@ prints the same for any config. Counts come from shapes and do not depend on the
 {versions}.
 
 - One clip, float32. A multiply-add is two FLOPs.
-- **Analytic**: matrix products, convolutions and attention products, by formula
+- **Analytic**: matrix products, attention's among them, and convolutions in the traced program
   (`avt_jax/profiling/flops.py`).
 - **XLA**: what XLA counts in the lowered, not yet optimised program for an accelerator, with
   element-wise work such as norms and softmax's sums, and with loops counted as often as they run
@@ -49,7 +50,7 @@ prints the same for any config. Counts come from shapes and do not depend on the
 
 With a classification head of 400 (UniFormer) or 527 classes (AST); the training step is
 cross-entropy and AdamW. The last column is the authors' own figure. It also counts norms (5
-operations an element of a LayerNorm, 2 of a BatchNorm), and with them our formulas give every
+operations an element of a LayerNorm, 2 of a BatchNorm), and with them our counts give every
 printed digit (`tests/profiling/test_flops.py`).
 
 {encoders}
@@ -68,10 +69,10 @@ on it, AVT-B costs more a step than MBT-B does.
 {systems}
 
 **AVT-B needs {ratio:.2f} x fewer FLOPs than MBT-B** by XLA's count, {ratio_analytic:.2f} x by
-formula and {ratio_step:.2f} x in a training step. Element-wise work is {elementwise:.1%} of
+products and {ratio_step:.2f} x in a training step. Element-wise work is {elementwise:.1%} of
 XLA's count of AVT-B's video encoder and {elementwise_mbt:.1%} of MBT-B's.
 
-By part: forward GFLOP by XLA (by formula), millions of parameters. The encoders reach to the first
+By part: forward GFLOP by XLA (analytic), millions of parameters. The encoders reach to the first
 layer in which the modalities meet; with one modality, "fusion" is the layers from 8 on.
 
 {parts}
@@ -190,8 +191,8 @@ def part_table(found: Mapping[str, Profile]) -> str:
             return "-"
         values = (cost.xla_flops[part] / 1e9, cost.analytic_flops[part] / 1e9)
         digits = 3 if part == "heads" else 1
-        measured, formula = (f"{value:.{digits}f}" for value in values)
-        return f"{measured} ({formula}), {cost.parameters.get(part, 0) / 1e6:.1f} M"
+        measured, products = (f"{value:.{digits}f}" for value in values)
+        return f"{measured} ({products}), {cost.parameters.get(part, 0) / 1e6:.1f} M"
 
     header = ("XLA (analytic), parameters", *PARTS)
     return table(
@@ -216,13 +217,13 @@ def grid_table(avt: Profile, mbt_gflop: float) -> str:
         kind: sum(value for part, value in getattr(avt, kind).items() if part != "fusion")
         for kind in ("parameters", "analytic_flops", "xla_flops")
     }
-    n, m, width = cost_plot.N, cost_plot.M, counts.WIDTH
+    n, m = cost_plot.N, cost_plot.M
     rows = []
     for k in counts.DEPTHS:
         for length in counts.LENGTHS:
             how = dict(k=k, length=length)
             own = counts.fusion_parameters("bottleneck", **how)
-            formula = 2 * bottleneck_fusion(k, length, n, m, width, 4.0)
+            products = counts.fusion_products("bottleneck", n, m, **how)
             measured = counts.fusion_flops("bottleneck", n, m, **how)
             trained = counts.fusion_flops("bottleneck", n, m, backward=True, **how)
             model = (others["xla_flops"] + measured) / 1e9
@@ -231,10 +232,10 @@ def grid_table(avt: Profile, mbt_gflop: float) -> str:
                     k,
                     length,
                     f"{others['parameters'] + own:,}",
-                    f"{formula / 1e9:.1f}",
+                    f"{products / 1e9:.1f}",
                     f"{measured / 1e9:.1f}",
                     f"{trained / 1e9:.1f}",
-                    f"{(others['analytic_flops'] + formula) / 1e9:.1f}",
+                    f"{(others['analytic_flops'] + products) / 1e9:.1f}",
                     f"{model:.1f}",
                     f"{mbt_gflop / model:.2f}",
                 )
@@ -303,8 +304,14 @@ def _fusion_figures(found: Mapping[str, Profile], rows) -> dict[str, object]:
         for n, m, measured, _ in rows
     ]
 
-    def formula(length: int, k: int = 1) -> float:
-        return 2 * bottleneck_fusion(k, length, n, m, counts.WIDTH, 4.0) / 1e9
+    def products(length: int) -> float:
+        return counts.fusion_products("bottleneck", n, m, k=1, length=length) / 1e9
+
+    def merging_costs_more(x: int) -> bool:
+        bottleneck, merged = (
+            counts.fusion_products(kind, x, x) for kind in ("bottleneck", "merged")
+        )
+        return bottleneck <= merged
 
     merged_pairs = counts.pairs_flops("merged", n, m)
     return dict(
@@ -323,14 +330,10 @@ def _fusion_figures(found: Mapping[str, Profile], rows) -> dict[str, object]:
         crossing=max(
             x for x in range(400) if counts.pairs_flops("bottleneck", n, m, length=x) < merged_pairs
         ),
-        even=max(
-            x
-            for x in range(1, 800)
-            if counts.fusion_formula("bottleneck", x) > counts.fusion_formula("merged", x)
-        )
-        + 1,
-        per_block=formula(counts.L),
-        per_token=formula(counts.L + 1) - formula(counts.L),
+        # The difference falls with the tokens, so its sign changes once.
+        even=1 + bisect.bisect_left(range(1, 800), True, key=merging_costs_more),
+        per_block=products(counts.L),
+        per_token=products(counts.L + 1) - products(counts.L),
     )
 
 
@@ -370,7 +373,7 @@ def main() -> None:
     for name in counts.SYSTEMS:
         say(name)
         config = counts.system_config(name)
-        systems[name] = profile(config, counts.CLASSES, training_memory=False)
+        systems[name] = profile_config(config, counts.CLASSES, training_memory=False)
     say("the bottleneck's L and K, and how the fusion grows")
     text = page(encoders, systems)
     (out / "images").mkdir(parents=True, exist_ok=True)

@@ -21,8 +21,8 @@ EPILOG = """\
   avt profile --config vggsound --no-memory
   avt profile --config mbt_vggsound --batch 8 --config.model.fusion=merged --classes label=527
 
-FLOPs are 2 for a multiply-add. "analytic" counts matrix products, convolutions and attention by
-formula; "XLA" counts the lowered program, element-wise work included. Memory is XLA's peak for
+FLOPs are 2 for a multiply-add. "analytic" counts the matrix products and convolutions of the traced
+program; "XLA" counts the lowered program, element-wise work included. Memory is XLA's peak for
 activations and scratch space on this machine's backend, without parameters, optimiser state and
 input; it needs the program compiled, on a CPU up to ten minutes for a large model's training step.
 """
@@ -69,7 +69,7 @@ def _print(found: Profile, spec: str) -> None:
         )
 
     for part, xla in found.xla_flops.items():
-        row(part, found.parameters.get(part, 0), found.analytic_flops[part], xla)
+        row(part, found.parameters.get(part, 0), found.analytic_flops.get(part, 0), xla)
     table.add_section()
     row("all", *total.values())
     console.print(table)

@@ -17,7 +17,8 @@ from avt_jax.data.records.generated import is_generated
 from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.splits import read_info
-from avt_jax.profiling import flops, parts, xla
+from avt_jax.profiling import xla
+from avt_jax.profiling.forward_pass import ForwardPass
 from avt_jax.training.state import TrainState
 
 _CLASSES = re.compile(r"\w+=[1-9]\d*(,\w+=[1-9]\d*)*")
@@ -146,8 +147,8 @@ def profile_config(
     skeleton = experiment.skeleton
     step, step_args = experiment.step, step_arguments(experiment, batch_size)
     say("counting the forward pass")
-    forward = parts.ForwardPass(skeleton, model["modalities"], spec, batch_size)
-    xla_flops = forward.flops()
+    forward = ForwardPass(skeleton, model["modalities"], spec, batch_size)
+    xla_flops = forward.xla_flops()
     step_flops = forward_bytes = step_bytes = None
     if training:
         say("counting the training step")
@@ -158,13 +159,12 @@ def profile_config(
     if training_memory:
         say("compiling the training step (minutes for a large model)")
         step_bytes = xla.temporary_bytes(step, *step_args, donate=(0,))
-    macs = flops.analytic(model, classes, spec)
     return Profile(
         batch_size=batch_size,
         classes=dict(classes),
         precision=model["precision"],
-        parameters=parts.parameters(model, skeleton.params),
-        analytic_flops={part: 2 * batch_size * number for part, number in macs.items()},
+        parameters=forward.parameters(),
+        analytic_flops=forward.flops(),
         xla_flops=xla_flops,
         step_flops=step_flops,
         forward_bytes=forward_bytes,

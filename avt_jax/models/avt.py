@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from avt_jax.models import scopes
 from avt_jax.models.decoder import Decoder
 from avt_jax.models.encoders import Encoder
 from avt_jax.models.fusions import FUSIONS
@@ -207,15 +208,16 @@ class AVT(nnx.Module):
                 continue
             encoder: Encoder = getattr(self, f"{name}_encoder")
             options: dict[str, Any] = dict(train=train, rngs=rngs)
-            if name in masked and name == "audio":
-                options["hidden"] = (masked[name], self.audio_mask_token[...])
-            elif name in masked:
-                frames, rows, columns = encoder.token_grid(value.shape)
-                colour = self.video_mask_colour[...]
-                value = hide_pixels(value, masked[name], (frames, rows, columns), colour)
-            tokens = encoder.tokens(value, **options)
-            projection = getattr(self, f"{name}_proj", None)
-            found[name] = tokens if projection is None else projection(tokens)
+            with scopes.part(f"{name} encoder"):
+                if name in masked and name == "audio":
+                    options["hidden"] = (masked[name], self.audio_mask_token[...])
+                elif name in masked:
+                    frames, rows, columns = encoder.token_grid(value.shape)
+                    colour = self.video_mask_colour[...]
+                    value = hide_pixels(value, masked[name], (frames, rows, columns), colour)
+                tokens = encoder.tokens(value, **options)
+                projection = getattr(self, f"{name}_proj", None)
+                found[name] = tokens if projection is None else projection(tokens)
         return found.get("video"), found.get("audio")
 
     def fuse(
@@ -243,12 +245,15 @@ class AVT(nnx.Module):
         """
         if video_bnd is None and audio_bmd is None:
             raise ValueError("fuse needs the tokens of at least one modality, got None and None")
-        video_bnd, audio_bmd = self.fusion(video_bnd, audio_bmd, train=train, rngs=rngs)
+        with scopes.part(scopes.FUSION):
+            video_bnd, audio_bmd = self.fusion(video_bnd, audio_bmd, train=train, rngs=rngs)
         fused = {"video": video_bnd, "audio": audio_bmd}
         tokens = {name: value for name, value in fused.items() if value is not None}
-        pooled = self.head.pool(tokens)
-        return {"logits": self.head(pooled), "tokens": tokens, "pooled": pooled}
+        with scopes.part(scopes.HEADS):
+            pooled = self.head.pool(tokens)
+            return {"logits": self.head(pooled), "tokens": tokens, "pooled": pooled}
 
+    @scopes.part(scopes.HEADS)
     def project(self, video_bnd: jax.Array, audio_bmd: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Embeddings for the contrastive loss.
 
@@ -267,6 +272,7 @@ class AVT(nnx.Module):
 
         return embed(self.video_embed, video_bnd), embed(self.audio_embed, audio_bmd)
 
+    @scopes.part(scopes.HEADS)
     def match(self, pooled: Mapping[str, jax.Array]) -> jax.Array:
         """Whether sound and picture belong together.
 
@@ -278,6 +284,7 @@ class AVT(nnx.Module):
         """
         return self.match_head(jnp.concatenate([pooled["video"], pooled["audio"]], -1))[:, 0]
 
+    @scopes.part(scopes.HEADS)
     def reconstruct(
         self,
         name: str,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.errors import UserError
+from avt_jax.models import scopes
 from avt_jax.models.encoders.vit import PatchTokens, ViTConfig, tower_blocks
 from avt_jax.models.fusions.interface import Tokens
 from avt_jax.models.layers import PRECISIONS, LayerNorm, block_runner, linear
@@ -204,11 +205,15 @@ class MBT(nnx.Module):
         x = {}
         for name, value in (("audio", audio_bsf), ("video", video_bthwc)):
             if name in _MODALITIES[self.modalities] and value is not None:
-                x[name] = getattr(self, name).embed(value)
+                with scopes.part(f"{name} encoder"):
+                    x[name] = getattr(self, name).embed(value)
         for layer in range(self.config.fusion_layer):
-            x = {name: self._run(name, layer, tokens, train, rngs) for name, tokens in x.items()}
+            for name, tokens in x.items():
+                with scopes.part(f"{name} encoder"):
+                    x[name] = self._run(name, layer, tokens, train, rngs)
         return x.get("video"), x.get("audio")
 
+    @scopes.part(scopes.FUSION)
     def fusion(
         self,
         video_bnd: Tokens,
@@ -252,8 +257,11 @@ class MBT(nnx.Module):
         if video_bnd is None and audio_bmd is None:
             raise ValueError("fuse needs the tokens of at least one modality, got None and None")
         video_bnd, audio_bmd = self.fusion(video_bnd, audio_bmd, train=train, rngs=rngs)
-        fused = (("audio", audio_bmd), ("video", video_bnd))
-        tokens = {name: self.norm(x) for name, x in fused if x is not None}
+        with scopes.part(scopes.HEADS):
+            return self._heads({"audio": audio_bmd, "video": video_bnd})
+
+    def _heads(self, fused: Mapping[str, Tokens]) -> dict[str, Any]:
+        tokens = {name: self.norm(x) for name, x in fused.items() if x is not None}
         if self.config.classifier == "gap":
             pooled = {name: x.mean(1) for name, x in tokens.items()}
             every = jnp.concatenate(list(tokens.values()), 1).mean(1)

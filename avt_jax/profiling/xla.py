@@ -17,14 +17,14 @@ are added here. A `while` whose length is not known before it runs stays counted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax.extend import core
 
-# Lowering for a TPU needs none. It has no opaque calls into libraries, whose cost XLA cannot see.
-_PLATFORM = "tpu"
+from avt_jax.models.kernels import depthwise_conv
+from avt_jax.profiling import program
 
 
 def flops(function: Callable[..., Any], *args: Any) -> int:
@@ -34,8 +34,17 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
       function: a pure function of arrays.
       *args: its arguments, pytrees of arrays or `jax.ShapeDtypeStruct`; nothing is allocated.
     """
-    traced = jax.jit(function).trace(*args)
-    return _lowered(traced) + _missing(traced.jaxpr.jaxpr)
+    return program_flops(program.live(function, *args))
+
+
+def program_flops(jaxpr: core.Jaxpr) -> int:
+    """FLOPs of a program without constants and dead equations, see `program.live`.
+
+    Functions that only carry a name for `flops` are inlined, as they are when compiled. It makes no
+    difference but this: XLA adds up in float32, so the sixth digit depends on the order.
+    """
+    jaxpr = program.inlined(jaxpr, depthwise_conv.MULTIPLY_ADDS)
+    return _once(core.ClosedJaxpr(jaxpr, ())) + _missing(jaxpr)
 
 
 def temporary_bytes(
@@ -59,60 +68,31 @@ def temporary_bytes(
     return None if analysis is None else int(analysis.temp_size_in_bytes)
 
 
-def _lowered(traced: Any) -> int:
+def _once(body: core.ClosedJaxpr) -> int:
+    """FLOPs of the lowered program as XLA counts them, every loop once."""
+    shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in body.in_avals]
+    traced = jax.jit(core.jaxpr_as_fun(body)).trace(*shapes)
+    lowered = traced.lower(lowering_platforms=(program.PLATFORM,))
     # A program without arithmetic has no entry "flops".
-    lowered = traced.lower(lowering_platforms=(_PLATFORM,))
-    return round((lowered.cost_analysis() or {}).get("flops", 0))
+    found: float = (lowered.cost_analysis() or {}).get("flops", 0)
+    return round(found)
 
 
 def _missing(jaxpr: core.Jaxpr) -> int:
-    """FLOPs of all rounds of the live loops of a program that XLA does not count."""
+    """FLOPs of all rounds of a program's loops that XLA does not count."""
     total = 0
-    for equation in _live(jaxpr):
+    for equation in jaxpr.eqns:
         if equation.primitive.name == "scan":
             body, length = equation.params["jaxpr"], equation.params["length"]
-            once = _round(body)
+            once = _once(body)
             seen = min(length, _rounds_seen(length, equation.params["unroll"]))
             total += length * (once + _missing(body.jaxpr)) - seen * once
         else:
             # Of several programs, such as the branches of a `cond`, XLA counts the dearest.
-            total += max(map(_missing, _programs(_lowered_params(equation))), default=0)
+            total += max(map(_missing, program.inner_programs(equation)), default=0)
     return total
 
 
 def _rounds_seen(length: int, unroll: int) -> int:
     """Rounds in the lowered program: an unrolled body, and the rest that does not fill one."""
     return unroll + length % unroll if length > unroll else length
-
-
-def _round(body: core.ClosedJaxpr) -> int:
-    shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in body.in_avals]
-    return _lowered(jax.jit(core.jaxpr_as_fun(body)).trace(*shapes))
-
-
-def _live(jaxpr: core.Jaxpr) -> Iterator[Any]:
-    """Equations whose results are used; the others do not reach the lowered program."""
-    used = {id(variable) for variable in jaxpr.outvars}
-    for equation in reversed(jaxpr.eqns):
-        if equation.effects or any(id(variable) in used for variable in equation.outvars):
-            used.update(id(variable) for variable in equation.invars)
-            yield equation
-
-
-def _lowered_params(equation: Any) -> list[Any]:
-    """Parameters of an equation without the branches that are for other platforms."""
-    platforms = equation.params.get("branches_platforms")
-    if not platforms:
-        return list(equation.params.values())
-    ours = next(i for i, names in enumerate(platforms) if names is None or _PLATFORM in names)
-    return [equation.params["branches"][ours]]
-
-
-def _programs(values: Any) -> Iterator[core.Jaxpr]:
-    for value in values:
-        if isinstance(value, core.ClosedJaxpr):
-            yield value.jaxpr
-        elif isinstance(value, core.Jaxpr):
-            yield value
-        elif isinstance(value, (tuple, list)):
-            yield from _programs(value)

@@ -7,6 +7,8 @@ multiply-adds, with a backward pass of the same kind. docs/performance.md has th
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -57,12 +59,14 @@ def _window(padded: jax.Array, tap: tuple[Any, ...], shape: tuple[int, ...]) -> 
     return lax.dynamic_slice(padded, (0, *tap, 0), shape)
 
 
-def _correlate(x: jax.Array, kernel: jax.Array) -> jax.Array:
+@jax.jit
+def depthwise_correlation(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution without its checks, bias and gradient."""
     kt, kh, kw, _ = kernel.shape
     padded = _pad(x, kernel.shape)
     kernel = kernel.astype(_accumulator(x.dtype))
 
-    def plane(i: jax.Array | int, total: jax.Array) -> jax.Array:
+    def plane(i: int | jax.Array, total: jax.Array) -> jax.Array:
         weights = lax.dynamic_index_in_dim(kernel, i, keepdims=False)
         rows = lax.dynamic_slice_in_dim(padded, i, x.shape[1], axis=1)
         for j in range(kh):
@@ -80,7 +84,9 @@ def _correlate(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return total.astype(x.dtype)
 
 
-def _kernel_gradient(x: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
+@jax.jit
+def depthwise_kernel_gradient(x: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The gradient of the kernel: of its shape and type, from the input and what comes back."""
     kt, kh, kw, _ = kernel.shape
     padded = _pad(x, kernel.shape)
     dtype = _accumulator(x.dtype)
@@ -96,16 +102,38 @@ def _kernel_gradient(x: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Ar
 
 @jax.custom_vjp
 def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _correlate(x, kernel)
+    return depthwise_correlation(x, kernel)
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _correlate(x, kernel), (x, kernel)
+    return depthwise_correlation(x, kernel), (x, kernel)
 
 
 def _backward(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    return _correlate(grad, kernel[::-1, ::-1, ::-1]), _kernel_gradient(x, grad, kernel)
+    return depthwise_correlation(grad, kernel[::-1, ::-1, ::-1]), depthwise_kernel_gradient(
+        x, grad, kernel
+    )
 
 
 _conv.defvjp(_forward, _backward)
+
+
+Shapes = Sequence[tuple[int, ...]]
+
+
+def _correlation_multiply_adds(given: Shapes, made: Shapes) -> int:
+    _, kernel = given
+    return math.prod(made[0]) * math.prod(kernel[-4:-1])
+
+
+def _kernel_gradient_multiply_adds(given: Shapes, made: Shapes) -> int:
+    return math.prod(given[0]) * math.prod(made[0][-4:-1])
+
+
+# What the two products cost, in whatever form they are computed: {name of a function that is called
+# under `jax.jit`: its multiply-adds from (shapes of its arguments, shapes of its results)}.
+MULTIPLY_ADDS: dict[str, Callable[[Shapes, Shapes], int]] = {
+    "depthwise_correlation": _correlation_multiply_adds,
+    "depthwise_kernel_gradient": _kernel_gradient_multiply_adds,
+}
