@@ -13,7 +13,6 @@ and because a refusal is to be one sentence that names the field as the user wri
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -164,7 +163,6 @@ class Field:
         return words.replace("a number", unit, 1) if unit else words
 
 
-@functools.cache
 def fields_of(block: type[Any]) -> tuple[Field, ...]:
     """The fields of a block's class, in order."""
     hints = typing.get_type_hints(block)
