@@ -21,15 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from avt_jax import axes, tree
+from avt_jax import axes
 from avt_jax.audio.activity import activity_ids
 from avt_jax.audio.melspec import fbank
-from avt_jax.cli import wiring
-from avt_jax.cli.config import load_config
 from avt_jax.data.av_events import audio
+from avt_jax.experiment.assemble import Experiment
+from avt_jax.experiment.config import load_config
 from avt_jax.training import mesh as meshes
-from avt_jax.training.optimizer import make_optimizer
-from avt_jax.training.state import init_sharded
 from avt_jax.training.step import jit_train_step
 
 
@@ -54,19 +52,12 @@ def make_batch(data, batch_size: int) -> dict:
     }
 
 
-def make_step(config, parts):
+def make_step(experiment: Experiment):
     """(compiled training step, its first state, a batch on the device, key)."""
-    mesh = meshes.make_mesh(parts.mesh)
-    build = wiring.model_builder(config.model.to_dict(), parts.data, {"label": 16})
-    skeleton = tree.Skeleton(lambda: build(jax.random.key(0)))
-    objective = wiring.make_objective(config, parts)
-    optimizer = make_optimizer(parts.optimizer, lambda step: 1e-4)
-    step = wiring.make_step(parts, skeleton, objective, optimizer)
-    state, shardings = init_sharded(
-        build, optimizer, jax.random.key(0), with_ema=False, mesh=mesh, rules=parts.mesh.rules
-    )
+    parts, mesh = experiment.parts, experiment.mesh
+    state, shardings = experiment.init_state()
     batch = meshes.to_device(make_batch(parts.data, parts.train.batch_size), mesh)
-    return jit_train_step(step, shardings, mesh), state, batch, jax.random.key(1)
+    return jit_train_step(experiment.step, shardings, mesh), state, batch, jax.random.key(1)
 
 
 def timed_ms(call) -> tuple[float, object]:
@@ -87,9 +78,10 @@ STEPS = {
 
 def measure(name: str, overrides: tuple[str, ...], repeats: int) -> None:
     """Prints the lines of one step."""
-    config = load_config("quickstart", list(overrides))
-    parts = wiring.parse(config)
-    step, state, batch, key = make_step(config, parts)
+    config = load_config("quickstart", [*overrides, "--config.data.path=generated:64:label=16"])
+    experiment = Experiment(config)
+    parts = experiment.parts
+    step, state, batch, key = make_step(experiment)
     audio_bsf = jnp.asarray(batch[axes.AUDIO])
     ids = jax.jit(lambda fbank_bsf: activity_ids(fbank_bsf, parts.activity))
     step_ms, ids_ms = [], []
