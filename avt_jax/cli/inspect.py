@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         count = records.verify_checksums(folder)
         console.print(f"{count} shards are as they were written")
     if args.probe:
-        _probe(console, folder, args.split)
+        _try_workers(console, folder, args.split)
         return 0
     info = records.read_info(folder)
     split = args.split or next(iter(info.splits))
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _probe(console: Console, shards: str, split: str | None) -> None:
+def _try_workers(console: Console, shards: str, split: str | None) -> None:
     """Tries settings of the input pipeline, with the clips and frames of the default config."""
     from avt_jax.data import records
     from avt_jax.data.loading import tune_workers

@@ -48,7 +48,7 @@ _PACKAGES = {
 }  # fmt: skip
 
 
-def is_remote(path: str | os.PathLike) -> bool:
+def is_remote(path: str | os.PathLike[str]) -> bool:
     """True for a text that begins with a scheme and ://, such as gs://bucket/shards."""
     return isinstance(path, str) and bool(_URL.match(path))
 
@@ -59,7 +59,7 @@ def cache_folder() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "avt_jax" / "shards"
 
 
-def local_folder(path: str | os.PathLike, splits: Collection[str] | None = None) -> Path:
+def local_folder(path: str | os.PathLike[str], splits: Collection[str] | None = None) -> Path:
     """The folder to read: `path` itself, or the local copy of a shard folder behind a URL.
 
     What is missing in the copy is downloaded and compared with the folder's SHA256SUMS, with
@@ -252,14 +252,16 @@ def _fetch(source: str, files: Any, target: Path, digest: str, shared: _Shared) 
     """Downloads one shard; it gets its name when it is what its checksum says."""
     from fsspec.callbacks import Callback
 
-    class Pieces(Callback):
-        def relative_update(self, inc: int = 1) -> None:
-            super().relative_update(inc)
-            shared.moved(inc, self.value)
+    told_bytes = 0
+
+    def tell(_: int | None, num_bytes: int, **options: Any) -> None:
+        nonlocal told_bytes
+        piece, told_bytes = num_bytes - told_bytes, num_bytes
+        shared.moved(piece, num_bytes)
 
     with replacing_path(target) as partial:
         try:
-            files.get_file(source, str(partial), callback=Pieces())
+            files.get_file(source, str(partial), callback=Callback(hooks={"tell": tell}))
         except UserError:
             raise
         except Exception as error:  # as above

@@ -16,6 +16,7 @@ from avt_jax.data.media.container import probe
 from avt_jax.data.media.frames import decode_frames
 from avt_jax.data.media.sound import decode_audio
 from avt_jax.errors import UserError
+from avt_jax.host.worker_pool import WorkerDied
 
 SMALL = dict(num_train=4, num_val=2, num_test=2, seed=7, clip_sec=2.0, frame_rate_hz=10, size_px=64)
 
@@ -272,6 +273,16 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(render, "write_mp4", fail)
     with pytest.raises(UserError, match="cannot write .* no space"):
+        render.render_dataset(tmp_path / "out", **SMALL, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_dies_is_told_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    def die(function, tasks, *, num_workers):
+        yield tasks[0], WorkerDied("the process that worked on it was ended by SIGKILL")
+
+    monkeypatch.setattr(render, "ordered_map", die)
+    with pytest.raises(UserError, match=r"ended by SIGKILL \(clips from videos/train_00000.mp4 on"):
         render.render_dataset(tmp_path / "out", **SMALL, progress=False)
     assert list(tmp_path.iterdir()) == []
 

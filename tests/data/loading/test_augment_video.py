@@ -6,7 +6,7 @@ import pytest
 import simplejpeg
 
 from avt_jax.data.loading import augment_video
-from avt_jax.data.loading.augment_video import Box
+from avt_jax.data.media.jpeg import Box, frame_shape
 
 
 def gradient(height_px, width_px):
@@ -178,7 +178,7 @@ def test_bad_frames_are_errors():
     with pytest.raises(ValueError):
         augment_video.decode_boxes([b"\xff\xd8 no"], Box(0, 0, 8, 8), frame_size_px=8)
     with pytest.raises(ValueError):
-        augment_video.frame_shape(b"")
+        frame_shape(b"")
     with pytest.raises(ValueError, match="one size"):
         augment_video.decode_boxes(
             [good, jpeg(gradient(10, 10))], Box(0, 0, 20, 20), frame_size_px=8

@@ -66,7 +66,7 @@ def read_annotations(entry: DataSet, files: Sequence[tuple[str, Path]]) -> list[
       UserError: a file that is not in the published format; the message names the line.
     """
     rows: list[Row] = []
-    seen: set[tuple] = set()
+    seen: set[tuple[object, ...]] = set()
     for split, path in files:
         split = split or _split_of_file(entry, path)
         for line, fields in read_table(
