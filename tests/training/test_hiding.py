@@ -4,13 +4,13 @@ import chex
 import jax
 import numpy as np
 import pytest
-from avt_jax.models.ast import ASTConfig, patch_grid
 
 from avt_jax import axes
 from avt_jax.audio.activity import ActivityConfig
 from avt_jax.audio.masking import MaskingConfig
 from avt_jax.errors import UserError
-from avt_jax.models.build import InputSpec
+from avt_jax.models.encoders.ast import ASTConfig, patch_grid
+from avt_jax.models.inputs import InputSpec
 from avt_jax.training.hiding import make_hide
 
 # 5 s of 80 mel bins: 5 rows x 31 columns of patches.
