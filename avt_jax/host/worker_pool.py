@@ -107,7 +107,7 @@ def _ordered_map(
     num_ahead: int,
 ) -> Iterator[tuple[Any, Any]]:
     remaining = iter(inputs)
-    pending: collections.deque[tuple[Any, pebble.ProcessFuture]] = collections.deque()
+    pending: collections.deque[tuple[Any, pebble.ProcessFuture[Any]]] = collections.deque()
     pool = pebble.ProcessPool(
         num_workers, initializer=guard_worker, context=multiprocessing.get_context("spawn")
     )
@@ -124,7 +124,7 @@ def _ordered_map(
         pool.join()
 
 
-def _result(future: pebble.ProcessFuture, time_limit_sec: float | None) -> Any:
+def _result(future: pebble.ProcessFuture[Any], time_limit_sec: float | None) -> Any:
     try:
         return future.result()
     except pebble.ProcessExpired as error:

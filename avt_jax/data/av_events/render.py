@@ -193,7 +193,7 @@ def render_clip(spec: ClipSpec) -> tuple[np.ndarray, np.ndarray, list[tuple[floa
 
 
 def write_mp4(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     frames_thwc: np.ndarray,
     waveform: np.ndarray | None,
     *,
@@ -261,7 +261,7 @@ def _render_to_disk(
 
 
 def render_dataset(
-    out_dir: str | os.PathLike,
+    out_dir: str | os.PathLike[str],
     *,
     num_train: int,
     num_val: int,

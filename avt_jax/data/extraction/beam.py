@@ -120,7 +120,7 @@ def _write_list(path: Path, shards: Sequence[PlannedShard]) -> list[int]:
     return positions[:-1]
 
 
-def _wait(pipeline: Any, outcome: queue.Queue) -> None:
+def _wait(pipeline: Any, outcome: queue.Queue[BaseException | None]) -> None:
     try:
         pipeline.run().wait_until_finish()
         outcome.put(None)

@@ -65,7 +65,7 @@ class ExtractConfig:
 
 
 def make_record(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     start_sec: float | None,
     end_sec: float | None,
     *,
@@ -127,7 +127,7 @@ def make_record(
 
 
 def _span(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     media: MediaInfo,
     start_sec: float | None,
     end_sec: float | None,
@@ -156,7 +156,7 @@ def _span(
 
 
 def _check_end(
-    path: str | os.PathLike, end_sec: float, decoded_end_sec: float, media: MediaInfo
+    path: str | os.PathLike[str], end_sec: float, decoded_end_sec: float, media: MediaInfo
 ) -> None:
     """Some formats state one length for the whole file and none for its streams."""
     if end_sec - decoded_end_sec > _END_TOLERANCE_SEC:
@@ -208,7 +208,7 @@ def _square_means(image_hwc: np.ndarray) -> np.ndarray:
 
 
 def _sound(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     start_sec: float,
     end_sec: float,
     media: MediaInfo,
@@ -231,7 +231,7 @@ def _sound(
 
 
 def _jpeg_frames(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     start_sec: float,
     end_sec: float,
     config: ExtractConfig,

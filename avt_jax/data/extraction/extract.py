@@ -82,7 +82,7 @@ def run_in_pool(
 
 def extract(
     manifest: Manifest,
-    out: str | os.PathLike,
+    out: str | os.PathLike[str],
     *,
     config: ExtractConfig,
     num_workers: int | None = None,

@@ -13,6 +13,7 @@ from avt_jax import axes
 from avt_jax.audio.melspec import LOG_FLOOR
 from avt_jax.data.loading import augment_audio, augment_video
 from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.media.jpeg import Box, frame_shape
 from avt_jax.data.records import FBANK_RATE_HZ, MEL_BINS
 
 AUDIO_PADDING = 0.0
@@ -69,7 +70,7 @@ def eval_example(
     span, square = (0.5, 0.5) if view is None else _view_places(config, view)
     start_sec = span * max(0.0, _duration_sec(record) - config.clip_sec)
     jpegs = _sampled_frames(record, config, start_sec)
-    box = augment_video.square_box(*augment_video.frame_shape(jpegs[0]), square)
+    box = augment_video.square_box(*frame_shape(jpegs[0]), square)
     return _example(record, config, start_sec, jpegs, box, mirrored=False, out=out)
 
 
@@ -97,7 +98,7 @@ def train_example(
     start_sec = rng.uniform(0.0, max(0.0, _duration_sec(record) - config.clip_sec))
     jpegs = _sampled_frames(record, config, start_sec)
     box = augment_video.random_box(
-        *augment_video.frame_shape(jpegs[0]),
+        *frame_shape(jpegs[0]),
         rng,
         scale=config.crop_scale,
         aspect=config.crop_aspect,
@@ -216,7 +217,7 @@ def _example(
     config: DataConfig,
     start_sec: float,
     jpegs: list[bytes],
-    box: augment_video.Box,
+    box: Box,
     *,
     mirrored: bool,
     out: Mapping[str, np.ndarray] | None,

@@ -22,8 +22,8 @@ VIDEO_SUFFIXES = frozenset(
 
 
 def manifest_from_folder(
-    folder: str | os.PathLike,
-    out: str | os.PathLike,
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     fractions: SplitFractions | None = None,
     seed: int = 0,

@@ -65,7 +65,7 @@ class Manifest:
     label_sets: dict[str, tuple[str, ...]]
 
 
-def read_classes(path: str | os.PathLike) -> tuple[str, ...]:
+def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Reads a class list: one name per line, `#` starts a comment line, blank lines are skipped.
 
     Args:
@@ -89,7 +89,7 @@ def read_classes(path: str | os.PathLike) -> tuple[str, ...]:
 
 
 def read_manifest(
-    path: str | os.PathLike, classes: Mapping[str, Sequence[str]] | None = None
+    path: str | os.PathLike[str], classes: Mapping[str, Sequence[str]] | None = None
 ) -> Manifest:
     """Reads and checks a manifest. Whether the videos exist is left to the extraction.
 

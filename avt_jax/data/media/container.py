@@ -110,7 +110,7 @@ class DecodeReport:
 
 
 @contextlib.contextmanager
-def open_media(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
+def open_media(path: str | os.PathLike[str]) -> Iterator[av.container.InputContainer]:
     """Opens a file for reading and closes it afterwards.
 
     Args:
@@ -137,7 +137,7 @@ def open_media(path: str | os.PathLike) -> Iterator[av.container.InputContainer]
         yield container
 
 
-def _check_file(path: str | os.PathLike) -> None:
+def _check_file(path: str | os.PathLike[str]) -> None:
     """Raises DecodeError for what can be known without reading the file."""
     if not os.path.exists(path):
         raise DecodeError("missing_file", f"there is no file at {path}")
@@ -149,7 +149,7 @@ def _check_file(path: str | os.PathLike) -> None:
         raise DecodeError("empty_file", f"{path} is empty (0 bytes)")
 
 
-def _explain_open_error(path: str | os.PathLike, error: Exception) -> DecodeError:
+def _explain_open_error(path: str | os.PathLike[str], error: Exception) -> DecodeError:
     """Tells a cut-off file from one that never was media."""
     try:
         with open(path, "rb") as file:
@@ -200,7 +200,7 @@ def declared_end_sec(
     return None
 
 
-def probe(path: str | os.PathLike) -> MediaInfo:
+def probe(path: str | os.PathLike[str]) -> MediaInfo:
     """Reads a file's header, and its first frame for the rotation.
 
     Args:
@@ -237,7 +237,7 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     )
 
 
-def check_frame_size(path: str | os.PathLike, width_px: int, height_px: int) -> None:
+def check_frame_size(path: str | os.PathLike[str], width_px: int, height_px: int) -> None:
     """Refuses frames that no sensible video has.
 
     Args:
@@ -258,7 +258,7 @@ def check_frame_size(path: str | os.PathLike, width_px: int, height_px: int) -> 
         )
 
 
-def check_span(path: str | os.PathLike, start_sec: float, end_sec: float) -> None:
+def check_span(path: str | os.PathLike[str], start_sec: float, end_sec: float) -> None:
     """Raises DecodeError (bad_span) for times that make no sense."""
     if not (math.isfinite(start_sec) and math.isfinite(end_sec) and 0 <= start_sec < end_sec):
         raise DecodeError(
@@ -267,7 +267,7 @@ def check_span(path: str | os.PathLike, start_sec: float, end_sec: float) -> Non
         )
 
 
-def check_output(path: str | os.PathLike, num_bytes: int) -> None:
+def check_output(path: str | os.PathLike[str], num_bytes: int) -> None:
     """Raises DecodeError (too_large) when a result would not fit into sensible memory."""
     if num_bytes > _MAX_OUTPUT_BYTES:
         raise DecodeError(
@@ -277,7 +277,7 @@ def check_output(path: str | os.PathLike, num_bytes: int) -> None:
         )
 
 
-def past_end_error(path: str | os.PathLike, start_sec: float, end_sec: float) -> DecodeError:
+def past_end_error(path: str | os.PathLike[str], start_sec: float, end_sec: float) -> DecodeError:
     """The error for a span that starts after the end."""
     return DecodeError(
         "span_past_end", f"the span starts at {start_sec:g} s but {path} ends at {end_sec:.3f} s"
@@ -300,7 +300,7 @@ def first_rotation_deg(container: av.container.InputContainer, stream: av.VideoS
     return 0 if frame is None else frame.rotation
 
 
-def _scan_duration_sec(path: str | os.PathLike) -> float:
+def _scan_duration_sec(path: str | os.PathLike[str]) -> float:
     """Length of a file whose header does not state it: reads all packets, decodes none."""
     last_sec = 0.0
     num_frames = 0

@@ -101,7 +101,7 @@ def decoded_frames(
         yield from stream.codec_context.decode(None)
 
 
-def _decode_packet(packet: av.Packet, time_sec: float | None, damage: Damage) -> Iterator[Any]:
+def _decode_packet(packet: av.Packet[Any], time_sec: float | None, damage: Damage) -> Iterator[Any]:
     if packet.is_keyframe:
         damage.saw_key(time_sec)
     if packet.is_corrupt:

@@ -40,7 +40,7 @@ _TimedFrame = tuple[float, float, av.VideoFrame]  # shown from, until (seconds),
 
 
 def decode_frames(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     start_sec: float,
     end_sec: float,
     *,
@@ -80,7 +80,7 @@ def decode_frames(
 
 
 def iter_frames(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     start_sec: float,
     end_sec: float,
     *,
@@ -171,7 +171,7 @@ def _timed_frames(
 
 
 def _no_frames_error(
-    path: str | os.PathLike, start_sec: float, declared_end: float | None
+    path: str | os.PathLike[str], start_sec: float, declared_end: float | None
 ) -> DecodeError:
     """Why a stream gave no frame at all at or after the start of the span."""
     if declared_end is not None and start_sec < declared_end - _END_TOLERANCE_SEC:
@@ -184,7 +184,7 @@ def _no_frames_error(
 
 
 def _shown_frames(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     first: _TimedFrame,
     frames: Iterator[_TimedFrame],
     times_sec: np.ndarray,
@@ -219,7 +219,7 @@ def _shown_frames(
 
 
 def _rgb_images(
-    path: str | os.PathLike, shown: Iterator[tuple[av.VideoFrame, int]], short_side_px: int
+    path: str | os.PathLike[str], shown: Iterator[tuple[av.VideoFrame, int]], short_side_px: int
 ) -> Iterator[np.ndarray]:
     """Scales and turns frames; all get the size and the turn of the first."""
     # One scaler for all frames: setting one up costs more than scaling a small frame.

@@ -44,7 +44,7 @@ _SCALES = {
 
 
 def decode_audio(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     start_sec: float,
     end_sec: float,
     *,
@@ -93,7 +93,7 @@ def decode_audio(
 
 
 def _read_timeline(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     container: av.container.InputContainer,
     stream: av.AudioStream,
     start_sec: float,

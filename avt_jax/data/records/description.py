@@ -21,7 +21,7 @@ from avt_jax.host.checksum import sha256_of
 _MAX_JSON_BYTES = 64 * 2**20
 
 
-def verify_checksums(path: str | os.PathLike) -> int:
+def verify_checksums(path: str | os.PathLike[str]) -> int:
     """Compares every shard with the checksum written when it was made.
 
     Args:
@@ -72,7 +72,7 @@ def _read_json(path: Path, folder: Path) -> Any:
         raise UserError(f"{path} is damaged ({error}); extract again.") from error
 
 
-def read_info(path: str | os.PathLike) -> RecordsInfo:
+def read_info(path: str | os.PathLike[str]) -> RecordsInfo:
     """Reads what a shard folder says about itself, without opening a shard.
 
     Args:

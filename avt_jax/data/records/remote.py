@@ -48,7 +48,7 @@ _PACKAGES = {
 }  # fmt: skip
 
 
-def is_remote(path: str | os.PathLike) -> bool:
+def is_remote(path: str | os.PathLike[str]) -> bool:
     """True for a text that begins with a scheme and ://, such as gs://bucket/shards."""
     return isinstance(path, str) and bool(_URL.match(path))
 
@@ -59,7 +59,7 @@ def cache_folder() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "avt_jax" / "shards"
 
 
-def local_folder(path: str | os.PathLike, splits: Collection[str] | None = None) -> Path:
+def local_folder(path: str | os.PathLike[str], splits: Collection[str] | None = None) -> Path:
     """The folder to read: `path` itself, or the local copy of a shard folder behind a URL.
 
     What is missing in the copy is downloaded and compared with the folder's SHA256SUMS, with

@@ -30,7 +30,7 @@ class Shard:
     num_records: int
 
 
-def list_shards(path: str | os.PathLike) -> tuple[Shard, ...]:
+def list_shards(path: str | os.PathLike[str]) -> tuple[Shard, ...]:
     """The shards that dataset_info.json names, split by split, in the order of their records.
 
     Args:
@@ -66,7 +66,7 @@ def list_shards(path: str | os.PathLike) -> tuple[Shard, ...]:
     return tuple(shards)
 
 
-def locate(path: str | os.PathLike, split: str, index: int) -> tuple[str, int]:
+def locate(path: str | os.PathLike[str], split: str, index: int) -> tuple[str, int]:
     """Finds a record's file.
 
     Args:
@@ -89,7 +89,7 @@ def locate(path: str | os.PathLike, split: str, index: int) -> tuple[str, int]:
 class ShardReader:
     """The records of one shard file. A damaged shard does not keep others from being read."""
 
-    def __init__(self, path: str | os.PathLike, info: RecordsInfo):
+    def __init__(self, path: str | os.PathLike[str], info: RecordsInfo):
         """Opens the file.
 
         Args:

@@ -17,7 +17,7 @@ from avt_jax.errors import UserError, first_line, nearest
 class RecordSource:
     """The clips of one split, by index. Picklable, and safe to read from several threads."""
 
-    def __init__(self, path: str | os.PathLike, split: str):
+    def __init__(self, path: str | os.PathLike[str], split: str):
         """Opens the split; see `open_split`."""
         # Worker processes get the local folder and never download.
         self._read_folder(local_folder(path, (split,)), split)
@@ -118,7 +118,7 @@ class RecordSource:
         self._read_folder(state["folder"], state["split"])
 
 
-def open_split(path: str | os.PathLike, split: str) -> RecordSource:
+def open_split(path: str | os.PathLike[str], split: str) -> RecordSource:
     """Opens one split for random access.
 
     Args:

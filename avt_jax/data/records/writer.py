@@ -57,7 +57,9 @@ class FolderInfo:
     jpeg_quality: int
 
 
-def make_serializer(label_sets: Mapping[str, tuple[str, ...]]) -> Callable[[Mapping], bytes]:
+def make_serializer(
+    label_sets: Mapping[str, tuple[str, ...]],
+) -> Callable[[Mapping[str, Any]], bytes]:
     """Gives the function that turns a record into the bytes that are stored.
 
     Args:
@@ -210,7 +212,7 @@ class RecordWriter:
 
     def __init__(
         self,
-        folder: str | os.PathLike,
+        folder: str | os.PathLike[str],
         *,
         label_sets: Mapping[str, tuple[str, ...]],
         frame_rate_hz: float,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ def choose_clips(source: RecordSource, num_clips: int) -> list[int]:
 
 
 def save_contact_sheet(
-    source: RecordSource, indices: Sequence[int], path: str | os.PathLike, *, title: str
+    source: RecordSource, indices: Sequence[int], path: str | os.PathLike[str], *, title: str
 ) -> None:
     """Draws clips into a PNG, two per row.
 
@@ -146,9 +146,15 @@ def fit_text(text: Text, width_px: float, *, tail: str = "", keep_end: bool = Fa
         too_wide(max(first_too_wide - 1, 0))
 
 
-def _draw_header(axes: Axes, record: dict[str, Any], label_sets: dict) -> None:
+def _draw_header(
+    axes: Axes, record: dict[str, Any], label_sets: Mapping[str, Sequence[str]]
+) -> None:
     names = [label_sets[name][index] for name, index in record["labels"].items()]
-    where = {"xytext": (0, 5), "xycoords": "axes fraction", "textcoords": "offset points"}
+    where: dict[str, Any] = {
+        "xytext": (0, 5),
+        "xycoords": "axes fraction",
+        "textcoords": "offset points",
+    }
     classes = axes.annotate(
         "  ·  ".join(names), (0, 1), fontsize=10, fontweight="bold", color=_INK, **where
     )

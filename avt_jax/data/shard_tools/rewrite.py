@@ -53,8 +53,8 @@ class _Input:
 
 
 def merge(
-    out: str | os.PathLike,
-    folders: Sequence[str | os.PathLike],
+    out: str | os.PathLike[str],
+    folders: Sequence[str | os.PathLike[str]],
     *,
     union_classes: bool = False,
     prefix_ids: bool = False,
@@ -109,8 +109,8 @@ def merge(
 
 
 def reshard(
-    path: str | os.PathLike,
-    out: str | os.PathLike,
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     max_shard_mb: float = 256.0,
     drop_damaged: bool = False,
@@ -222,7 +222,7 @@ def _prefixes(paths: Sequence[Path]) -> list[str]:
 
 
 def _rewrite(
-    out: str | os.PathLike,
+    out: str | os.PathLike[str],
     inputs: Sequence[_Input],
     label_sets: Mapping[str, tuple[str, ...]],
     writer_options: Mapping[str, Any],

@@ -114,7 +114,7 @@ class _Sums:
 
 
 def measure_split(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     split: str = "train",
     *,
     num_workers: int | None = None,

@@ -71,7 +71,9 @@ class Summary:
     shared_sources: tuple[str, ...]
 
 
-def summarize(path: str | os.PathLike, *, on_clip: Callable[[], Any] = lambda: None) -> Summary:
+def summarize(
+    path: str | os.PathLike[str], *, on_clip: Callable[[], Any] = lambda: None
+) -> Summary:
     """Reads every record of a shard folder once.
 
     Args:

@@ -89,7 +89,7 @@ class _Part:
 
 
 def verify_folder(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     num_workers: int | None = None,
     quick: bool = False,

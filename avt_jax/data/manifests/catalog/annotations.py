@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from avt_jax.data.manifests.catalog.entries import DataSet, LabelSet
 from avt_jax.data.manifests.manifest import MAX_MANIFEST_BYTES
@@ -66,7 +67,7 @@ def read_annotations(entry: DataSet, files: Sequence[tuple[str, Path]]) -> list[
       UserError: a file that is not in the published format; the message names the line.
     """
     rows: list[Row] = []
-    seen: set[tuple] = set()
+    seen: set[tuple[Any, ...]] = set()
     for split, path in files:
         split = split or _split_of_file(entry, path)
         for line, fields in read_table(

@@ -113,7 +113,7 @@ class _Listing:
             # The order of a file system must not decide which of two ways to a folder is taken.
             pending.sort(reverse=True)
 
-    def _kind(self, entry: os.DirEntry) -> str:
+    def _kind(self, entry: os.DirEntry[str]) -> str:
         """ "file" for a video, "folder", or "" for what is passed over."""
         is_video = os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES
         if entry.is_symlink():
@@ -133,7 +133,7 @@ class _Listing:
         return "file" if is_video and entry.is_file(follow_symlinks=False) else ""
 
 
-def _identity(path: str | os.PathLike) -> tuple[int, int]:
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_dev, status.st_ino
 
