@@ -126,7 +126,10 @@ class Block:
                     f"{where or cls.where}.{name} is not a field{nearest(name, names)}; "
                     f"the fields are {', '.join(names)}."
                 )
-        return cls(**values) if base is None else dataclasses.replace(base, **values)  # type: ignore[type-var]
+        if base is None:
+            return cls(**values)
+        # Every block is a dataclass; their base alone is none.
+        return dataclasses.replace(base, **values)  # type: ignore[type-var]
 
     def to_dict(self) -> dict[str, Any]:
         """{field: value}, in the order of the fields."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
 
 from avt_jax import tree
 from avt_jax.conversion import ast, mapping, mbt, uniformer, vit

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.conversion.mapping import Rule, Shapes, Variables, first_axis, token_count, vector
 from avt_jax.conversion.store import Converted
@@ -59,7 +60,7 @@ def adapt(
     return []
 
 
-def build(config: MBTConfig, state_dict: Mapping[str, np.ndarray], dtype) -> MBT:
+def build(config: MBTConfig, state_dict: Mapping[str, np.ndarray], dtype: DTypeLike) -> MBT:
     """The model that the weights are of."""
     classes = first_axis(state_dict, "output_projection/bias")
     class_token = config.classifier == "token"

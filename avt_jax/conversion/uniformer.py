@@ -8,7 +8,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
 
 from avt_jax.conversion.mapping import (
     Rule,

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from numpy.typing import DTypeLike
+from jax.typing import DTypeLike
 
 from avt_jax.conversion.mapping import (
     Rule,

@@ -200,10 +200,10 @@ class Experiment:
         train, parts = self.splits.train, self.parts
         local = meshes.check_batch_size(parts.train.batch_size, self.mesh)
         if not is_source(train):
-            return OwnBatches(train, self.spec, self.classes, local)  # type: ignore[arg-type]
-        data = tune_workers.settle(train, parts.data, say=say)  # type: ignore[arg-type]
+            return OwnBatches(train, self.spec, self.classes, local)
+        data = tune_workers.settle(train, parts.data, say=say)
         return pipeline.make_train_iterator(
-            train,  # type: ignore[arg-type]
+            train,
             data,
             batch_size=local,
             seed=parts.seed,

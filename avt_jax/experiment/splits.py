@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avt_jax.data import records
 from avt_jax.data.loading.batches import Source
@@ -12,6 +12,9 @@ from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.records.generated import is_generated, open_generated
 from avt_jax.errors import UserError
 from avt_jax.evaluation.report import first_class_difference
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -64,7 +67,7 @@ class Splits:
         return {name: len(names) for name, names in self.info.label_sets.items()}
 
 
-def is_source(split: Any) -> bool:
+def is_source(split: Any) -> TypeIs[Source]:
     """True for records by index, False for an iterable of batches."""
     if not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
         return False
@@ -75,7 +78,7 @@ def length(split: Source | Batches | None) -> int | None:
     """Number of clips of a split; None where only going through it would tell."""
     if split is None:
         return 0
-    return len(split) if is_source(split) else None  # type: ignore[arg-type]
+    return len(split) if is_source(split) else None
 
 
 def read_info(path: str) -> records.RecordsInfo:

@@ -16,6 +16,7 @@ from avt_jax.host.new_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from avt_jax.inference.prediction import FilePrediction
@@ -221,7 +222,7 @@ def _label_row(axes: Axes, prediction: FilePrediction, name: str, index: int, co
     """The class's name on the left, its probability over the whole file on the right."""
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     label = axes.annotate(
         prediction.label_sets[name][index],
         (0, 0.5),
@@ -255,6 +256,6 @@ def _time_axis(axes: Axes, duration_sec: float) -> None:
     axes.tick_params(axis="x", labelsize=8.5, colors=_MUTED, length=3, width=0.5)
 
 
-def _save(canvas: Any, path: Path) -> None:
+def _save(canvas: FigureCanvasAgg, path: Path) -> None:
     with replacing(path, "wb") as file:
         canvas.figure.savefig(file, format="png", dpi=_DPI)

@@ -132,7 +132,8 @@ class AVTBlocks:
     def read(cls, fields: Mapping[str, Any]) -> Self:
         """See `ModelBlocks`."""
         own = {name: module.Config for name, module in FUSIONS.items()}
-        owners = {field.name: one for one in (AVTConfig, *own.values()) for field in fields_of(one)}
+        blocks: list[type[Block]] = [AVTConfig, *own.values()]
+        owners = {field.name: one for one in blocks for field in fields_of(one)}
         names = [*owners, *(f"{modality}_encoder" for modality in _ENCODERS)]
         for name in fields:
             if name not in names:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.models.layers import LayerNorm, TransformerBlock, linear
 
@@ -38,7 +38,7 @@ class Decoder(nnx.Module):
         dim: int,
         depth: int,
         num_heads: int,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         shared: dict[str, Any] = dict(dtype=dtype, rngs=rngs)

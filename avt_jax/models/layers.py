@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.kernels.attention import dot_product_attention
@@ -36,7 +37,7 @@ def linear(
     in_features: int,
     out_features: int,
     *,
-    dtype: jnp.dtype,
+    dtype: DTypeLike,
     rngs: nnx.Rngs,
     use_bias: bool = True,
     kernel_init: nnx.Initializer = _TRUNCATED_NORMAL,
@@ -180,7 +181,7 @@ class Mlp(nnx.Module):
         hidden: int,
         *,
         tanh_gelu: bool = False,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
         kernel_init: nnx.Initializer = _TRUNCATED_NORMAL,
     ):
@@ -206,7 +207,7 @@ class Attention(nnx.Module):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, *, qkv_bias: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs
+        self, dim: int, num_heads: int, *, qkv_bias: bool = True, dtype: DTypeLike, rngs: nnx.Rngs
     ):
         self.qkv = linear(dim, 3 * dim, use_bias=qkv_bias, dtype=dtype, rngs=rngs)
         self.proj = linear(dim, dim, dtype=dtype, rngs=rngs)
@@ -229,7 +230,7 @@ class CrossAttention(nnx.Module):
       rngs: for the initial weights.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, dim: int, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.q = linear(dim, dim, dtype=dtype, rngs=rngs)
         self.kv = linear(dim, 2 * dim, dtype=dtype, rngs=rngs)
         self.proj = linear(dim, dim, dtype=dtype, rngs=rngs)
@@ -270,7 +271,7 @@ class TransformerBlock(nnx.Module):
         drop_path: float = 0.0,
         tanh_gelu: bool = False,
         norm_eps: float = 1e-6,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.norm1 = LayerNorm(dim, eps=norm_eps)

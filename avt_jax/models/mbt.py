@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models import scopes
@@ -97,7 +98,7 @@ class Tower(nnx.Module):
         patch: tuple[int, int, int],
         *,
         own_blocks: bool,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.embed = PatchTokens(
@@ -149,7 +150,7 @@ class MBT(nnx.Module):
         frame_size_px: int,
         fbank_frames: int,
         mel_bins: int,
-        dtype: jnp.dtype | None = None,
+        dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         self.config = config

@@ -39,7 +39,7 @@ class ForwardPass:
     """
 
     def __init__(
-        self, skeleton: tree.Skeleton, modalities: str, input: InputSpec, batch_size: int = 1
+        self, skeleton: tree.Skeleton[Any], modalities: str, input: InputSpec, batch_size: int = 1
     ):
         self._skeleton = skeleton
         video, audio = inputs(input, batch_size)

@@ -150,7 +150,11 @@ def _draw_header(
     axes: Axes, record: dict[str, Any], label_sets: Mapping[str, Sequence[str]]
 ) -> None:
     names = [label_sets[name][index] for name, index in record["labels"].items()]
-    where = {"xytext": (0, 5), "xycoords": "axes fraction", "textcoords": "offset points"}
+    where: dict[str, Any] = {
+        "xytext": (0, 5),
+        "xycoords": "axes fraction",
+        "textcoords": "offset points",
+    }
     classes = axes.annotate(
         "  ·  ".join(names), (0, 1), fontsize=10, fontweight="bold", color=_INK, **where
     )

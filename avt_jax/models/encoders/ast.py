@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
@@ -95,7 +96,7 @@ class AST(nnx.Module):
         num_frames: int,
         mel_bins: int = 128,
         num_classes: int | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.config, self.dtype = config, dtype
@@ -211,7 +212,7 @@ class AST(nnx.Module):
         return self.head(self.head_norm(self.features(fbank_bsf, train=train, rngs=rngs)))
 
 
-def build(config: ASTConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> AST:
+def build(config: ASTConfig, spec: InputSpec, *, dtype: DTypeLike, rngs: nnx.Rngs) -> AST:
     """The encoder for inputs of one size.
 
     Raises:

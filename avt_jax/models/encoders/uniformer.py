@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
@@ -97,7 +98,7 @@ class PatchEmbed(nnx.Module):
         *,
         kernel: tuple[int, int],
         stride: int,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.time_kernel, self.patch = kernel
@@ -147,7 +148,7 @@ class CBlock(nnx.Module):
         config: UniFormerConfig,
         *,
         drop_path: float,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         norm: dict[str, Any] = dict(frozen=config.freeze_bn)
@@ -178,7 +179,7 @@ class SABlock(TransformerBlock):
         config: UniFormerConfig,
         *,
         drop_path: float,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         super().__init__(
@@ -209,7 +210,7 @@ class SplitSABlock(SABlock):
         config: UniFormerConfig,
         *,
         drop_path: float,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         super().__init__(dim, config, drop_path=drop_path, dtype=dtype, rngs=rngs)
@@ -256,7 +257,7 @@ class UniFormer(nnx.Module):
         config: UniFormerConfig,
         *,
         num_classes: int | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.config, self.dtype = config, dtype
@@ -329,7 +330,7 @@ class UniFormer(nnx.Module):
 
 
 def build(
-    config: UniFormerConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    config: UniFormerConfig, spec: InputSpec, *, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> UniFormer:
     """The encoder for inputs of one size.
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
@@ -77,7 +78,7 @@ class PatchTokens(nnx.Module):
         dim: int,
         *,
         class_token: bool = True,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
         self.patch = patch
@@ -112,7 +113,7 @@ class PatchTokens(nnx.Module):
 
 
 def tower_blocks(
-    config: ViTConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    config: ViTConfig, *, dtype: DTypeLike, rngs: nnx.Rngs
 ) -> nnx.List[TransformerBlock]:
     """The transformer blocks of a ViT tower: tanh GELU, growing drop path.
 
@@ -152,7 +153,7 @@ class ViT(nnx.Module):
         num_frames: int,
         frame_size_px: int,
         num_classes: int | None = None,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.config = config
@@ -229,7 +230,7 @@ def check_patches(model: str, config: ViTConfig, spec: InputSpec) -> None:
             )
 
 
-def build(config: ViTConfig, spec: InputSpec, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> ViT:
+def build(config: ViTConfig, spec: InputSpec, *, dtype: DTypeLike, rngs: nnx.Rngs) -> ViT:
     """The encoder for inputs of one size.
 
     Raises:

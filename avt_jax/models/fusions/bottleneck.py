@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.models.fusions.interface import Size, Tokens
 from avt_jax.models.layers import TransformerBlock, transformer_blocks
@@ -69,7 +70,7 @@ class AVBottleneck(nnx.Module):
         modalities: Sequence[str] = ("video", "audio"),
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.exchange = exchange
@@ -135,7 +136,7 @@ class AVBottleneck(nnx.Module):
         return video_bnd, audio_bmd
 
 
-def build(config: Config, size: Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> AVBottleneck:
+def build(config: Config, size: Size, *, dtype: DTypeLike, rngs: nnx.Rngs) -> AVBottleneck:
     """The fusion of these sizes."""
     fields = dataclasses.asdict(size) | config.to_dict()
     return AVBottleneck(**fields, dtype=dtype, rngs=rngs)

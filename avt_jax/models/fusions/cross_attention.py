@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.models.fusions.interface import Size, Tokens
 from avt_jax.models.layers import (
@@ -53,7 +54,7 @@ class CrossBlock(TransformerBlock):
         num_heads: int,
         *,
         sees_other: bool,
-        dtype: jnp.dtype,
+        dtype: DTypeLike,
         rngs: nnx.Rngs,
         **options: Any,
     ):
@@ -109,7 +110,7 @@ class CrossModalAttention(nnx.Module):
         modalities: Sequence[str] = ("video", "audio"),
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.num_blocks = num_blocks
@@ -146,7 +147,7 @@ class CrossModalAttention(nnx.Module):
         return video_bnd, audio_bmd
 
 
-def build(config: Config, size: Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> CrossModalAttention:
+def build(config: Config, size: Size, *, dtype: DTypeLike, rngs: nnx.Rngs) -> CrossModalAttention:
     """The fusion of these sizes."""
     del config
     return CrossModalAttention(**dataclasses.asdict(size), dtype=dtype, rngs=rngs)

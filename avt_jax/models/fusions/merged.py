@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from avt_jax.models.fusions.interface import Size, Tokens
 from avt_jax.models.layers import transformer_blocks
@@ -41,7 +42,7 @@ class MergedAttention(nnx.Module):
         num_blocks: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.blocks = transformer_blocks(
@@ -75,7 +76,7 @@ class MergedAttention(nnx.Module):
         return joint[:, :split], joint[:, split:]
 
 
-def build(config: Config, size: Size, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> MergedAttention:
+def build(config: Config, size: Size, *, dtype: DTypeLike, rngs: nnx.Rngs) -> MergedAttention:
     """The fusion of these sizes."""
     del config
     fields = dataclasses.asdict(size)
