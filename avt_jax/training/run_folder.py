@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,12 +119,12 @@ def check_continuation(
         return
     way_out = "train that in a new --workdir"
     if can_start_anew():
-        way_out += f", from this run's weights with --config.init.model={workdir}"
+        way_out += f", from this run's weights with --config.init.model={shlex.quote(str(workdir))}"
     more = f" (and {len(fixed) - 1} more)" if len(fixed) > 1 else ""
     raise UserError(
         f"{workdir} holds a run with another config: {fixed[0].words()}{more}, which cannot change "
-        f"while a run goes on; {way_out}, or give --config.{fixed[0].name}={fixed[0].before} to "
-        "continue this one."
+        f"while a run goes on; {way_out}, or give "
+        f"--config.{fixed[0].name}={shlex.quote(str(fixed[0].before))} to continue this one."
     )
 
 
