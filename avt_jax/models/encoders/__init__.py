@@ -48,5 +48,10 @@ class EncoderModule(Protocol):
         """(config, spec, *, dtype, rngs) -> the encoder; refuses inputs that are too small."""
 
 
-VIDEO_ENCODERS: dict[str, EncoderModule] = {"uniformer": uniformer, "vit": vit}
-AUDIO_ENCODERS: dict[str, EncoderModule] = {"ast": ast}
+VIDEO_ENCODERS: dict[str, EncoderModule] = {
+    "uniformer": uniformer,
+    "vit": vit,
+}
+AUDIO_ENCODERS: dict[str, EncoderModule] = {
+    "ast": ast,
+}
