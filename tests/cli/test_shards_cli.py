@@ -20,7 +20,8 @@ def clean(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "shards"
     folder.mkdir()
     frame = np.zeros((16, 32, 3), np.uint8)
-    frame[:, 16:, 0] = 255
+    frame[:, 16:] = (255, 102, 0)
+    frame[:, :16, 2] = 51
     writer = RecordWriter(
         folder, label_sets={"label": ("a", "b")}, frame_rate_hz=4, short_side_px=16
     )
@@ -102,8 +103,8 @@ def test_what_stats_prints_can_be_pasted(clean, tmp_path, capsys):
     np.testing.assert_allclose(config.data.audio_mean, -1.5, atol=1e-5)
     np.testing.assert_allclose(config.data.audio_std, np.std([0, 1, 2, 3]), atol=1e-5)
     np.testing.assert_allclose(config.data.video_mean, stats["video_mean"], atol=1e-5)
-    np.testing.assert_allclose(stats["video_mean"], [0.5, 0, 0], atol=0.01)
-    np.testing.assert_allclose(stats["video_std"], [0.5, 0, 0], atol=0.01)
+    np.testing.assert_allclose(stats["video_mean"], [0.5, 0.2, 0.1], atol=0.01)
+    np.testing.assert_allclose(stats["video_std"], [0.5, 0.2, 0.1], atol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from pictures import (
     span,
 )
 
-from avt_jax.audio.activity import ActivityConfig, analyse
+from avt_jax.audio.activity import ActivityConfig
+from avt_jax.audio.activity_spans import analyse
 from avt_jax.errors import UserError
 from avt_jax.inference.activities import FileActivities
 from avt_jax.inference.activity_picture import draw_activities
