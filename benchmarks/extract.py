@@ -228,7 +228,7 @@ def command(clips: Path, out: Path, args: argparse.Namespace, *more: str) -> lis
     """The command line of an extraction with two workers."""
     words = ["--manifest", clips, "--out", out, "--workers", 2, *more]
     words += ["--clips-per-shard", args.clips_per_shard]
-    return [sys.executable, "-m", "avt_jax.cli.extract", *map(str, words)]
+    return [sys.executable, "-m", "avt_jax.cli.data.extract", *map(str, words)]
 
 
 def kill_twice(folder: Path, clips: Path, args: argparse.Namespace) -> bool:

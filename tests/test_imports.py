@@ -199,7 +199,7 @@ def test_every_module_imports():
             importlib.import_module(module.name)
 
 
-@pytest.mark.parametrize("command", ["avt_jax.cli.main", "avt_jax.cli.inspect"])
+@pytest.mark.parametrize("command", ["avt_jax.cli.main", "avt_jax.cli.data.inspect"])
 def test_help_starts_without_jax(command):
     code = (
         f"import sys, importlib; m = importlib.import_module({command!r})\n"

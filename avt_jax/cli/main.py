@@ -10,20 +10,21 @@ from avt_jax.cli.common import run
 from avt_jax.cli.memory import restart_with_kept_memory
 from avt_jax.errors import UserError, nearest
 
+# command -> (module below `avt_jax.cli`, what it does)
 COMMANDS = {
-    "synthesize": "render AV-Events, a small labelled data set of real .mp4 files",
-    "manifest": "turn a folder of class folders into a manifest (clips.csv)",
-    "extract": "decode the clips of a manifest into shards",
-    "inspect": "counts, durations and a contact sheet of a shard folder",
-    "shards": "verify, merge, reshard or measure shard folders",
-    "convert": "turn released weights into a folder that a training can start from",
-    "config": "print the fields of a recipe, with meaning and allowed range",
-    "train": "train a model from a config",
-    "evaluate": "accuracy, confusion matrix and curves of a trained model",
-    "predict": "classify video files with a trained model",
-    "segments": "find the audio activities of media files",
-    "ablate": "train a grid of settings over several seeds: a table and a plot",
-    "profile": "parameters, FLOPs and memory of a config's model, part by part",
+    "synthesize": ("data.synthesize", "render AV-Events, a small labelled data set of .mp4 files"),
+    "manifest": ("data.manifest", "turn a folder of class folders into a manifest (clips.csv)"),
+    "extract": ("data.extract", "decode the clips of a manifest into shards"),
+    "inspect": ("data.inspect", "counts, durations and a contact sheet of a shard folder"),
+    "shards": ("data.shards", "verify, merge, reshard or measure shard folders"),
+    "convert": ("convert", "turn released weights into a folder that a training can start from"),
+    "config": ("config", "print the fields of a recipe, with meaning and allowed range"),
+    "train": ("train", "train a model from a config"),
+    "evaluate": ("evaluate", "accuracy, confusion matrix and curves of a trained model"),
+    "predict": ("predict", "classify video files with a trained model"),
+    "segments": ("segments", "find the audio activities of media files"),
+    "ablate": ("ablate", "train a grid of settings over several seeds: a table and a plot"),
+    "profile": ("profile", "parameters, FLOPs and memory of a config's model, part by part"),
 }
 
 # Those that compute for long enough to be worth a second start of the interpreter.
@@ -32,7 +33,7 @@ _COMPUTING = ("train", "evaluate", "predict", "ablate")
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
-    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
     return (
         "usage: avt <command> [options]\n\n"
         f"avt_jax {__version__}: audio-video classification, from videos to predictions.\n\n"
@@ -58,7 +59,7 @@ def _dispatch(argv: list[str] | None) -> int:
     if own_process and name in _COMPUTING:
         restart_with_kept_memory()
     # Imported here so that `avt inspect` does not pay for importing JAX.
-    return importlib.import_module(f"avt_jax.cli.{name}").main(rest)
+    return importlib.import_module(f"avt_jax.cli.{COMMANDS[name][0]}").main(rest)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from avt_jax.experiment.evaluate import evaluate_run
 from avt_jax.experiment.grid import Run, Study
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.train import train
-from avt_jax.host.new_files import replacing
+from avt_jax.host.new_files import replacing, write_json
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import CONFIG_FILE
 
@@ -84,7 +84,7 @@ def _execute(study: Study, one: Run, say: Say) -> None:
     if result["error"]:
         say(f"failed: {result['error']}")
     result["seconds"] = round(time.monotonic() - began, 1)
-    _write_json(one.folder / RESULT_FILE, result)
+    write_json(one.folder / RESULT_FILE, result, indent=1)
 
 
 def _train_and_evaluate(study: Study, one: Run, log: TextIO) -> dict[str, Any]:
@@ -299,9 +299,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise UserError(f"{path} is not a file of avt ablate; delete it and run again.")
     return found
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")

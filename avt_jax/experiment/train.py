@@ -70,27 +70,17 @@ def train(
       KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is saved.
     """
     experiment = config if isinstance(config, Experiment) else Experiment(config, data=data)
-    parts, mesh, workdir = experiment.parts, experiment.mesh, Path(workdir)
+    workdir = Path(workdir)
     continues = has_checkpoint(workdir)
     changes = _checked_changes(experiment, workdir) if continues else []
-    batches, step, evaluate = experiment.train_batches(say), experiment.step, experiment.evaluate
-    starting: dict[str, Any] = {}
-    said: list[str] = []
-    if not continues:
-        starting, said = starting_variables(parts.init, experiment.skeleton, experiment.spec)
-    state, shardings = experiment.init_state()
-    state = with_variables(state, shardings, starting)
-    # Nothing is written before everything that can be wrong in the config has been looked at.
-    run_folder.prepare(workdir, experiment.config, experiment.splits.info, mesh)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.closing(batches))
-        checkpointer = stack.enter_context(
-            contextlib.closing(
-                Checkpointer(
-                    workdir, keep_last=parts.train.keep_last, keep_best=parts.train.keep_best
-                )
-            )
-        )
+        batches = stack.enter_context(contextlib.closing(experiment.train_batches(say)))
+        step, evaluate = experiment.step, experiment.evaluate
+        state, shardings, said = _start(experiment, continues)
+        # Nothing is written before everything that can be wrong in the config has been looked at.
+        run_folder.prepare(workdir, experiment.config, experiment.splits.info, experiment.mesh)
+        keep = {name: getattr(experiment.parts.train, name) for name in ("keep_last", "keep_best")}
+        checkpointer = stack.enter_context(contextlib.closing(Checkpointer(workdir, **keep)))
         restored = checkpointer.restore(state, shardings)
         if restored:
             state, position = restored
@@ -99,23 +89,35 @@ def train(
             said += [f"from step {int(state.step)} on: {change.words()}" for change in changes]
         for line in (*said, *_announcement(experiment, workdir, state)):
             say(line)
-        writer = stack.enter_context(
-            contextlib.closing(MetricWriter(workdir, step=int(state.step)))
-        )
+        writer = MetricWriter(workdir, step=int(state.step))
         state = fit(
             state,
-            jit_train_step(step, shardings, mesh),
+            jit_train_step(step, shardings, experiment.mesh),
             batches,
             key=experiment.keys[1],
-            mesh=mesh,
+            mesh=experiment.mesh,
             schedule=experiment.schedule,
-            batch_size=parts.train.batch_size,
+            batch_size=experiment.parts.train.batch_size,
             checkpointer=checkpointer,
-            writer=writer,
+            writer=stack.enter_context(contextlib.closing(writer)),
             learning_rate=experiment.learning_rate,
             evaluate=evaluate,
         )
     return _result(state, workdir)
+
+
+def _start(experiment: Experiment, continues: bool) -> tuple[TrainState, TrainState, list[str]]:
+    """(state, its shardings, what was done with given weights) of a training that begins.
+
+    One that continues only needs a state of this structure.
+    """
+    starting: dict[str, Any] = {}
+    said: list[str] = []
+    if not continues:
+        init = experiment.parts.init
+        starting, said = starting_variables(init, experiment.skeleton, experiment.spec)
+    state, shardings = experiment.init_state()
+    return with_variables(state, shardings, starting), shardings, said
 
 
 def _checked_changes(experiment: Experiment, workdir: Path) -> list[run_folder.Change]:

@@ -179,8 +179,7 @@ def fit(
       checkpointer: where states go.
       writer: where metrics go.
       learning_rate: step -> learning rate, to be logged.
-      evaluate: state -> (metrics of the validation split, score: higher is better); ({}, None)
-        where nothing is validated.
+      evaluate: state -> (metrics of the validation split, score or None: higher is better).
 
     Returns:
       The final state.
@@ -190,34 +189,22 @@ def fit(
       KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is saved.
     """
     progress = _Progress(int(state.step), schedule.total_steps, batch_size)
-    pending: collections.deque[tuple[int, Metrics]] = collections.deque()
-
-    def drain(keep: int) -> None:
-        while len(pending) > keep:
-            done, metrics = pending.popleft()
-            _check_finite(done, metrics := jax.device_get(metrics))
-            progress.add(done, metrics)
-
+    pending = _Pending(progress)
     with progress, _StopRequest() as stop:
         for step in range(int(state.step) + 1, schedule.total_steps + 1):
             batch = meshes.to_device(next(batches), mesh)
             state, metrics = train_step(state, batch, key)
-            pending.append((step, metrics))
-            # Metrics are read one step late, so that the device never waits for the host; before
-            # anything is kept, all of them are read, so no checkpoint follows a bad step.
-            drain(keep=1)
+            pending.add(step, metrics)
             if schedule.logs(step):
-                drain(keep=0)
+                pending.drain()
                 more = {"lr": float(learning_rate(step - 1)), "damaged": batches.num_damaged}
                 writer.write(step, "train", progress.log(more))
             if schedule.checkpoints(step) or stop.signal:
-                drain(keep=0)
-                score = None
-                if schedule.evaluates(step):
-                    values, score = evaluate(state)
-                    if values:
-                        writer.write(step, "val", values)
-                        progress.evaluated(step, values)
+                pending.drain()
+                values, score = evaluate(state) if schedule.evaluates(step) else ({}, None)
+                if values:
+                    writer.write(step, "val", values)
+                    progress.evaluated(step, values)
                 checkpointer.save(state, batches.get_state(), score)
             if stop.signal:
                 checkpointer.wait()
@@ -225,6 +212,29 @@ def fit(
                 raise KeyboardInterrupt
         checkpointer.wait()
     return state
+
+
+class _Pending:
+    """Metrics that are still on the device.
+
+    They are read one step late, so that the device never waits for the host; before anything is
+    kept, all of them are read, so no checkpoint follows a bad step.
+    """
+
+    def __init__(self, progress: _Progress):
+        self._progress = progress
+        self._steps: collections.deque[tuple[int, Metrics]] = collections.deque()
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        self._steps.append((step, metrics))
+        self.drain(keep=1)
+
+    def drain(self, keep: int = 0) -> None:
+        while len(self._steps) > keep:
+            step, on_device = self._steps.popleft()
+            metrics = jax.device_get(on_device)
+            _check_finite(step, metrics)
+            self._progress.add(step, metrics)
 
 
 def _check_finite(step: int, metrics: dict[str, Any]) -> None:

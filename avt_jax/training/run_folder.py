@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -18,6 +17,7 @@ from jax.sharding import Mesh
 
 from avt_jax.data.records import RecordsInfo
 from avt_jax.errors import UserError, first_line
+from avt_jax.host.new_files import write_json
 from avt_jax.training.checkpoint import CONFIG_FILE, RUN_FILE, has_checkpoint
 
 _PACKAGES = ("avt_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
@@ -74,8 +74,8 @@ def prepare(workdir: Path, config: Mapping[str, Any], info: RecordsInfo, mesh: M
     }
     workdir.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
-        _write_json(files[0], config)
-        _write_json(files[1], facts)
+        write_json(files[0], config, indent=1)
+        write_json(files[1], facts, indent=1)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -187,8 +187,8 @@ def record_changes(
     facts = _read_json(Path(workdir) / RUN_FILE)
     entries = [{"step": step, **vars(change)} for change in changes]
     facts["changes"] = [*facts.get("changes", []), *entries]
-    _write_json(Path(workdir) / RUN_FILE, facts)
-    _write_json(Path(workdir) / CONFIG_FILE, config)
+    write_json(Path(workdir) / RUN_FILE, facts, indent=1)
+    write_json(Path(workdir) / CONFIG_FILE, config, indent=1)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -200,12 +200,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = first_line(error)
     raise UserError(f"{path} cannot be read ({reason}); use another --workdir.")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
 
 
 def _git_hash() -> str | None:

@@ -7,8 +7,8 @@ import sys
 import pytest
 from pictures import has_blank_edge, read_png
 
-from avt_jax.cli import extract, inspect, manifest
 from avt_jax.cli.common import run
+from avt_jax.cli.data import extract, inspect, manifest
 from avt_jax.data.av_events.render import render_dataset
 
 HEADER = "path,start_sec,end_sec,label,split\n"

@@ -5,8 +5,8 @@ import shlex
 
 import pytest
 
-from avt_jax.cli import manifest
 from avt_jax.cli.common import run
+from avt_jax.cli.data import manifest
 
 ROWS = [
     ("---g-f_I2yQ", 1, "people [marching]", "test"),

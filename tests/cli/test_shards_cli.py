@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from avt_jax.cli import shards
 from avt_jax.cli.common import run
+from avt_jax.cli.data import shards
 from avt_jax.data.records.writer import RecordWriter
 from avt_jax.experiment.config import load_config
 

@@ -13,7 +13,7 @@ from avt_jax.data.loading import pipeline
 from avt_jax.data.manifests.manifest import read_manifest
 from avt_jax.errors import UserError
 from avt_jax.inference import Predictor
-from avt_jax.inference.load import load_predict
+from avt_jax.inference.load import LoadedRun
 
 # The run's clips are 1 s long.
 
@@ -135,7 +135,7 @@ def test_run_with_other_classes_than_its_checkpoint(tiny_run, tmp_path):
     facts["label_sets"]["label"] = ["a", "b", "c"]
     (run / "run.json").write_text(json.dumps(facts))
     with pytest.raises(UserError, match=r"does not fit its config and classes: .* \(16,\)"):
-        load_predict(run)
+        LoadedRun(run)
 
 
 def test_run_of_another_version(tiny_run, tmp_path):
@@ -144,7 +144,7 @@ def test_run_of_another_version(tiny_run, tmp_path):
     config["data"]["colour"] = "blue"
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="'colour'.*version it was trained with"):
-        load_predict(run)
+        LoadedRun(run)
 
 
 def test_no_run(tmp_path):

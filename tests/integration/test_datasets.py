@@ -16,7 +16,8 @@ import pytest
 from published import epic_row, write_csv, write_epic, write_kinetics, write_vggsound
 from tiny_run import write_video
 
-from avt_jax.cli import evaluate, extract, manifest, train
+from avt_jax.cli import evaluate, train
+from avt_jax.cli.data import extract, manifest
 from avt_jax.data import records
 from avt_jax.training.checkpoint import load_run
 

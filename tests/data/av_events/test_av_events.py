@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from avt_jax.audio.melspec import fbank
-from avt_jax.cli import synthesize
+from avt_jax.cli.data import synthesize
 from avt_jax.data.av_events import audio, render, video
 from avt_jax.data.media.container import probe
 from avt_jax.data.media.frames import decode_frames

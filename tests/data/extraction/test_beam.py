@@ -5,8 +5,8 @@ import sys
 import pytest
 from media_files import write_manifest
 
-from avt_jax.cli import extract as extract_cli
 from avt_jax.cli.common import run
+from avt_jax.cli.data import extract as extract_cli
 from avt_jax.data.extraction import beam, work_folder
 from avt_jax.data.shard_tools.verify import verify_folder
 from avt_jax.errors import UserError

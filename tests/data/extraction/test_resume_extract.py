@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from media_files import write_manifest
 
-from avt_jax.cli import extract as extract_cli
 from avt_jax.cli.common import run
+from avt_jax.cli.data import extract as extract_cli
 from avt_jax.data import records
 from avt_jax.data.extraction import job, work_folder
 from avt_jax.data.extraction.clip_record import ExtractConfig
@@ -43,7 +43,7 @@ def deadly(*args, **kwargs):
     return result
 setattr(owner, name, deadly)
 if __name__ == "__main__":
-    from avt_jax.cli import extract
+    from avt_jax.cli.data import extract
     sys.exit(extract.main(argv))
 """
 

@@ -5,7 +5,7 @@ import importlib.resources
 
 import pytest
 
-from avt_jax.cli import manifest as manifest_cli
+from avt_jax.cli.data import manifest as manifest_cli
 from avt_jax.data.manifests import catalog
 from avt_jax.data.manifests.catalog import entries
 from avt_jax.data.manifests.catalog.build import manifest_from_annotations

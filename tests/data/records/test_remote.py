@@ -8,7 +8,7 @@ import fsspec
 import pytest
 from clip_records import grey_record
 
-from avt_jax.cli import inspect, shards
+from avt_jax.cli.data import inspect, shards
 from avt_jax.data import records
 from avt_jax.data.loading import pipeline
 from avt_jax.data.loading.config import DataConfig

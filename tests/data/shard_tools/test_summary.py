@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from avt_jax.cli import inspect
+from avt_jax.cli.data import inspect
 from avt_jax.data import records
 from avt_jax.data.records.writer import RecordWriter
 from avt_jax.data.shard_tools import contact_sheet, summary

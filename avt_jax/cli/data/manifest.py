@@ -147,7 +147,7 @@ def _check_options(args: argparse.Namespace, entry: DataSet | None) -> None:
 
 
 def _folder(args: argparse.Namespace) -> None:
-    from avt_jax.cli.manifest_tables import print_folder
+    from avt_jax.cli.data.manifest_tables import print_folder
     from avt_jax.data.manifests import from_folder
     from avt_jax.data.manifests.group_splits import SplitFractions
 
@@ -166,7 +166,7 @@ def _folder(args: argparse.Namespace) -> None:
 
 
 def _data_set(args: argparse.Namespace, entry: DataSet) -> None:
-    from avt_jax.cli.manifest_tables import print_data_set
+    from avt_jax.cli.data.manifest_tables import print_data_set
     from avt_jax.data.manifests.catalog.build import Options, manifest_from_annotations
 
     options = Options(

@@ -1,0 +1,1 @@
+"""Commands that make shards and look at them."""
