@@ -6,8 +6,9 @@ quick and starts no JAX backend. docs/python.md walks through it.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from avt_jax.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from avt_jax.audio.melspec import fbank
@@ -21,33 +22,35 @@ if TYPE_CHECKING:
     from avt_jax.experiment.evaluate import EvaluationResult
     from avt_jax.experiment.evaluate import evaluate_run as evaluate
     from avt_jax.experiment.grid import plan_study
+    from avt_jax.experiment.run_training import TrainingResult, train
     from avt_jax.experiment.splits import OwnData
     from avt_jax.experiment.study import run_study
-    from avt_jax.experiment.train import TrainingResult, train
     from avt_jax.inference.predictor import Predictor
 
 __version__ = "0.1.0"
 
-# name -> (module, name there)
-_PUBLIC = {
-    "EvaluationResult": ("avt_jax.experiment.evaluate", "EvaluationResult"),
-    "Experiment": ("avt_jax.experiment.assemble", "Experiment"),
-    "OwnData": ("avt_jax.experiment.splits", "OwnData"),
-    "Predictor": ("avt_jax.inference.predictor", "Predictor"),
-    "TrainingResult": ("avt_jax.experiment.train", "TrainingResult"),
-    "UserError": ("avt_jax.errors", "UserError"),
-    "evaluate": ("avt_jax.experiment.evaluate", "evaluate_run"),
-    "fbank": ("avt_jax.audio.melspec", "fbank"),
-    "from_state_dict": ("avt_jax.conversion", "from_state_dict"),
-    "load_config": ("avt_jax.experiment.config", "load_config"),
-    "open_split": ("avt_jax.data.records", "open_split"),
-    "plan_study": ("avt_jax.experiment.grid", "plan_study"),
-    "profile_config": ("avt_jax.experiment.cost", "profile_config"),
-    "read_info": ("avt_jax.data.records", "read_info"),
-    "record_from_arrays": ("avt_jax.data.records.from_arrays", "record_from_arrays"),
-    "run_study": ("avt_jax.experiment.study", "run_study"),
-    "train": ("avt_jax.experiment.train", "train"),
-}
+__getattr__, __dir__ = names_on_demand(
+    globals(),
+    {
+        "EvaluationResult": "avt_jax.experiment.evaluate",
+        "Experiment": "avt_jax.experiment.assemble",
+        "OwnData": "avt_jax.experiment.splits",
+        "Predictor": "avt_jax.inference.predictor",
+        "TrainingResult": "avt_jax.experiment.run_training",
+        "UserError": "avt_jax.errors",
+        "evaluate": "avt_jax.experiment.evaluate:evaluate_run",
+        "fbank": "avt_jax.audio.melspec",
+        "from_state_dict": "avt_jax.conversion",
+        "load_config": "avt_jax.experiment.config",
+        "open_split": "avt_jax.data.records",
+        "plan_study": "avt_jax.experiment.grid",
+        "profile_config": "avt_jax.experiment.cost",
+        "read_info": "avt_jax.data.records",
+        "record_from_arrays": "avt_jax.data.records.from_arrays",
+        "run_study": "avt_jax.experiment.study",
+        "train": "avt_jax.experiment.run_training",
+    },
+)
 
 __all__ = [
     "EvaluationResult",
@@ -69,16 +72,3 @@ __all__ = [
     "train",
     "__version__",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _PUBLIC[name]
-    value = getattr(importlib.import_module(module), attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_PUBLIC]

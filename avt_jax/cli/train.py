@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     args, overrides = build_parser().parse_known_args(argv)
     from avt_jax.experiment.config import load_config
-    from avt_jax.experiment.train import train
+    from avt_jax.experiment.run_training import train
 
     say = functools.partial(print, flush=True)
     train(load_config(args.config, overrides), args.workdir, say=say)

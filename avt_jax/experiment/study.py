@@ -22,7 +22,7 @@ from avt_jax.experiment.cost import profile_config
 from avt_jax.experiment.evaluate import evaluate_run
 from avt_jax.experiment.grid import Run, Study
 from avt_jax.experiment.parts import parse_saved
-from avt_jax.experiment.train import train
+from avt_jax.experiment.run_training import train
 from avt_jax.host.new_files import replacing, write_json
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import CONFIG_FILE

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from avt_jax.lazy import names_on_demand
 
 if TYPE_CHECKING:
     from avt_jax.inference.prediction import FilePrediction
     from avt_jax.inference.predictor import Predictor
 
+# Looked up on first use: drawing or planning windows needs no JAX.
+__getattr__, __dir__ = names_on_demand(
+    globals(),
+    {
+        "FilePrediction": "avt_jax.inference.prediction",
+        "Predictor": "avt_jax.inference.predictor",
+    },
+)
+
 __all__ = ["FilePrediction", "Predictor"]
-
-
-def __getattr__(name: str) -> Any:
-    # Looked up on first use: drawing or planning windows needs no JAX.
-    if name == "Predictor":
-        from avt_jax.inference.predictor import Predictor
-
-        return Predictor
-    if name == "FilePrediction":
-        from avt_jax.inference.prediction import FilePrediction
-
-        return FilePrediction
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

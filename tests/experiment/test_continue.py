@@ -160,7 +160,7 @@ def test_no_start_from_weights_is_advised_that_do_not_fit(copy, tmp_path):
 
 
 def test_a_run_that_has_reached_no_checkpoint_may_become_anything(tmp_path, monkeypatch):
-    from avt_jax.experiment import train as module
+    from avt_jax.experiment import run_training as module
 
     def fail(*args, **kwargs):
         raise avt_jax.UserError("step 1: loss is not finite")

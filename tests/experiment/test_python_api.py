@@ -10,6 +10,7 @@ import pytest
 from tiny_run import write_video
 
 import avt_jax
+from avt_jax import experiment
 from avt_jax.audio.melspec import LOG_FLOOR
 
 SMALL = {"train": {"batch_size": 8, "eval_batch_size": 8, "eval_every_steps": 10}}
@@ -29,8 +30,12 @@ def test_importing_is_quick_and_starts_nothing():
 
 
 def test_every_public_name_is_there():
-    for name in avt_jax.__all__:
-        assert getattr(avt_jax, name) is not None
+    for package in (avt_jax, experiment):
+        for name in package.__all__:
+            assert getattr(package, name) is not None and name in dir(package)
+    # The functions, not modules of their names.
+    assert experiment.train is avt_jax.train and experiment.evaluate_run is avt_jax.evaluate
+    assert callable(experiment.train) and callable(avt_jax.train)
     with pytest.raises(AttributeError, match="no attribute 'predict'"):
         _ = avt_jax.predict
 
