@@ -48,7 +48,7 @@ def copy(trained, tmp_path):
         {"optimizer.lr": 1e-5, "train.steps": 6},
         {"train.epochs": 3.0, "train.steps": 0},
         {"train.examples": 64, "train.steps": 0, "train.log_every_steps": 2},
-        {"optimizer.min_lr": 1e-5, "optimizer.warmup_steps": 2, "train.steps": 6},
+        {"optimizer.min_lr": 2e-5, "optimizer.warmup_steps": 2, "train.steps": 6},
         {"model.precision": "bfloat16", "train.steps": 6},
         {"data.max_damaged": 99, "train.steps": 6, "train.eval_every_steps": 3},
         {"train.batch_size": 16, "train.steps": 6},

@@ -22,6 +22,7 @@ def train(devices, fsdp=1, rules=((".*", "replicate"),)):
         "epic_kitchens_100:smoke",
         {
             "optimizer": {"lr": 1e-3, "warmup_steps": 1},
+            "seed": 1,
             "train.steps": STEPS,
             "model": {"drop_path": 0.2, "decoders": ("audio", "video")},
             "data.frame_size_px": 64,

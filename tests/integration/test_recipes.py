@@ -58,5 +58,5 @@ def test_one_modality(modalities, tmp_path):
     assert not any(other in name for name in load_run(run).params)
     assert "contrastive" not in metrics(run, "train")[0]
     said = train("quickstart", run, f"--config.model.modalities={modalities}")
-    assert "continuing at step 3 of 3" in said
+    assert "already finished: step 3 of 3" in said
     assert len(metrics(run, "train")) == 3, "a finished run has nothing left to do"
