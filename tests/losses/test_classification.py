@@ -36,6 +36,23 @@ def test_label_smoothing_hand_computed():
     np.testing.assert_allclose(loss(logits, labels, ALL, label_smoothing=0.2), expected, rtol=1e-6)
 
 
+def test_loss_of_a_mixed_pair():
+    logits = {"label": jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]))}
+    metrics = classification_loss(
+        logits,
+        {"label": jnp.array([0, 1])},
+        jnp.ones(2, bool),
+        partner_labels={"label": jnp.array([1, 2])},
+        own_share_b=jnp.array([0.75, 0.25]),
+    )
+    expected = -(0.75 * np.log(0.7) + 0.25 * np.log(0.2)) - (
+        0.25 * np.log(0.3) + 0.75 * np.log(0.4)
+    )
+    np.testing.assert_allclose(metrics["classification"][0], expected, rtol=1e-6)
+    # Right is the label of the larger part: 0 of the first, 2 of the second.
+    assert metrics["top1/label"] == (2, 2)
+
+
 def test_label_sets_add_up_and_all_needs_every_set():
     logits = {"verb": jnp.array([[2.0, 0], [2, 0]]), "noun": jnp.array([[0.0, 1, 0], [0, 1, 0]])}
     labels = {"verb": jnp.array([0, 0]), "noun": jnp.array([1, 2])}

@@ -89,6 +89,7 @@ def test_the_other_weights_grow_from_nothing():
     for step, share in ((0, 0.0), (1, 0.25), (4, 1.0), (9, 1.0)):
         total, _ = objective(Answers(), BATCH, step)
         np.testing.assert_allclose(total, np.log(4) + share * contrastive, rtol=1e-6)
+    np.testing.assert_allclose(objective(Answers(), BATCH)[0], np.log(4), rtol=1e-6)
 
 
 def test_a_modality_that_is_missing_cannot_be_hidden_or_compared():

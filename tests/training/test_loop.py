@@ -1,7 +1,9 @@
 """The loop on a toy step: schedule, logging, non-finite losses, stopping on a signal."""
 
+import io
 import os
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +21,9 @@ def test_logs_evaluates_and_checkpoints_when_due(tmp_path, capsys):
     assert train == [(2, 1.5), (4, 3.5), (6, 5.5)], "means over the steps since the last line"
     assert [e["step"] for e in logged(tmp_path, "val")] == [4, 6]
     assert all(e["damaged"] == 2 for e in logged(tmp_path, "train"))
-    assert "2 damaged records passed over" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "2 damaged records passed over" in err
+    assert "step 4/6: validation top1/label 0.500" in err
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,20 @@ def test_the_rate_leaves_out_what_evaluations_take(tmp_path, monkeypatch, capsys
     lines = [line for line in capsys.readouterr().err.splitlines() if "clips/s" in line]
     assert [line.split(", ")[-1] for line in lines] == ["0:08 left", "0:04 left", "0:00 left"]
     assert lines[0].startswith("step 2/6: loss 1.500, 4.0 clips/s, 2 damaged")
+
+
+def test_on_a_terminal_one_line_moves(tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    run(tmp_path, *counting_step(), schedule=every(6, evaluate=6))
+    moving, whole = terminal.getvalue().rsplit("\r", 1)[-1], terminal.getvalue()
+    assert "6/6" in moving and "loss 5.500" in moving and "2 damaged" in moving
+    lines = [line for line in whole.splitlines() if "validation" in line]
+    assert lines == ["step 6/6: validation top1/label 0.500"]
+    assert "left" not in whole, "the lines for files are not for terminals"
 
 
 def test_a_training_that_is_over_does_nothing(tmp_path):

@@ -21,6 +21,7 @@ def make(data=-1, fsdp=1, rules=COPY):
 
 def test_shapes():
     assert dict(make().shape) == {"data": 8, "fsdp": 1}
+    assert dict(meshes.make_mesh(meshes.MeshConfig()).shape) == {"data": 8, "fsdp": 1}
     assert dict(make(fsdp=4).shape) == {"data": 2, "fsdp": 4}
     one = meshes.make_mesh(meshes.MeshConfig(-1, 1, COPY), jax.devices()[:1])
     assert dict(one.shape) == {"data": 1, "fsdp": 1}

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: who is mixed with whom, how much of each, and what the loss makes of it."""
+"""Mixup and CutMix: who is mixed with whom, and how much of each."""
 
 import functools
 
@@ -11,7 +11,6 @@ from avt_jax import axes
 from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.config import load_config
-from avt_jax.losses.classification import classification_loss
 from avt_jax.training import mesh as meshes
 from avt_jax.training.mixing import MixingConfig, make_mix
 from avt_jax.training.step import jit_train_step
@@ -113,23 +112,6 @@ def test_padding_is_neither_mixed_nor_mixed_in():
     np.testing.assert_array_equal(out[axes.AUDIO][0], batch[axes.AUDIO][0])
     assert out[axes.OWN_SHARE][0] == 1 and out[axes.OWN_SHARE][1] < 1
     assert np.isfinite(out[axes.AUDIO][1:3]).all()
-
-
-def test_loss_of_a_mixed_pair():
-    logits = {"label": jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]))}
-    metrics = classification_loss(
-        logits,
-        {"label": jnp.array([0, 1])},
-        jnp.ones(2, bool),
-        partner_labels={"label": jnp.array([1, 2])},
-        own_share_b=jnp.array([0.75, 0.25]),
-    )
-    expected = -(0.75 * np.log(0.7) + 0.25 * np.log(0.2)) - (
-        0.25 * np.log(0.3) + 0.75 * np.log(0.4)
-    )
-    np.testing.assert_allclose(metrics["classification"][0], expected, rtol=1e-6)
-    # Right is the label of the larger part: 0 of the first, 2 of the second.
-    assert metrics["top1/label"] == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a run folder says about itself, and that another run cannot slip into it."""
+"""What a run folder says about itself, what may change in it, and that no other run slips in."""
 
 import json
 
@@ -9,123 +9,178 @@ from avt_jax.data.records import RecordsInfo
 from avt_jax.errors import UserError
 from avt_jax.training import mesh as meshes
 from avt_jax.training import run_folder
+from avt_jax.training.run_folder import Change, check_continuation, differences, record_changes
 
 CONFIG = {
     "seed": 0,
     "data": {"path": "shards", "clip_sec": 4.0, "crop_scale": (0.5, 1.0), "num_threads": 2},
-    "model": {"name": "avt"},
+    "model": {"name": "avt", "video_encoder": {"remat": False, "name": "vit"}},
+    "optimizer": {"name": "adamw", "lr": 0.1},
 }
 
 
-def shards(classes=("cat", "dog")):
+def info(classes=("cat", "dog")):
     return RecordsInfo({"label": classes}, {"train": 4}, 8.0, 64, 90, "1.0.0")
 
 
-def start(folder, *, config=CONFIG):
-    mesh = meshes.make_mesh(meshes.MeshConfig(), jax.devices()[:1])
-    run_folder.prepare(folder, config, shards(), mesh)
+def prepare(folder, config=CONFIG):
+    mesh = meshes.make_mesh(meshes.MeshConfig(-1, 1, ((".*", "replicate"),)), jax.devices()[:1])
+    run_folder.prepare(folder, config, info(), mesh)
+    return folder
 
 
-def goes_on(folder, config, *, classes=("cat", "dog"), fits=True):
-    saved = run_folder.read_config(folder)
-    run_folder.check_continuation(folder, saved, config, shards(classes), lambda: fits)
+def with_checkpoint(folder):
+    (folder / "checkpoints" / "3").mkdir(parents=True)
+    return folder
 
 
-def changed(block, **fields):
-    return CONFIG | {block: CONFIG[block] | fields}
+def changed(**fields):
+    """CONFIG with fields of its blocks replaced: data__path="b"."""
+    config = json.loads(json.dumps(CONFIG))
+    for name, value in fields.items():
+        *path, last = name.split("__")
+        block = config
+        for key in path:
+            block = block[key]
+        block[last] = value
+    return config
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
 
 
 def test_writes_config_and_facts(tmp_path):
-    start(tmp_path / "run")
-    saved = json.loads((tmp_path / "run" / "config.json").read_text())
-    facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert saved["data"]["crop_scale"] == [0.5, 1.0]
+    folder = prepare(tmp_path / "some" / "run")
+    facts = read(folder, "run.json")
+    assert run_folder.read_config(folder)["data"]["crop_scale"] == [0.5, 1.0]
     assert facts["label_sets"] == {"label": ["cat", "dog"]}
-    assert facts["records"]["jpeg_quality"] == 90 and facts["versions"]["jax"] == jax.__version__
-    assert not list((tmp_path / "run").glob("*.part"))
+    assert facts["records"] == {
+        "frame_rate_hz": 8.0,
+        "short_side_px": 64,
+        "jpeg_quality": 90,
+        "schema_version": "1.0.0",
+    }
+    assert facts["versions"]["jax"] == jax.__version__ and facts["devices"]["count"] == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "run.json"]
 
 
-def test_the_same_run_may_go_on_with_other_threads_and_moved_shards(tmp_path):
-    start(tmp_path / "run")
-    config = changed("data", num_threads=8, path="elsewhere")
-    goes_on(tmp_path / "run", config)
-    changes = run_folder.differences(run_folder.read_config(tmp_path / "run"), config)
-    assert {change.name for change in changes} == {"data.num_threads", "data.path"}
-    run_folder.record_changes(tmp_path / "run", config, changes, 7)
-    run_folder.record_changes(tmp_path / "run", config, [], 8)
-    facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert {"step": 7, "name": "data.path", "before": "shards", "after": "elsewhere"} in facts[
-        "changes"
-    ]
-    assert len(facts["changes"]) == 2 and facts["label_sets"] == {"label": ["cat", "dog"]}
-    assert run_folder.read_config(tmp_path / "run")["data"]["path"] == "elsewhere"
-
-
-def test_another_config_is_refused_with_a_way_out(tmp_path):
-    start(tmp_path / "run")
-    config = changed("data", clip_sec=8.0, num_threads=3) | {"seed": 1}
-    with pytest.raises(UserError, match="config.seed was 0 and is now 1 .and 1 more") as error:
-        goes_on(tmp_path / "run", config)
-    assert f"--config.init.model={tmp_path / 'run'}" in str(error.value)
-    assert "give --config.seed=0 to continue" in str(error.value)
-    with pytest.raises(UserError, match="train that in a new --workdir, or give") as error:
-        goes_on(tmp_path / "run", config, fits=False)
-
-
-@pytest.mark.parametrize(
-    ("name", "may"),
-    [
-        ("train.batch_size", True),
-        ("optimizer.lr", True),
-        ("optimizer.warmup_steps", True),
-        ("optimizer.name", False),
-        ("optimizer.ema_decay", False),
-        ("model.precision", True),
-        ("model.remat", True),
-        ("model.video_encoder.remat", True),
-        ("model.dim", False),
-        ("model.video_encoder.dim", False),
-        ("data.path", True),
-        ("data.clip_sec", False),
-        ("data.max_damaged", True),
-        ("losses.weights.matching", False),
-        ("masking.strategy", False),
-        ("init.model", True),
-        ("seed", False),
-    ],
-)
-def test_what_may_change(name, may):
-    assert run_folder.Change(name, 0, 1).may_change is may
-
-
-def test_differences_are_those_after_json():
-    before = {"a": (1, 2), "b": {"c": 1.0, "gone": 0}, "d": {"x": 1}}
-    after = {"a": [1, 2], "b": {"c": 2.0, "new": 3}, "d": 5}
-    assert [(c.name, c.before, c.after) for c in run_folder.differences(before, after)] == [
-        ("b.c", 1.0, 2.0),
-        ("b.new", None, 3),
-        ("b.gone", 0, None),
-        ("d", {"x": 1}, 5),
-    ]
-
-
-def test_other_classes_are_refused(tmp_path):
-    start(tmp_path / "run")
-    with pytest.raises(UserError, match="trained on other classes"):
-        goes_on(tmp_path / "run", CONFIG, classes=("cat", "dog", "owl"))
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", None])
-def test_a_description_that_does_not_read_is_named(tmp_path, text):
-    start(tmp_path / "run")
-    file = tmp_path / "run" / "config.json"
-    file.unlink() if text is None else file.write_text(text)
-    with pytest.raises(UserError, match="config.json cannot be read"):
-        run_folder.read_config(tmp_path / "run")
+def test_what_a_run_was_started_with_stays_once_it_has_a_checkpoint(tmp_path):
+    folder = prepare(tmp_path / "run")
+    prepare(folder, changed(seed=1))
+    assert run_folder.read_config(folder)["seed"] == 1, "nothing was trained yet"
+    prepare(with_checkpoint(folder), changed(seed=2))
+    assert run_folder.read_config(folder)["seed"] == 1
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(UserError, match="exists and is not a run folder"):
-        start(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+        prepare(tmp_path)
+    with pytest.raises(UserError, match="exists and is not a run folder"):
+        prepare(tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    (tmp_path / "empty").mkdir()
+    prepare(tmp_path / "empty")
+
+
+def test_differences_name_every_field_in_the_order_of_the_config():
+    now = changed(data__path="b", model__video_encoder__remat=True, optimizer__lr=0.2)
+    del now["seed"]
+    now["new"] = {"field": 1}
+    assert differences(CONFIG, now) == [
+        Change("data.path", "shards", "b"),
+        Change("model.video_encoder.remat", False, True),
+        Change("optimizer.lr", 0.1, 0.2),
+        Change("new", None, {"field": 1}),
+        Change("seed", 0, None),
+    ]
+    # A tuple is the list that JSON makes of it.
+    assert differences(CONFIG, changed()) == differences(changed(), CONFIG) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "may_change"),
+    [
+        ("train.batch_size", True),
+        ("optimizer.lr", True),
+        ("optimizer.warmup_examples", True),
+        ("optimizer.name", False),
+        ("optimizer.ema_decay", False),
+        ("data.path", True),
+        ("data.max_damaged", True),
+        ("data.eval_batch", True),
+        ("data.clip_sec", False),
+        ("model.precision", True),
+        ("model.remat", True),
+        ("model.video_encoder.remat", True),
+        ("model.dim", False),
+        ("model.video_encoder.name", False),
+        ("losses.warmup_steps", True),
+        ("losses.weights.matching", False),
+        ("masking.strategy", False),
+        ("init.model", True),
+        ("mesh.fsdp", True),
+        ("seed", False),
+        ("my_train.steps", False),
+    ],
+)
+def test_what_may_change(name, may_change):
+    assert Change(name, 1, 2).may_change == may_change
+
+
+def test_a_run_goes_on_with_what_may_change(tmp_path):
+    folder = prepare(tmp_path / "run")
+    asked = []
+    for now in (CONFIG, changed(optimizer__lr=1.0, data__path="elsewhere", data__num_threads=8)):
+        check_continuation(folder, CONFIG, now, info(), lambda: asked.append(1) or True)
+    assert asked == [], "whether the weights would fit is costly to find out"
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_may_not_change_is_refused_with_a_way_out(tmp_path, fits):
+    folder = prepare(tmp_path / "run")
+    now = changed(optimizer__lr=1.0, data__clip_sec=8.0, model__name="mbt")
+    with pytest.raises(UserError) as caught:
+        check_continuation(folder, CONFIG, now, info(), lambda: fits)
+    message = str(caught.value)
+    assert "config.data.clip_sec was 4.0 and is now 8.0 (and 1 more)" in message
+    assert "or give --config.data.clip_sec=4.0 to continue" in message
+    assert (f"--config.init.model={folder}" in message) == fits
+    with pytest.raises(UserError, match=r"is now 8.0, which cannot"):
+        check_continuation(folder, CONFIG, changed(data__clip_sec=8.0), info(), lambda: fits)
+
+
+def test_other_classes_are_refused(tmp_path):
+    folder = prepare(tmp_path / "run")
+    message = r"trained on other classes \(\{'label': 2\}\) than these shards have \(\{'label': 3\}"
+    with pytest.raises(UserError, match=message):
+        check_continuation(folder, CONFIG, CONFIG, info(("cat", "dog", "owl")), lambda: True)
+    with pytest.raises(UserError, match="trained on other classes"):
+        check_continuation(folder, CONFIG, CONFIG, info(("dog", "cat")), lambda: True)
+
+
+def test_changes_are_recorded_with_their_step(tmp_path):
+    folder = prepare(tmp_path / "run")
+    first, second = changed(optimizer__lr=0.2), changed(optimizer__lr=0.3, data__path="b")
+    record_changes(folder, first, differences(CONFIG, first), 7)
+    record_changes(folder, second, differences(first, second), 9)
+    record_changes(folder, changed(seed=5), [], 11)
+    assert read(folder, "run.json")["changes"] == [
+        {"step": 7, "name": "optimizer.lr", "before": 0.1, "after": 0.2},
+        {"step": 9, "name": "data.path", "before": "shards", "after": "b"},
+        {"step": 9, "name": "optimizer.lr", "before": 0.2, "after": 0.3},
+    ]
+    assert run_folder.read_config(folder) == second
+    assert read(folder, "run.json")["label_sets"] == {"label": ["cat", "dog"]}
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "run.json"]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]"], ids=["missing", "cut", "no object"])
+def test_unreadable_files_are_named(tmp_path, content):
+    folder = prepare(tmp_path / "run")
+    (folder / "config.json").unlink()
+    if content:
+        (folder / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config.json cannot be read \(.+\); use another"):
+        run_folder.read_config(folder)
