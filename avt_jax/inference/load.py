@@ -13,7 +13,7 @@ from flax import nnx
 
 from avt_jax import axes, tree
 from avt_jax.data.loading.config import DataConfig
-from avt_jax.errors import UserError, first_line
+from avt_jax.errors import UserError
 from avt_jax.models.build import build_model
 from avt_jax.models.forward import Predict, make_embed, make_predict
 from avt_jax.training.checkpoint import Run, load_run
@@ -79,7 +79,7 @@ def data_config(run: Run) -> DataConfig:
         return DataConfig.of(run.config["data"])
     except (UserError, TypeError, KeyError) as error:
         raise UserError(
-            f"the run's config.json does not fit this version of avt_jax ({first_line(error)}); "
+            f"the run's config.json does not fit this version of avt_jax ({error}); "
             "use the version it was trained with, named in its run.json."
         ) from error
 

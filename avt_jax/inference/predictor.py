@@ -54,6 +54,7 @@ class Predictor:
     ):
         self._model = LoadedRun(Path(run_dir), step)
         self.run, self._data = self._model.run, self._model.data
+        self.predict_batch = self._model.predict
         self._extract = ExtractConfig(
             frame_rate_hz=self.run.records["frame_rate_hz"],
             short_side_px=int(self.run.records["short_side_px"]),
@@ -158,7 +159,7 @@ class Predictor:
     ) -> tuple[list[Window], bool]:
         windows: list[Window] = []
         has_audio = False
-        for records, found in self._run(path, spans, self._model.predict):
+        for records, found in self._run(path, spans, self.predict_batch):
             for index, record in enumerate(records, start=len(windows)):
                 preview.add(index, record)
                 has_audio |= record["has_audio"]

@@ -22,7 +22,9 @@ def test_every_command_explains_itself(command, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs_as_a_module(command):
     result = subprocess.run(
-        [sys.executable, "-m", f"avt_jax.cli.{command}", "--help"], capture_output=True, text=True
+        [sys.executable, "-m", f"avt_jax.cli.{COMMANDS[command][0]}", "--help"],
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0 and f"usage: avt {command}" in result.stdout
 

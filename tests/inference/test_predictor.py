@@ -143,7 +143,7 @@ def test_run_of_another_version(tiny_run, tmp_path):
     config = json.loads((run / "config.json").read_text())
     config["data"]["colour"] = "blue"
     (run / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="'colour'.*version it was trained with"):
+    with pytest.raises(UserError, match="config.data.colour.*version it was trained with"):
         LoadedRun(run)
 
 
