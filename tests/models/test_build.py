@@ -92,7 +92,7 @@ def test_parameters_are_float32_whatever_the_precision(precision):
         (block(fusoin="merged"), r"config.model.fusoin is not a field \(did you mean 'fusion'\?\)"),
         (
             block(fusion="late"),
-            "config.model.fusion is 'late'; give one of 'bottleneck', 'merged', 'cross_att",
+            f"config.model.fusion is 'late'; give one of {', '.join(map(repr, list(FUSIONS)[:2]))}",
         ),
         (block(modalities="va"), "config.model.modalities is 'va'"),
         (block(head="mean"), "config.model.head is 'mean'"),
