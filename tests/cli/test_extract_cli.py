@@ -102,6 +102,6 @@ def test_inspect_mistakes(tmp_path, capsys):
 
 def test_as_modules(tmp_path):
     for name in ("extract", "inspect", "manifest"):
-        command = [sys.executable, "-m", f"avt_jax.cli.{name}", "--help"]
+        command = [sys.executable, "-m", f"avt_jax.cli.data.{name}", "--help"]
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         assert f"usage: avt {name}" in result.stdout

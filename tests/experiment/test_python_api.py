@@ -103,6 +103,7 @@ def test_own_arrays_are_learned(tmp_path):
         {
             "train": SMALL["train"] | {"steps": 30},
             "optimizer": {"lr": 3e-3, "warmup_steps": 3},
+            "model.modalities": "audio",
             "data.audio_mean": -8.0,
         },
     )
@@ -153,7 +154,11 @@ def test_own_batches_go_on_where_they_stopped(tmp_path, make):
     def run(folder, steps):
         config = avt_jax.load_config(
             "quickstart:smoke",
-            {"train": SMALL["train"] | {"steps": steps}, "optimizer.warmup_epochs": 0.0},
+            {
+                "train": SMALL["train"] | {"steps": steps},
+                "optimizer.warmup_epochs": 0.0,
+                "model.modalities": "audio",
+            },
         )
         data = avt_jax.OwnData(CLASSES, make(), list(batches_of(2)))
         return avt_jax.train(config, folder, data=data)
