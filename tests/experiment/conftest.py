@@ -8,7 +8,7 @@ import pytest
 from avt_jax.training import mesh as meshes
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_device():
     with pytest.MonkeyPatch.context() as patch:
         make_mesh = meshes.make_mesh
