@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import jax
 from flax import nnx
+
+from avt_jax.stacks import Packing, stack_layers
 
 Flat = dict[str, Any]
 T = TypeVar("T")
@@ -47,12 +50,39 @@ class Skeleton(Generic[M]):
         self.stats: dict[str, jax.ShapeDtypeStruct] = _flatten(self._stats)
 
     def merge(self, params: Mapping[str, Any], stats: Mapping[str, Any]) -> M:
-        """Puts flat parameters and batch statistics into a module.
+        """Puts parameters and batch statistics into a module.
+
+        Args:
+          params: {path: array}, flat, or stacked or packed as `packing` does it; towers of stacked
+            layers run as a loop.
+          stats: the same.
 
         Raises:
           ValueError: a path is missing or unknown; all such paths are listed.
         """
-        return nnx.merge(self._graphdef, _filled(self._params, params), _filled(self._stats, stats))
+        if not self.packing.is_packed(params):
+            form = (self._graphdef, self._params, self._stats)
+        else:
+            form, packing = self._stacked[0], self.packing
+            params, stats = packing.open(params), packing.open(stats)
+        graphdef, *states = form
+        filled = [_filled(state, flat) for state, flat in zip(states, (params, stats), strict=True)]
+        return nnx.merge(graphdef, *filled)
+
+    @cached_property
+    def _stacked(self) -> tuple[tuple[Any, Any, Any], dict[str, int]]:
+        """((structure, parameters, statistics) with stacked layers, the stacks)."""
+        model = nnx.merge(self._graphdef, self._params, self._stats, copy=True)
+        stacks = stack_layers(model)
+        graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+        params, stats = states
+        return (graphdef, params, stats), stacks
+
+    @cached_property
+    def packing(self) -> Packing:
+        """How the arrays are packed for a training step."""
+        groups = {"small parameters": self.params, "small statistics": self.stats}
+        return Packing(self._stacked[1], groups)
 
 
 def split(model: nnx.Module) -> tuple[Flat, Flat]:

@@ -32,7 +32,7 @@ from avt_jax.training.loop import Batches, Schedule
 from avt_jax.training.mixing import make_mix
 from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from avt_jax.training.state import TrainState, init_sharded
-from avt_jax.training.step import TrainStep, make_train_step
+from avt_jax.training.step import PackedStep, TrainStep, make_train_step
 
 Say = Callable[[str], None]
 Evaluate = Callable[[TrainState], tuple[dict[str, float], float | None]]
@@ -184,6 +184,16 @@ class Experiment:
             mesh=self.mesh,
             rules=self.parts.mesh.rules,
         )
+
+    def packed_step(self, shardings: TrainState, state: TrainState) -> PackedStep:
+        """The training step, jitted.
+
+        Args:
+          shardings: of the state as `init_state` makes it.
+          state: such a state, or its shapes.
+        """
+        rules = self.parts.mesh.rules
+        return PackedStep(self.step, self.skeleton.packing, shardings, state, self.mesh, rules)
 
     @property
     def keys(self) -> tuple[jax.Array, jax.Array]:

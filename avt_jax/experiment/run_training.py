@@ -23,7 +23,6 @@ from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer, has_checkpoint
 from avt_jax.training.loop import fit
 from avt_jax.training.state import TrainState, with_variables
-from avt_jax.training.step import jit_train_step
 from avt_jax.training.writer import METRICS_FILE, MetricWriter
 
 
@@ -75,8 +74,9 @@ def train(
     changes = _checked_changes(experiment, workdir) if continues else []
     with contextlib.ExitStack() as stack:
         batches = stack.enter_context(contextlib.closing(experiment.train_batches(say)))
-        step, evaluate = experiment.step, experiment.evaluate
+        evaluate = experiment.evaluate
         state, shardings, said = _start(experiment, continues)
+        step = experiment.packed_step(shardings, state)
         # Nothing is written before everything that can be wrong in the config has been looked at.
         run_folder.prepare(workdir, experiment.config, experiment.splits.info, experiment.mesh)
         keep = {name: getattr(experiment.parts.train, name) for name in ("keep_last", "keep_best")}
@@ -90,9 +90,10 @@ def train(
         for line in (*said, *_announcement(experiment, workdir, state)):
             say(line)
         writer = MetricWriter(workdir, step=int(state.step))
+        state = step.pack(state)
         state = fit(
             state,
-            jit_train_step(step, shardings, experiment.mesh),
+            step,
             batches,
             key=experiment.keys[1],
             mesh=experiment.mesh,
@@ -103,7 +104,7 @@ def train(
             learning_rate=experiment.learning_rate,
             evaluate=evaluate,
         )
-    return _result(state, workdir)
+    return _result(step.unpack(state), workdir)
 
 
 def _start(experiment: Experiment, continues: bool) -> tuple[TrainState, TrainState, list[str]]:

@@ -62,9 +62,12 @@ class Forward(Protocol):
         """[b] of the true pairs."""
 
     def mismatch_logits(
-        self, audio_index_b: jax.Array, video_index_b: jax.Array
+        self, audio_index_b: jax.Array, video_index_b: jax.Array, group_size: int = 0
     ) -> tuple[jax.Array, jax.Array]:
-        """[b] of each video with another audio, [b] of each audio with another video."""
+        """[b] of each video with another audio, [b] of each audio with another video.
+
+        Others are of the clip's own group of `group_size` clips; 0 = of the whole batch.
+        """
 
     def reconstruction(self, name: str) -> Reconstruction:
         """Hides part of "audio" or "video" and reconstructs it."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from avt_jax import axes
+from avt_jax.errors import UserError
 from avt_jax.losses import contrastive
 from avt_jax.losses.interface import Batch, Forward, Metrics, Term
 from avt_jax.settings import setting
@@ -26,6 +27,21 @@ class Options(contrastive.Options):
     matching_same_label: bool = setting(
         False, "matching: allow mined negatives of the same label, for training without labels"
     )
+    matching_group: int = setting(
+        32,
+        "matching: negatives are mined among so many neighbouring clips of the batch, however many "
+        "devices there are; 0 = in the whole batch, whose tokens then go to every device",
+        at_least=0,
+    )
+
+    def check(self) -> None:
+        """Refuses groups without anything to choose from."""
+        super().check()
+        if self.matching_group == 1:
+            raise UserError(
+                "config.losses.matching_group is 1, and a clip alone has no negatives; give 2 or "
+                "more, or 0 for the whole batch."
+            )
 
 
 def sample_hard_negatives(
@@ -36,6 +52,7 @@ def sample_hard_negatives(
     *,
     temperature: jax.Array | float,
     label_bl: jax.Array | None = None,
+    group_size: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """Picks one mismatched partner for each row, favouring similar ones.
 
@@ -48,6 +65,8 @@ def sample_hard_negatives(
       temperature: > 0, no unit; lower is harder.
       label_bl: [b, l] int32 labels, one column per label set; rows that agree in all of them are
         not negatives either. None: labels play no part.
+      group_size: clips whose number divided by this gives the same are each other's only negatives;
+        0 = all are.
 
     Returns:
       (index_b, found_b): int32 column, drawn with probability proportional to exp(sim /
@@ -60,6 +79,9 @@ def sample_hard_negatives(
     if sim_bb.shape[0] != sim_bb.shape[1]:
         raise ValueError(f"the similarities must be square, got {sim_bb.shape}")
     negative_bb = (group_b[:, None] != group_b) & valid_b[:, None] & valid_b
+    if group_size:
+        mining_b = jnp.arange(len(group_b)) // group_size
+        negative_bb &= mining_b[:, None] == mining_b
     if label_bl is not None:
         negative_bb &= (label_bl[:, None] != label_bl).any(-1)
     logits_bb = jnp.where(negative_bb, sim_bb / temperature, _EXCLUDED)
@@ -94,20 +116,20 @@ def matching_loss(
     Source: arXiv:2401.04154, L_AVM.
     """
     audio_found_b, video_found_b = audio_found_b & valid_b, video_found_b & valid_b
-    used_3b = jnp.concatenate([audio_found_b | video_found_b, audio_found_b, video_found_b])
-    logits_3b = jnp.concatenate([positive_b, other_audio_b, other_video_b])
-    logits_3b = logits_3b.astype(jnp.promote_types(logits_3b.dtype, jnp.float32))
-    match_3b = jnp.arange(len(logits_3b)) < len(positive_b)
+    used_b3 = jnp.stack([audio_found_b | video_found_b, audio_found_b, video_found_b], -1)
+    logits_b3 = jnp.stack([positive_b, other_audio_b, other_video_b], -1)
+    logits_b3 = logits_b3.astype(jnp.promote_types(logits_b3.dtype, jnp.float32))
+    match_b3 = jnp.broadcast_to(jnp.arange(3) == 0, logits_b3.shape)
     # A row that is left out may hold anything; its logit is replaced before the loss, because the
     # gradient of `where` is 0 * inf there.
-    logits_3b = jnp.where(used_3b, logits_3b, 0)
-    loss_3b = optax.sigmoid_binary_cross_entropy(logits_3b, match_3b.astype(logits_3b.dtype))
-    count = used_3b.sum().astype(jnp.float32)
-    hits_3b = ((logits_3b > 0) == match_3b) & used_3b
+    logits_b3 = jnp.where(used_b3, logits_b3, 0)
+    loss_b3 = optax.sigmoid_binary_cross_entropy(logits_b3, match_b3.astype(logits_b3.dtype))
+    count = used_b3.sum().astype(jnp.float32)
+    hits_b3 = ((logits_b3 > 0) == match_b3) & used_b3
     alone_b = valid_b & ~audio_found_b & ~video_found_b
     return {
-        "matching": (jnp.where(used_3b, loss_3b, 0).sum(), count),
-        "matching_accuracy": (hits_3b.sum().astype(jnp.float32), count),
+        "matching": (jnp.where(used_b3, loss_b3, 0).sum(), count),
+        "matching_accuracy": (hits_b3.sum().astype(jnp.float32), count),
         "matching_no_negative": (
             alone_b.sum().astype(jnp.float32),
             valid_b.sum().astype(jnp.float32),
@@ -117,7 +139,6 @@ def matching_loss(
 
 def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
     z_video_bd, z_audio_bd = jax.lax.stop_gradient(forward.embeddings)
-    sim_bb = z_video_bd @ z_audio_bd.T
     valid_b = batch[axes.VALID] & batch[axes.HAS_AUDIO]
     labels = [batch[axes.LABELS][name] for name in sorted(batch[axes.LABELS])]
     temperature = contrastive.bounded_temperature(
@@ -129,12 +150,15 @@ def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
         valid_b=valid_b,
         temperature=jax.lax.stop_gradient(temperature),
         label_bl=None if options.matching_same_label else jnp.stack(labels, -1),
+        group_size=options.matching_group,
     )
-    audio_index_b, audio_found_b = mine(sim_bb, key=forward.key(_AUDIO_MINING))
-    video_index_b, video_found_b = mine(sim_bb.T, key=forward.key(_VIDEO_MINING))
+    # Two products, and not one and its transpose: rows stay on the device of their clip.
+    audio_sim_bb, video_sim_bb = z_video_bd @ z_audio_bd.T, z_audio_bd @ z_video_bd.T
+    audio_index_b, audio_found_b = mine(audio_sim_bb, key=forward.key(_AUDIO_MINING))
+    video_index_b, video_found_b = mine(video_sim_bb, key=forward.key(_VIDEO_MINING))
     return matching_loss(
         forward.match_logits,
-        *forward.mismatch_logits(audio_index_b, video_index_b),
+        *forward.mismatch_logits(audio_index_b, video_index_b, options.matching_group),
         audio_found_b,
         video_found_b,
         valid_b,

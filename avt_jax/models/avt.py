@@ -21,6 +21,7 @@ from avt_jax.models.fusions.interface import Fusion, Size
 from avt_jax.models.heads import ClassificationHead
 from avt_jax.models.layers import PRECISIONS, check_heads, linear
 from avt_jax.models.patches import hide_pixels, spectrogram_patches, video_patches
+from avt_jax.models.towers import remat_setting
 from avt_jax.settings import Block, setting
 
 _MODALITIES = {"av": ("video", "audio"), "video": ("video",), "audio": ("audio",)}
@@ -52,6 +53,7 @@ class AVTConfig(Block, where="config.model"):
     drop_path: float = setting(
         0.1, "drop path rate of the last fusion block; grows linearly from 0", at_least=0, below=1
     )
+    remat: str = remat_setting()
     decoders: tuple[str, ...] = setting(
         ("audio",),
         "modalities whose hidden patches can be reconstructed; one that the model does not have is "
@@ -141,6 +143,7 @@ class AVT(nnx.Module):
             num_blocks=config.num_blocks,
             mlp_ratio=config.mlp_ratio,
             drop_path=config.drop_path,
+            remat=config.remat,
             modalities=names,
         )
         self.fusion: Fusion = FUSIONS[config.fusion].build(fusion, size, **shared)

@@ -243,8 +243,20 @@ class ModelChoice(Block, where="config.model"):
     name: str = setting("avt", "the model", choices=lambda: MODELS)
 
 
+def _remat_by_name(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """With the field `remat` as it is now, where an earlier version had true or false."""
+    named = {False: "none", True: "blocks"}
+    found = dict(fields)
+    if isinstance(found.get("remat"), bool):
+        found["remat"] = named[found["remat"]]
+    for key, value in found.items():
+        if key.endswith("_encoder") and isinstance(value, Mapping):
+            found[key] = _remat_by_name(value)
+    return found
+
+
 def _read(block: Mapping[str, Any]) -> tuple[ModelChoice, ModelBlocks]:
-    fields = dict(block)
+    fields = _remat_by_name(block)
     choice = ModelChoice(**{key: fields.pop(key) for key in ("name",) if key in fields})
     for field, values in RENAMED.get(choice.name, {}).items():
         if field in fields and isinstance(fields[field], str):

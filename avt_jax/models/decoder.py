@@ -12,7 +12,9 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from avt_jax.models.layers import LayerNorm, TransformerBlock, linear
+from avt_jax.models.layers import linear
+from avt_jax.models.norms import LayerNorm
+from avt_jax.models.towers import run_tower, transformer_blocks
 
 
 class Decoder(nnx.Module):
@@ -43,7 +45,7 @@ class Decoder(nnx.Module):
     ):
         shared: dict[str, Any] = dict(dtype=dtype, rngs=rngs)
         self.embed = linear(in_dim, dim, **shared)
-        self.blocks = nnx.List([TransformerBlock(dim, num_heads, **shared) for _ in range(depth)])
+        self.blocks = transformer_blocks(depth, dim, num_heads, **shared)
         self.norm = LayerNorm(dim)
         self.head = linear(dim, num_values, **shared)
 
@@ -52,6 +54,5 @@ class Decoder(nnx.Module):
     ) -> jax.Array:
         """[b, n, in_dim] fused tokens to [b, n, num_values], on the normalised scale."""
         x = self.embed(tokens_bnd)
-        for block in self.blocks:
-            x = block(x, train=train, rngs=rngs)
+        x = run_tower(self.blocks, x, train=train, rngs=rngs)
         return self.head(self.norm(x))

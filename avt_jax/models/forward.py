@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax import axes, tree
+from avt_jax.models.partners import interleaved, take_clips
 from avt_jax.models.preprocess import normalise_video, standardise_audio
 
 
@@ -171,13 +171,14 @@ class Forward:
         return self._model.match(self.outputs["pooled"])
 
     def mismatch_logits(
-        self, audio_index_b: jax.Array, video_index_b: jax.Array
+        self, audio_index_b: jax.Array, video_index_b: jax.Array, group_size: int = 0
     ) -> tuple[jax.Array, jax.Array]:
         """The same for mismatched pairs; only the fusion runs again.
 
         Args:
           audio_index_b: [b] int32, the clip whose audio each video gets.
           video_index_b: [b] int32, the clip whose video each audio gets.
+          group_size: both are of the clip's own group of so many; 0 = of the whole batch.
 
         Returns:
           ([b] logits with other audio, [b] logits with other video).
@@ -186,12 +187,12 @@ class Forward:
         if video is None or audio is None:
             raise ValueError("pairs need both modalities")
         pooled = self._model.fuse(
-            jnp.concatenate([video, video[video_index_b]]),
-            jnp.concatenate([audio[audio_index_b], audio]),
+            interleaved(video, take_clips(video, video_index_b, group_size)),
+            interleaved(take_clips(audio, audio_index_b, group_size), audio),
             **self._options,
         )["pooled"]
-        other_audio, other_video = jnp.split(self._model.match(pooled), 2)
-        return other_audio, other_video
+        logits_b2 = self._model.match(pooled).reshape(-1, 2)
+        return logits_b2[:, 0], logits_b2[:, 1]
 
     def reconstruction(self, name: str) -> Reconstruction:
         """Hides part of a modality and reconstructs it from the fused tokens of both.

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from avt_jax.models.layers import LayerNorm, linear
+from avt_jax.models.layers import linear
+from avt_jax.models.norms import LayerNorm
 
 
 class ClassificationHead(nnx.Module):

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.kernels.attention import dot_product_attention
+from avt_jax.models.norms import LayerNorm
 from avt_jax.settings import Block
 
 # Types that a model may compute in.
@@ -53,7 +54,11 @@ def linear(
     )
 
 
-def drop_path(x: jax.Array, rate: float, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+# A drop path rate; an array where layers that run in a loop have different ones.
+Rate = float | jax.Array
+
+
+def drop_path(x: jax.Array, rate: Rate, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
     """Drops a residual branch for whole examples (stochastic depth).
 
     Args:
@@ -68,76 +73,13 @@ def drop_path(x: jax.Array, rate: float, *, train: bool, rngs: nnx.Rngs | None) 
     Raises:
       ValueError: it needs `rngs` and there are none.
     """
-    if not train or rate == 0:
+    if not train or (not isinstance(rate, jax.Array) and rate == 0):
         return x
     if rngs is None:
         raise ValueError('drop path in training needs rngs with a stream "dropout"')
     keep_b = jax.random.bernoulli(rngs.dropout(), 1 - rate, (x.shape[0],))
     keep = keep_b.reshape(-1, *(1,) * (x.ndim - 1))
-    return jnp.where(keep, x / (1 - rate), 0)
-
-
-class LayerNorm(nnx.Module):
-    """Layer normalisation over the last axis, computed in float32 at least.
-
-    Args:
-      dim: size of the last axis.
-      eps: added to the variance.
-    """
-
-    def __init__(self, dim: int, *, eps: float = 1e-6):
-        self.scale = nnx.Param(jnp.ones(dim))
-        self.bias = nnx.Param(jnp.zeros(dim))
-        self.eps = eps
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean = wide.mean(-1, keepdims=True)
-        variance = jnp.square(wide - mean).mean(-1, keepdims=True)
-        normal = (wide - mean) * jax.lax.rsqrt(variance + self.eps)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
-
-
-class BatchNorm(nnx.Module):
-    """Batch normalisation over all axes but the last, with the original's running statistics.
-
-    In training the statistics are of the whole batch; under `jit` on a mesh that is the global
-    batch of all devices. The running variance is the unbiased one, as in PyTorch; Flax's own layer
-    keeps the biased one.
-
-    Args:
-      dim: size of the last axis.
-      eps: added to the variance.
-      momentum: weight of the new batch in the running statistics.
-      frozen: use the running statistics in training too and leave them as they are.
-    """
-
-    def __init__(self, dim: int, *, eps: float = 1e-5, momentum: float = 0.1, frozen: bool = False):
-        self.scale = nnx.Param(jnp.ones(dim))
-        self.bias = nnx.Param(jnp.zeros(dim))
-        self.mean = nnx.BatchStat(jnp.zeros(dim))
-        self.var = nnx.BatchStat(jnp.ones(dim))
-        self.eps, self.momentum, self.frozen = eps, momentum, frozen
-
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if train and not self.frozen:
-            mean, var = self._batch_statistics(wide)
-        else:
-            mean, var = self.mean[...], self.var[...]
-        factor = self.scale[...] * jax.lax.rsqrt(var + self.eps)
-        return (wide * factor + (self.bias[...] - mean * factor)).astype(x.dtype)
-
-    def _batch_statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        others = tuple(range(x.ndim - 1))
-        mean = x.mean(others)
-        var = jnp.square(x - mean).mean(others)
-        count = x.size // x.shape[-1]
-        unbiased = var * (count / max(count - 1, 1))
-        for running, new in ((self.mean, mean), (self.var, unbiased)):
-            new = jax.lax.stop_gradient(new)
-            running[...] = (1 - self.momentum) * running[...] + self.momentum * new
-        return mean, var
+    return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), 0)
 
 
 def _normal_cdf(x: jax.Array) -> jax.Array:
@@ -161,6 +103,20 @@ def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
 
 
 exact_gelu.defvjp(lambda x: (exact_gelu(x), x), _gelu_backward)
+
+
+@jax.custom_vjp
+def tanh_gelu(x: jax.Array) -> jax.Array:
+    """GELU by its tanh approximation; the backward pass keeps nothing but `x`."""
+    return jax.nn.gelu(x, approximate=True)
+
+
+def _tanh_gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+    _, pull = jax.vjp(lambda x: jax.nn.gelu(x, approximate=True), x)
+    return pull(grad)
+
+
+tanh_gelu.defvjp(lambda x: (tanh_gelu(x), x), _tanh_gelu_backward)
 
 
 class Mlp(nnx.Module):
@@ -192,7 +148,7 @@ class Mlp(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.fc1(x)
-        return self.fc2(jax.nn.gelu(x, approximate=True) if self.tanh_gelu else exact_gelu(x))
+        return self.fc2(tanh_gelu(x) if self.tanh_gelu else exact_gelu(x))
 
 
 class Attention(nnx.Module):
@@ -246,6 +202,13 @@ class CrossAttention(nnx.Module):
         return self.proj(attended.reshape(b, n, d))
 
 
+def recomputed(
+    branch: Callable[[jax.Array], jax.Array], remat: str
+) -> Callable[[jax.Array], jax.Array]:
+    """A block's branch with attention, of which `remat` "attention" keeps only the input."""
+    return jax.checkpoint(branch) if remat == "attention" else branch
+
+
 class TransformerBlock(nnx.Module):
     """Pre-norm transformer block: attention, then MLP, each on a residual branch.
 
@@ -281,58 +244,32 @@ class TransformerBlock(nnx.Module):
         self.drop_path = drop_path
 
     def __call__(
-        self, x_bnd: jax.Array, /, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self,
+        x_bnd: jax.Array,
+        /,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        rate: Rate | None = None,
+        remat: str = "none",
     ) -> jax.Array:
-        drop: dict[str, Any] = dict(rate=self.drop_path, train=train, rngs=rngs)
-        x_bnd = x_bnd + drop_path(self.attn(self.norm1(x_bnd)), **drop)
+        """[b, n, d] to the same.
+
+        Args:
+          x_bnd: tokens.
+          train: use drop path.
+          rngs: stream "dropout".
+          rate: in place of the block's own drop path rate.
+          remat: "attention" keeps nothing of that branch for the backward pass.
+        """
+        drop = self.drop_options(rate, train, rngs)
+        attend = recomputed(lambda x: self.attn(self.norm1(x)), remat)
+        x_bnd = x_bnd + drop_path(attend(x_bnd), **drop)
         return x_bnd + drop_path(self.mlp(self.norm2(x_bnd)), **drop)
 
-
-def _call(
-    block: Callable[..., jax.Array], x: jax.Array, train: bool, rngs: nnx.Rngs | None
-) -> jax.Array:
-    return block(x, train=train, rngs=rngs)
-
-
-def block_runner(remat: bool) -> Callable[..., jax.Array]:
-    """How a tower of blocks calls each of them: (block, x, train, rngs) -> x.
-
-    Args:
-      remat: recompute the block in the backward pass instead of storing its activations.
-    """
-    return nnx.remat(_call, static_argnums=(2,)) if remat else _call
-
-
-def drop_path_rates(rate: float, depth: int) -> list[float]:
-    """Rates that grow linearly from 0 to `rate` over `depth` blocks."""
-    return [rate * i / max(depth - 1, 1) for i in range(depth)]
-
-
-def transformer_blocks(
-    depth: int,
-    dim: int,
-    num_heads: int,
-    *,
-    drop_path: float = 0.0,
-    block: type[TransformerBlock] = TransformerBlock,
-    **options: Any,
-) -> nnx.List[TransformerBlock]:
-    """Transformer blocks with a growing drop path.
-
-    Args:
-      depth: how many.
-      dim: width.
-      num_heads: attention heads.
-      drop_path: rate of the last block.
-      block: their class.
-      options: see `TransformerBlock`.
-    """
-    return nnx.List(
-        [
-            block(dim, num_heads, drop_path=rate, **options)
-            for rate in drop_path_rates(drop_path, depth)
-        ]
-    )
+    def drop_options(self, rate: Rate | None, train: bool, rngs: nnx.Rngs | None) -> dict[str, Any]:
+        """What `drop_path` gets besides the branch."""
+        return dict(rate=self.drop_path if rate is None else rate, train=train, rngs=rngs)
 
 
 def check_heads(config: Block, heads: str = "num_heads", width: str = "dim") -> None:

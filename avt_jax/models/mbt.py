@@ -18,7 +18,10 @@ from avt_jax.errors import UserError
 from avt_jax.models import scopes
 from avt_jax.models.encoders.vit import PatchTokens, ViTConfig, tower_blocks
 from avt_jax.models.fusions.interface import Tokens
-from avt_jax.models.layers import PRECISIONS, LayerNorm, block_runner, linear
+from avt_jax.models.layers import PRECISIONS, linear
+from avt_jax.models.norms import LayerNorm
+from avt_jax.models.towers import Call, run_tower, run_towers
+from avt_jax.models.towers import Tower as Blocks
 from avt_jax.settings import setting
 
 # In the order of the original's sequences.
@@ -208,10 +211,10 @@ class MBT(nnx.Module):
             if name in _MODALITIES[self.modalities] and value is not None:
                 with scopes.part(f"{name} encoder"):
                     x[name] = getattr(self, name).embed(value)
-        for layer in range(self.config.fusion_layer):
-            for name, tokens in x.items():
-                with scopes.part(f"{name} encoder"):
-                    x[name] = self._run(name, layer, tokens, train, rngs)
+        options = self._options(train, rngs, span=(0, self.config.fusion_layer))
+        for name, tokens in x.items():
+            with scopes.part(f"{name} encoder"):
+                x[name] = run_tower(self._blocks(name), tokens, **options)
         return x.get("video"), x.get("audio")
 
     @scopes.part(scopes.FUSION)
@@ -226,8 +229,8 @@ class MBT(nnx.Module):
         """The layers from the fusion on; arguments and result as those of `encode`'s tokens."""
         given = (("audio", audio_bmd), ("video", video_bnd))
         x = {name: tokens for name, tokens in given if tokens is not None}
-        layers = range(self.config.fusion_layer, self.config.depth)
-        x = _FUSIONS[self.config.fusion](self, x, layers, train, rngs)
+        span = (self.config.fusion_layer, self.config.depth)
+        x = _FUSIONS[self.config.fusion](self, x, train, self._options(train, rngs, span=span))
         return x.get("video"), x.get("audio")
 
     def fuse(
@@ -285,58 +288,60 @@ class MBT(nnx.Module):
     def _classify(self, features_bd: jax.Array) -> dict[str, jax.Array]:
         return {name: head(features_bd) for name, head in self.heads.items()}
 
-    def _run(
-        self, name: str, layer: int, x_bnd: jax.Array, train: bool, rngs: nnx.Rngs | None
-    ) -> jax.Array:
+    def _blocks(self, name: str) -> Blocks:
         tower = getattr(self, name)
-        if not hasattr(tower, "blocks"):
-            tower = self.video
-        return block_runner(self.config.remat)(tower.blocks[layer], x_bnd, train, rngs)
+        return tower.blocks if hasattr(tower, "blocks") else self.video.blocks
 
-    def _through_bottleneck(
-        self, x: _ByName, layers: range, train: bool, rngs: nnx.Rngs | None
-    ) -> _ByName:
+    def _options(
+        self, train: bool, rngs: nnx.Rngs | None, *, span: tuple[int, int]
+    ) -> dict[str, Any]:
+        return dict(train=train, rngs=rngs, remat=self.config.remat, span=span)
+
+    def _through_bottleneck(self, x: _ByName, train: bool, options: dict[str, Any]) -> _ByName:
         exchange = train or self.config.test_with_bottlenecks
         if not exchange or not hasattr(self, "bottleneck"):
-            for layer in layers:
-                x = {name: self._run(name, layer, t, train, rngs) for name, t in x.items()}
-            return x
+            return {name: run_tower(self._blocks(name), t, **options) for name, t in x.items()}
         some = next(iter(x.values()))
         shape = (some.shape[0], *self.bottleneck.shape[1:])
         bottleneck = jnp.broadcast_to(self.bottleneck[...].astype(some.dtype), shape)
-        for layer in layers:
-            copies = []
-            for name, tokens in x.items():
-                joint = jnp.concatenate([tokens, bottleneck], 1)
-                joint = self._run(name, layer, joint, train, rngs)
-                x[name] = joint[:, : tokens.shape[1]]
-                copies.append(joint[:, tokens.shape[1] :])
-            bottleneck = sum(copies[1:], copies[0]) / len(copies)
+
+        names = tuple(x)  # not the order of a dictionary: JAX sorts it
+
+        def layer(calls: list[Call], carry: tuple[_ByName, jax.Array]) -> tuple[_ByName, jax.Array]:
+            x, bottleneck = carry
+            after, copies = {}, []
+            for call, name in zip(calls, names, strict=True):
+                joint = call(jnp.concatenate([x[name], bottleneck], 1))
+                after[name] = joint[:, : x[name].shape[1]]
+                copies.append(joint[:, x[name].shape[1] :])
+            return after, sum(copies[1:], copies[0]) / len(copies)
+
+        towers = [self._blocks(name) for name in names]
+        x, _ = run_towers(layer, towers, (x, bottleneck), **options)
         return x
 
-    def _merged(self, x: _ByName, layers: range, train: bool, rngs: nnx.Rngs | None) -> _ByName:
-        if self.config.share_encoder:
-            return self._joint(x, layers, train, rngs)
-        return self._to_the_other(x, layers, train, rngs)
+    def _merged(self, x: _ByName, train: bool, options: dict[str, Any]) -> _ByName:
+        del train
+        return self._joint(x, options) if self.config.share_encoder else self._both(x, options)
 
-    def _joint(self, x: _ByName, layers: range, train: bool, rngs: nnx.Rngs | None) -> _ByName:
+    def _joint(self, x: _ByName, options: dict[str, Any]) -> _ByName:
         joint = jnp.concatenate(list(x.values()), 1)
-        for layer in layers:
-            joint = self._run(next(iter(x)), layer, joint, train, rngs)
+        joint = run_tower(self._blocks(next(iter(x))), joint, **options)
         ends = [tokens.shape[1] for tokens in x.values()][:-1]
         return dict(zip(x, jnp.split(joint, ends, axis=1), strict=True))
 
-    def _to_the_other(
-        self, x: _ByName, layers: range, train: bool, rngs: nnx.Rngs | None
-    ) -> _ByName:
-        for layer in layers:
+    def _both(self, x: _ByName, options: dict[str, Any]) -> _ByName:
+        names = tuple(x)
+
+        def layer(calls: list[Call], x: _ByName) -> _ByName:
             after = {}
-            for name, own in x.items():
-                others = [tokens for other, tokens in x.items() if other != name]
-                joint = self._run(name, layer, jnp.concatenate([*others, own], 1), train, rngs)
-                after[name] = joint[:, joint.shape[1] - own.shape[1] :]
-            x = after
-        return x
+            for call, name in zip(calls, names, strict=True):
+                others = [x[other] for other in names if other != name]
+                joint = call(jnp.concatenate([*others, x[name]], 1))
+                after[name] = joint[:, joint.shape[1] - x[name].shape[1] :]
+            return after
+
+        return run_towers(layer, [self._blocks(name) for name in names], x, **options)
 
 
 # The fusions of `models.fusions` that MBT has, in its own way: within its towers' blocks.

@@ -30,7 +30,7 @@ from avt_jax.training.durations import (
 )
 from avt_jax.training.metrics import Mean, not_finite
 from avt_jax.training.state import TrainState
-from avt_jax.training.step import TrainStep
+from avt_jax.training.step import PackedStep
 from avt_jax.training.writer import MetricWriter
 
 
@@ -154,7 +154,7 @@ class _StopRequest:
 
 def fit(
     state: TrainState,
-    train_step: TrainStep,
+    train_step: PackedStep,
     batches: Batches,
     *,
     key: jax.Array,
@@ -169,8 +169,8 @@ def fit(
     """Trains from `state.step` to `schedule.total_steps`.
 
     Args:
-      state: where to start.
-      train_step: the jitted step.
+      state: where to start, packed by the step's `pack`.
+      train_step: the jitted step, with the form in which it keeps the state.
       batches: endless; its position is saved with every checkpoint.
       key: PRNG key of the run; the step folds it with the step number.
       mesh: from `make_mesh`.
@@ -179,19 +179,20 @@ def fit(
       checkpointer: where states go.
       writer: where metrics go.
       learning_rate: step -> learning rate, to be logged.
-      evaluate: state -> (metrics of the validation split, score or None: higher is better).
+      evaluate: packed state -> (metrics of the validation split, score or None: higher is better).
 
     Returns:
-      The final state.
+      The final state, packed.
 
     Raises:
       UserError: a loss is not finite; names the step and the terms. The last good checkpoint stays.
       KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is saved.
     """
-    progress = _Progress(int(state.step), schedule.total_steps, batch_size)
+    start = int(state.step)
+    progress = _Progress(start, schedule.total_steps, batch_size)
     pending = _Pending(progress)
     with progress, _StopRequest() as stop:
-        for step in range(int(state.step) + 1, schedule.total_steps + 1):
+        for step in range(start + 1, schedule.total_steps + 1):
             batch = meshes.to_device(next(batches), mesh)
             state, metrics = train_step(state, batch, key)
             pending.add(step, metrics)
@@ -205,7 +206,7 @@ def fit(
                 if values:
                     writer.write(step, "val", values)
                     progress.evaluated(step, values)
-                checkpointer.save(state, batches.get_state(), score)
+                checkpointer.save(train_step.unpack(state), batches.get_state(), score)
             if stop.signal:
                 checkpointer.wait()
                 progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")

@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from avt_jax import axes, tree
 from avt_jax.errors import UserError
 from avt_jax.settings import Block, setting
+from avt_jax.stacks import Packing
 
 DATA, FSDP = "data", "fsdp"
 
@@ -91,7 +92,9 @@ def _parameter_sharding(mesh: Mesh, shape: tuple[int, ...], rule: str) -> NamedS
     return NamedSharding(mesh, PartitionSpec(*(None,) * largest, FSDP))
 
 
-def variable_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]]) -> Any:
+def variable_shardings(
+    mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]], packing: Packing | None = None
+) -> Any:
     """Shardings for a pytree whose leaves sit in flat {path: array} dictionaries.
 
     Optimiser moments live under the same paths as their parameters, so they get the same
@@ -101,6 +104,8 @@ def variable_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str
       mesh: from `make_mesh`.
       abstract: pytree of arrays or shapes.
       rules: ordered (path regex, rule).
+      packing: of the dictionaries, where they are packed. A stack of layers is treated as its first
+        layer is, and never cut between layers; small arrays that share an entry are replicated.
 
     Returns:
       A pytree of NamedSharding with the structure of `abstract`.
@@ -110,7 +115,16 @@ def variable_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str
         keys = [k.key for k in key_path if isinstance(k, jax.tree_util.DictKey)]
         if not keys or not leaf.shape:
             return replicated(mesh)
-        return _parameter_sharding(mesh, leaf.shape, tree.first_match(rules, keys[-1]))
+        path = keys[-1]
+        if packing is None:
+            return _parameter_sharding(mesh, leaf.shape, tree.first_match(rules, path))
+        if packing.is_shared(path):
+            return replicated(mesh)
+        layers = packing.layers(path)
+        if layers is None:
+            return _parameter_sharding(mesh, leaf.shape, tree.first_match(rules, path))
+        one = _parameter_sharding(mesh, leaf.shape[1:], tree.first_match(rules, layers[0]))
+        return NamedSharding(mesh, PartitionSpec(None, *one.spec))
 
     return jax.tree_util.tree_map_with_path(choose, abstract)
 

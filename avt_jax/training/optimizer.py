@@ -9,6 +9,7 @@ from typing import Any
 import optax
 
 from avt_jax.settings import Block, setting
+from avt_jax.stacks import EACH
 from avt_jax.training.durations import (
     Pace,
     chosen_unit,
@@ -74,9 +75,12 @@ def learning_rate_schedule(
 def decayed(params: Mapping[str, Any]) -> dict[str, bool]:
     """Which parameters weight decay applies to: those with two or more dimensions of size > 1.
 
-    Biases, norm scales, and single tokens stored as [1, 1, d] count as one-dimensional.
+    Biases, norm scales, and single tokens stored as [1, 1, d] count as one-dimensional; the number
+    of the layer in a stack (`avt_jax.stacks`) does not count.
     """
-    return {path: sum(n > 1 for n in leaf.shape) > 1 for path, leaf in params.items()}
+    stacked = f"/{EACH}/"
+    shapes = {p: leaf.shape[1:] if stacked in p else leaf.shape for p, leaf in params.items()}
+    return {path: sum(n > 1 for n in shape) > 1 for path, shape in shapes.items()}
 
 
 def make_optimizer(

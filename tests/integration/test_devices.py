@@ -1,4 +1,7 @@
-"""One device and eight give the same training of the full objective, however it is sharded."""
+"""One device and eight give the same training of the full objective, however it is sharded.
+
+One device unrolls its layers; on eight they run in a loop, and mining crosses devices.
+"""
 
 import jax
 import numpy as np
@@ -24,15 +27,23 @@ def train(devices, fsdp=1, rules=((".*", "replicate"),)):
             "optimizer": {"lr": 1e-3, "warmup_steps": 1},
             "seed": 1,
             "train.steps": STEPS,
-            "model": {"drop_path": 0.2, "decoders": ("audio", "video")},
+            "model": {"drop_path": 0.2, "decoders": ("audio", "video"), "num_blocks": 3},
+            "model.audio_encoder.depth": 3,
             "data.frame_size_px": 64,
             "losses.weights": dict.fromkeys(terms, 0.5),
+            "losses.matching_group": 4,
             "mesh": {"fsdp": fsdp, "rules": rules},
         },
     )
     experiment = Experiment(config, devices=devices)
     state, places = experiment.init_state()
-    step = jit_train_step(experiment.step, places, experiment.mesh)
+    step = experiment.packed_step(places, state)
+    unpack = step.unpack
+    if experiment.mesh.size == 1:
+        step, unpack = jit_train_step(experiment.step, places, experiment.mesh), lambda state: state
+    else:
+        state = step.pack(state)
+        assert len(jax.tree.leaves(state)) < len(jax.tree.leaves(places)) / 2
     found, first_gradients = [], None
     batches = experiment.train_batches()
     for _ in range(STEPS):
@@ -40,7 +51,7 @@ def train(devices, fsdp=1, rules=((".*", "replicate"),)):
         assert not batch[axes.HAS_AUDIO].all(), "the case should hold mute clips"
         state, metrics = step(state, meshes.to_device(batch, experiment.mesh), jax.random.key(1))
         found.append({name: float(total) for name, (total, _) in metrics.items()})
-        first_gradients = first_gradients or gradients(state)
+        first_gradients = first_gradients or gradients(unpack(state))
     batches.close()
     return found, first_gradients
 

@@ -12,13 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from avt_jax.models.layers import (
     Attention,
-    BatchNorm,
-    LayerNorm,
     TransformerBlock,
     drop_path,
-    drop_path_rates,
     exact_gelu,
 )
+from avt_jax.models.norms import BatchNorm, LayerNorm
+from avt_jax.models.towers import drop_path_rates
 
 
 def test_layer_norm_by_definition(rng):

@@ -15,13 +15,9 @@ from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
-from avt_jax.models.layers import (
-    LayerNorm,
-    block_runner,
-    check_heads,
-    linear,
-    transformer_blocks,
-)
+from avt_jax.models.layers import check_heads, linear
+from avt_jax.models.norms import LayerNorm
+from avt_jax.models.towers import remat_setting, run_tower, transformer_blocks
 from avt_jax.settings import Block, setting
 
 PATCH = 16
@@ -51,9 +47,7 @@ class ASTConfig(Block, where="config.model.audio_encoder"):
     drop_path: float = setting(
         0.0, "drop path rate of the last block; grows linearly from 0", at_least=0, below=1
     )
-    remat: bool = setting(
-        False, "recompute blocks in the backward pass instead of storing their activations"
-    )
+    remat: str = remat_setting()
 
     def check(self) -> None:
         """Refuses attention heads that do not divide the width."""
@@ -168,7 +162,6 @@ class AST(nnx.Module):
         Raises:
           ValueError: the spectrogram has another size than the model was built for.
         """
-        run = block_runner(self.config.remat)
         x = self.patches(fbank_bsf)
         if x.shape[1] + 2 != self.pos_embed.shape[1]:
             raise ValueError(
@@ -184,8 +177,7 @@ class AST(nnx.Module):
             for token in (self.cls_token, self.dist_token)
         ]
         x = jnp.concatenate([*first, x], 1) + self.pos_embed[...].astype(x.dtype)
-        for block in self.blocks:
-            x = run(block, x, train, rngs)
+        x = run_tower(self.blocks, x, train=train, rngs=rngs, remat=self.config.remat)
         return self.norm(x)
 
     def tokens(

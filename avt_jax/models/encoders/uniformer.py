@@ -18,15 +18,15 @@ from avt_jax.models.inputs import InputSpec
 from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
 from avt_jax.models.layers import (
     Attention,
-    BatchNorm,
-    LayerNorm,
     Mlp,
+    Rate,
     TransformerBlock,
-    block_runner,
     drop_path,
-    drop_path_rates,
     linear,
+    recomputed,
 )
+from avt_jax.models.norms import BatchNorm, LayerNorm
+from avt_jax.models.towers import drop_path_rates, remat_setting, run_tower
 from avt_jax.settings import Block, setting
 
 # Convolutions start as PyTorch's do: uniform within 1 / sqrt(fan in).
@@ -54,9 +54,7 @@ class UniFormerConfig(Block, where="config.model.video_encoder"):
     freeze_bn: bool = setting(
         False, "keep BatchNorm's running statistics as they are (small batches)"
     )
-    remat: bool = setting(
-        False, "recompute blocks in the backward pass instead of storing their activations"
-    )
+    remat: str = remat_setting()
 
     def check(self) -> None:
         """Refuses attention heads that do not fill the width."""
@@ -162,11 +160,22 @@ class CBlock(nnx.Module):
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio), **conv)
         self.drop_path = drop_path
 
-    def __call__(self, x_bthwc: jax.Array, *, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        drop: dict[str, Any] = dict(rate=self.drop_path, train=train, rngs=rngs)
+    def __call__(
+        self,
+        x_bthwc: jax.Array,
+        *,
+        train: bool,
+        rngs: nnx.Rngs | None,
+        rate: Rate | None = None,
+        remat: str = "none",
+    ) -> jax.Array:
+        """[b, t, h, w, d] to the same; arguments as those of `TransformerBlock`."""
+        drop: dict[str, Any] = dict(
+            rate=self.drop_path if rate is None else rate, train=train, rngs=rngs
+        )
         x = x_bthwc + self.pos_embed(x_bthwc)
-        local = self.conv2(self.attn(self.conv1(self.norm1(x, train=train))))
-        x = x + drop_path(local, **drop)
+        mix = recomputed(lambda x: self.conv2(self.attn(self.conv1(x))), remat)
+        x = x + drop_path(mix(self.norm1(x, train=train)), **drop)
         return x + drop_path(self.mlp(self.norm2(x, train=train)), **drop)
 
 
@@ -194,11 +203,21 @@ class SABlock(TransformerBlock):
         self.pos_embed = DepthwiseConv(dim, 3, rngs=rngs)
 
     def __call__(
-        self, x_bthwc: jax.Array, /, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self,
+        x_bthwc: jax.Array,
+        /,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        rate: Rate | None = None,
+        remat: str = "none",
     ) -> jax.Array:
+        """[b, t, h, w, d] to the same; arguments as those of `TransformerBlock`."""
         x = x_bthwc + self.pos_embed(x_bthwc)
         b, t, h, w, d = x.shape
-        return super().__call__(x.reshape(b, t * h * w, d), train=train, rngs=rngs).reshape(x.shape)
+        tokens = x.reshape(b, t * h * w, d)
+        options: dict[str, Any] = dict(train=train, rngs=rngs, rate=rate, remat=remat)
+        return super().__call__(tokens, **options).reshape(x.shape)
 
 
 class SplitSABlock(SABlock):
@@ -224,19 +243,29 @@ class SplitSABlock(SABlock):
         proj.set_value(jnp.ones_like(proj[...]))
 
     def __call__(
-        self, x_bthwc: jax.Array, /, *, train: bool = False, rngs: nnx.Rngs | None = None
+        self,
+        x_bthwc: jax.Array,
+        /,
+        *,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        rate: Rate | None = None,
+        remat: str = "none",
     ) -> jax.Array:
+        """[b, t, h, w, d] to the same; arguments as those of `TransformerBlock`."""
         x = x_bthwc + self.pos_embed(x_bthwc)
         b, t, h, w, d = x.shape
 
         # As in the original, drop path draws for each row that a branch sees: a position of the
         # frame over time, a frame over space, and the whole clip in the MLP.
-        drop: dict[str, Any] = dict(rate=self.drop_path, train=train, rngs=rngs)
+        drop = self.drop_options(rate, train, rngs)
         over_time = x.reshape(b, t, h * w, d).swapaxes(1, 2).reshape(b * h * w, t, d)
-        over_time += drop_path(self.t_attn(self.t_norm(over_time)), **drop)
+        in_time = recomputed(lambda x: self.t_attn(self.t_norm(x)), remat)
+        over_time += drop_path(in_time(over_time), **drop)
         in_space = over_time.reshape(b, h * w, t, d).swapaxes(1, 2).reshape(b * t, h * w, d)
         # The residual is from before the attention over time.
-        out = x.reshape(b * t, h * w, d) + drop_path(self.attn(self.norm1(in_space)), **drop)
+        attend = recomputed(lambda x: self.attn(self.norm1(x)), remat)
+        out = x.reshape(b * t, h * w, d) + drop_path(attend(in_space), **drop)
         out = out.reshape(b, t * h * w, d)
         out += drop_path(self.mlp(self.norm2(out)), **drop)
         return out.reshape(x.shape)
@@ -299,12 +328,11 @@ class UniFormer(nnx.Module):
         self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> list[jax.Array]:
         """Activations after each of the four stages, [b, t, h, w, dim], before the final norm."""
-        run = block_runner(self.config.remat)
+        options: dict[str, Any] = dict(train=train, rngs=rngs, remat=self.config.remat)
         x, found = video_bthwc.astype(self.dtype), []
         for stage in range(1, 5):
             x = getattr(self, f"patch_embed{stage}")(x)
-            for block in getattr(self, f"blocks{stage}"):
-                x = run(block, x, train, rngs)
+            x = run_tower(getattr(self, f"blocks{stage}"), x, **options)
             found.append(x)
         return found
 

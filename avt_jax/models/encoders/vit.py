@@ -16,14 +16,9 @@ from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
-from avt_jax.models.layers import (
-    LayerNorm,
-    TransformerBlock,
-    block_runner,
-    check_heads,
-    linear,
-    transformer_blocks,
-)
+from avt_jax.models.layers import TransformerBlock, check_heads, linear
+from avt_jax.models.norms import LayerNorm
+from avt_jax.models.towers import remat_setting, run_tower, transformer_blocks
 from avt_jax.settings import Block, setting
 
 _POSITION_INIT = nnx.initializers.normal(stddev=0.02)
@@ -44,9 +39,7 @@ class ViTConfig(Block, where="config.model.video_encoder"):
     drop_path: float = setting(
         0.0, "drop path rate of the last block; grows linearly from 0", at_least=0, below=1
     )
-    remat: bool = setting(
-        False, "recompute blocks in the backward pass instead of storing their activations"
-    )
+    remat: str = remat_setting()
 
     def check(self) -> None:
         """Refuses attention heads that do not divide the width."""
@@ -185,10 +178,8 @@ class ViT(nnx.Module):
         self, video_bthwc: jax.Array, *, train: bool = False, rngs: nnx.Rngs | None = None
     ) -> jax.Array:
         """[b, t, h, w, 3] normalised video to [b, 1 + n, d]: cls, patches, after the norm."""
-        run = block_runner(self.config.remat)
         x = self.embed(video_bthwc)
-        for block in self.blocks:
-            x = run(block, x, train, rngs)
+        x = run_tower(self.blocks, x, train=train, rngs=rngs, remat=self.config.remat)
         return self.norm(x)
 
     def tokens(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from avt_jax.models.fusions.interface import Size, Tokens
-from avt_jax.models.layers import TransformerBlock, transformer_blocks
+from avt_jax.models.layers import TransformerBlock
+from avt_jax.models.towers import Call, run_towers, transformer_blocks
 from avt_jax.settings import Block, setting
 
 LABEL = "bottleneck"
@@ -50,6 +52,7 @@ class AVBottleneck(nnx.Module):
       modalities: names with blocks of their own, of "video" and "audio".
       mlp_ratio: hidden width of an MLP over its width.
       drop_path: rate of the last block; grows linearly from 0.
+      remat: see `towers.remat_setting`.
       dtype: computation type.
       rngs: for the initial weights.
 
@@ -70,10 +73,11 @@ class AVBottleneck(nnx.Module):
         modalities: Sequence[str] = ("video", "audio"),
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        remat: str = "none",
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.exchange = exchange
+        self.exchange, self.remat = exchange, remat
         init = nnx.initializers.normal(stddev=0.02)
         self.bottleneck = nnx.Param(init(rngs.params(), (1, num_bottleneck, dim)))
         for name in modalities:
@@ -87,7 +91,6 @@ class AVBottleneck(nnx.Module):
                 rngs=rngs,
             )
             setattr(self, f"{name}_blocks", blocks)
-        self.num_blocks = num_blocks
 
     def __call__(
         self,
@@ -116,24 +119,30 @@ class AVBottleneck(nnx.Module):
         shape = (present.shape[0], *self.bottleneck.shape[1:])
         bottleneck = jnp.broadcast_to(self.bottleneck[...].astype(present.dtype), shape)
 
-        def attend(
-            block: TransformerBlock, tokens: jax.Array, bottleneck: jax.Array
-        ) -> tuple[jax.Array, jax.Array]:
-            joint = block(jnp.concatenate([tokens, bottleneck], 1), train=train, rngs=rngs)
-            return joint[:, : tokens.shape[1]], joint[:, tokens.shape[1] :]
+        given = {"video": video_bnd, "audio": audio_bmd}
+        tokens = {name: value for name, value in given.items() if value is not None}
 
-        for i in range(self.num_blocks):
-            written = []
-            if video_bnd is not None:
-                video_bnd, copy = attend(self.video_blocks[i], video_bnd, bottleneck)
-                written.append(copy)
-            if audio_bmd is not None:
+        names = tuple(tokens)  # not the order of a dictionary: JAX sorts it
+
+        def layer(
+            calls: list[Call], carry: tuple[dict[str, jax.Array], jax.Array]
+        ) -> tuple[dict[str, jax.Array], jax.Array]:
+            tokens, bottleneck = carry
+            after: dict[str, jax.Array] = {}
+            written: list[jax.Array] = []
+            for call, name in zip(calls, names, strict=True):
+                own = tokens[name]
                 sequential = self.exchange == "sequential" and written
                 seen = written[0] if sequential else bottleneck
-                audio_bmd, copy = attend(self.audio_blocks[i], audio_bmd, seen)
-                written.append(copy)
-            bottleneck = sum(written[1:], written[0]) / len(written)
-        return video_bnd, audio_bmd
+                joint = call(jnp.concatenate([own, seen], 1))
+                after[name] = joint[:, : own.shape[1]]
+                written.append(joint[:, own.shape[1] :])
+            return after, sum(written[1:], written[0]) / len(written)
+
+        towers = [getattr(self, f"{name}_blocks") for name in names]
+        options: dict[str, Any] = dict(train=train, rngs=rngs, remat=self.remat)
+        tokens, _ = run_towers(layer, towers, (tokens, bottleneck), **options)
+        return tokens.get("video"), tokens.get("audio")
 
 
 def build(config: Config, size: Size, *, dtype: DTypeLike, rngs: nnx.Rngs) -> AVBottleneck:

@@ -19,13 +19,9 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from avt_jax.models.fusions.interface import Size, Tokens
-from avt_jax.models.layers import (
-    CrossAttention,
-    LayerNorm,
-    TransformerBlock,
-    drop_path,
-    transformer_blocks,
-)
+from avt_jax.models.layers import CrossAttention, Rate, TransformerBlock, drop_path, recomputed
+from avt_jax.models.norms import LayerNorm
+from avt_jax.models.towers import Call, run_towers, transformer_blocks
 from avt_jax.settings import Block
 
 LABEL = "cross-attention"
@@ -72,12 +68,16 @@ class CrossBlock(TransformerBlock):
         *,
         train: bool = False,
         rngs: nnx.Rngs | None = None,
+        rate: Rate | None = None,
+        remat: str = "none",
     ) -> jax.Array:
         """[b, n, d] tokens that have seen `other_bmd`; without it, only each other."""
         if other_bmd is not None:
-            seen = self.cross(self.query_norm(x_bnd), self.other_norm(other_bmd))
-            x_bnd = x_bnd + drop_path(seen, self.drop_path, train=train, rngs=rngs)
-        return super().__call__(x_bnd, train=train, rngs=rngs)
+            look = recomputed(
+                lambda x: self.cross(self.query_norm(x), self.other_norm(other_bmd)), remat
+            )
+            x_bnd = x_bnd + drop_path(look(x_bnd), **self.drop_options(rate, train, rngs))
+        return super().__call__(x_bnd, train=train, rngs=rngs, rate=rate, remat=remat)
 
 
 class CrossModalAttention(nnx.Module):
@@ -94,6 +94,7 @@ class CrossModalAttention(nnx.Module):
         attend to and gets plain transformer blocks.
       mlp_ratio: hidden width of an MLP over its width.
       drop_path: rate of the last block; grows linearly from 0.
+      remat: see `towers.remat_setting`.
       dtype: computation type.
       rngs: for the initial weights.
     """
@@ -110,10 +111,11 @@ class CrossModalAttention(nnx.Module):
         modalities: Sequence[str] = ("video", "audio"),
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        remat: str = "none",
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.num_blocks = num_blocks
+        self.remat = remat
         for name in modalities:
             blocks = transformer_blocks(
                 num_blocks,
@@ -137,14 +139,21 @@ class CrossModalAttention(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ) -> tuple[Tokens, Tokens]:
         """Fuses the tokens of a batch; arguments and result as those of `Fusion`."""
-        options: dict[str, Any] = dict(train=train, rngs=rngs)
-        for i in range(self.num_blocks):
-            video, audio = video_bnd, audio_bmd
-            if video is not None:
-                video_bnd = self.video_blocks[i](video, audio, **options)
-            if audio is not None:
-                audio_bmd = self.audio_blocks[i](audio, video, **options)
-        return video_bnd, audio_bmd
+        given = {"video": video_bnd, "audio": audio_bmd}
+        tokens = {name: value for name, value in given.items() if value is not None}
+
+        names = tuple(tokens)  # not the order of a dictionary: JAX sorts it
+
+        def layer(calls: list[Call], tokens: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            if len(names) == 1:
+                return {name: calls[0](tokens[name]) for name in names}
+            pairs = zip(calls, names, reversed(names), strict=True)
+            return {name: call(tokens[name], tokens[other]) for call, name, other in pairs}
+
+        towers = [getattr(self, f"{name}_blocks") for name in names]
+        options: dict[str, Any] = dict(train=train, rngs=rngs, remat=self.remat)
+        tokens = run_towers(layer, towers, tokens, **options)
+        return tokens.get("video"), tokens.get("audio")
 
 
 def build(config: Config, size: Size, *, dtype: DTypeLike, rngs: nnx.Rngs) -> CrossModalAttention:

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from avt_jax.models.fusions.interface import Size, Tokens
-from avt_jax.models.layers import transformer_blocks
+from avt_jax.models.towers import run_tower, transformer_blocks
 from avt_jax.settings import Block
 
 LABEL = "merged attention"
@@ -30,6 +30,7 @@ class MergedAttention(nnx.Module):
       num_blocks: transformer blocks.
       mlp_ratio: hidden width of an MLP over its width.
       drop_path: rate of the last block; grows linearly from 0.
+      remat: see `towers.remat_setting`.
       dtype: computation type.
       rngs: for the initial weights.
     """
@@ -42,9 +43,11 @@ class MergedAttention(nnx.Module):
         num_blocks: int = 4,
         mlp_ratio: float = 4.0,
         drop_path: float = 0.0,
+        remat: str = "none",
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        self.remat = remat
         self.blocks = transformer_blocks(
             num_blocks,
             dim,
@@ -66,8 +69,7 @@ class MergedAttention(nnx.Module):
         """Fuses the tokens of a batch; arguments and result as those of `Fusion`."""
         present = [tokens for tokens in (video_bnd, audio_bmd) if tokens is not None]
         joint = jnp.concatenate(present, 1)
-        for block in self.blocks:
-            joint = block(joint, train=train, rngs=rngs)
+        joint = run_tower(self.blocks, joint, train=train, rngs=rngs, remat=self.remat)
         split = present[0].shape[1]
         if audio_bmd is None:
             return joint, None
