@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import DTypeLike
 
 from avt_jax.conversion.mapping import (
@@ -26,6 +25,7 @@ from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
 from avt_jax.models.encoders.ast import AST, ASTConfig, patch_grid
 from avt_jax.models.posemb import adapt_ast_grid
+from avt_jax.rngs import CountedRngs
 
 FITS = (AST,)
 
@@ -101,7 +101,7 @@ def build(config: ASTConfig, state_dict: Mapping[str, np.ndarray], dtype: DTypeL
         num_frames=_PATCH + (columns - 1) * config.strides[1],
         num_classes=first_axis(state_dict, "mlp_head.1.weight", "classifier.dense.weight"),
         dtype=jnp.dtype(dtype),
-        rngs=nnx.Rngs(0),
+        rngs=CountedRngs(0),
     )
 
 

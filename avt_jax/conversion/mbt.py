@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import DTypeLike
 
 from avt_jax.conversion.mapping import Rule, Shapes, Variables, first_axis, token_count, vector
@@ -18,6 +17,7 @@ from avt_jax.conversion.vit import (
     tower_fields,
 )
 from avt_jax.models.mbt import MBT, MBTConfig
+from avt_jax.rngs import CountedRngs
 
 FITS = ()
 # A converted model has one label set, of this name.
@@ -77,7 +77,7 @@ def build(config: MBTConfig, state_dict: Mapping[str, np.ndarray], dtype: DTypeL
         fbank_frames=config.patch_px * audio,
         mel_bins=config.patch_px,
         dtype=jnp.dtype(dtype),
-        rngs=nnx.Rngs(0),
+        rngs=CountedRngs(0),
     )
 
 

@@ -7,7 +7,6 @@ from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import DTypeLike
 
 from avt_jax.conversion.mapping import (
@@ -23,6 +22,7 @@ from avt_jax.conversion.mapping import (
 )
 from avt_jax.conversion.store import Converted
 from avt_jax.models.encoders.uniformer import UniFormer, UniFormerConfig
+from avt_jax.rngs import CountedRngs
 
 FITS = (UniFormer,)
 
@@ -65,7 +65,7 @@ def build(
         config,
         num_classes=first_axis(state_dict, "head.weight"),
         dtype=jnp.dtype(dtype),
-        rngs=nnx.Rngs(0),
+        rngs=CountedRngs(0),
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.typing import DTypeLike
 
 from avt_jax.conversion.mapping import (
@@ -27,6 +26,7 @@ from avt_jax.errors import UserError
 from avt_jax.models.encoders.vit import ViT, ViTConfig
 from avt_jax.models.mbt import Tower
 from avt_jax.models.posemb import resize_vit_grid
+from avt_jax.rngs import CountedRngs
 
 FITS = (ViT, Tower)
 
@@ -91,7 +91,7 @@ def build(config: ViTConfig, state_dict: Mapping[str, np.ndarray], dtype: DTypeL
         frame_size_px=config.patch_px,
         num_classes=None if _has_pre_logits(state_dict) else first_axis(state_dict, "head/bias"),
         dtype=jnp.dtype(dtype),
-        rngs=nnx.Rngs(0),
+        rngs=CountedRngs(0),
     )
 
 

@@ -24,6 +24,7 @@ from avt_jax.losses.objective import Objective
 from avt_jax.models.build import abilities, build_model
 from avt_jax.models.forward import make_predict
 from avt_jax.models.inputs import InputSpec
+from avt_jax.rngs import CountedRngs
 from avt_jax.training import mesh as meshes
 from avt_jax.training.durations import in_steps
 from avt_jax.training.hiding import make_hide
@@ -103,7 +104,7 @@ class Experiment:
     def build(self, key: jax.Array) -> nnx.Module:
         """Makes the model with random weights."""
         return build_model(
-            self.parts.model, num_classes=self.classes, input=self.spec, rngs=nnx.Rngs(key)
+            self.parts.model, num_classes=self.classes, input=self.spec, rngs=CountedRngs(key)
         )
 
     @cached_property

@@ -103,8 +103,9 @@ def train(
             writer=stack.enter_context(contextlib.closing(writer)),
             learning_rate=experiment.learning_rate,
             evaluate=evaluate,
+            unpack=step.unpack,
         )
-    return _result(step.unpack(state), workdir)
+    return _result(state, workdir)
 
 
 def _start(experiment: Experiment, continues: bool) -> tuple[TrainState, TrainState, list[str]]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
 from avt_jax import axes, tree
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError
 from avt_jax.models.build import build_model
 from avt_jax.models.forward import Predict, make_embed, make_predict
+from avt_jax.rngs import CountedRngs
 from avt_jax.training.checkpoint import Run, load_run
 from avt_jax.training.inputs import input_spec, normalisation
 
@@ -96,7 +96,7 @@ def load_skeleton(run: Run, data: DataConfig, run_dir: str | Path) -> tree.Skele
             run.config["model"],
             num_classes=classes,
             input=input_spec(data),
-            rngs=nnx.Rngs(jax.random.key(0)),
+            rngs=CountedRngs(0),
         )
     )
     for expected, found in ((skeleton.params, run.params), (skeleton.stats, run.stats)):

@@ -13,6 +13,7 @@ from flax import nnx
 from avt_jax import axes, tree
 from avt_jax.models.partners import interleaved, take_clips
 from avt_jax.models.preprocess import normalise_video, standardise_audio
+from avt_jax.rngs import CountedRngs
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Forward:
         self._normalisation = normalisation
         if train and key is None:
             raise ValueError("training needs a key")
-        rngs = None if key is None or not train else nnx.Rngs(dropout=key)
+        rngs = None if key is None or not train else CountedRngs(key)
         self._options: dict[str, Any] = dict(train=train, rngs=rngs)
         self._key = key
         self._hide = {} if hide is None else dict(hide)

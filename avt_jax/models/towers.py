@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.models.layers import TransformerBlock
+from avt_jax.rngs import CountedRngs
 from avt_jax.settings import setting
 from avt_jax.stacks import LayerStack
 
@@ -153,7 +154,7 @@ def _calls(
     remat: str,
     rates: Sequence[Any] | None = None,
 ) -> list[Call]:
-    rngs = None if key is None else nnx.Rngs(dropout=key)
+    rngs = None if key is None else CountedRngs(key)
     given = [None] * len(blocks) if rates is None else rates
     return [
         functools.partial(block, train=train, rngs=rngs, rate=rate, remat=remat)

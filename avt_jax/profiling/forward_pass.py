@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.extend import core
 
 from avt_jax import tree
 from avt_jax.models import scopes
 from avt_jax.models.inputs import InputSpec
 from avt_jax.profiling import flops, program, xla
+from avt_jax.rngs import CountedRngs
 
 
 def inputs(input: InputSpec, batch_size: int = 1) -> tuple[Any, Any]:
@@ -74,7 +74,7 @@ class ForwardPass:
         """
 
         def train(params: tree.Flat, stats: tree.Flat, video: Any, audio: Any, key: Any) -> Any:
-            rngs = nnx.Rngs(dropout=key)
+            rngs = CountedRngs(key)
             return self._logits(params, stats, video, audio, train=True, rngs=rngs)
 
         key = jax.eval_shape(jax.random.key, 0)

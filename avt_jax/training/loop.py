@@ -30,7 +30,7 @@ from avt_jax.training.durations import (
 )
 from avt_jax.training.metrics import Mean, not_finite
 from avt_jax.training.state import TrainState
-from avt_jax.training.step import PackedStep
+from avt_jax.training.step import TrainStep, as_it_is
 from avt_jax.training.writer import MetricWriter
 
 
@@ -154,7 +154,7 @@ class _StopRequest:
 
 def fit(
     state: TrainState,
-    train_step: PackedStep,
+    train_step: TrainStep,
     batches: Batches,
     *,
     key: jax.Array,
@@ -165,12 +165,13 @@ def fit(
     writer: MetricWriter,
     learning_rate: Callable[[int], Any],
     evaluate: Callable[[TrainState], tuple[dict[str, float], float | None]],
+    unpack: Callable[[TrainState], TrainState] = as_it_is,
 ) -> TrainState:
     """Trains from `state.step` to `schedule.total_steps`.
 
     Args:
-      state: where to start, packed by the step's `pack`.
-      train_step: the jitted step, with the form in which it keeps the state.
+      state: where to start, in the form that the step takes.
+      train_step: the jitted step.
       batches: endless; its position is saved with every checkpoint.
       key: PRNG key of the run; the step folds it with the step number.
       mesh: from `make_mesh`.
@@ -179,10 +180,12 @@ def fit(
       checkpointer: where states go.
       writer: where metrics go.
       learning_rate: step -> learning rate, to be logged.
-      evaluate: packed state -> (metrics of the validation split, score or None: higher is better).
+      evaluate: state in that form -> (metrics of the validation split, score or None: higher is
+        better).
+      unpack: from that form to the one that is saved.
 
     Returns:
-      The final state, packed.
+      The final state, unpacked.
 
     Raises:
       UserError: a loss is not finite; names the step and the terms. The last good checkpoint stays.
@@ -206,13 +209,13 @@ def fit(
                 if values:
                     writer.write(step, "val", values)
                     progress.evaluated(step, values)
-                checkpointer.save(train_step.unpack(state), batches.get_state(), score)
+                checkpointer.save(unpack(state), batches.get_state(), score)
             if stop.signal:
                 checkpointer.wait()
                 progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")
                 raise KeyboardInterrupt
         checkpointer.wait()
-    return state
+    return unpack(state)
 
 
 class _Pending:

@@ -135,8 +135,8 @@ class PackedStep:
         mesh: Mesh,
         rules: Sequence[tuple[str, str]],
     ):
-        self.pack: Callable[[TrainState], TrainState] = _as_it_is
-        self.unpack: Callable[[TrainState], TrainState] = _as_it_is
+        self.pack: Callable[[TrainState], TrainState] = as_it_is
+        self.unpack: Callable[[TrainState], TrainState] = as_it_is
         self.shardings = shardings
         if packing:
             # The step itself sees small arrays one by one.
@@ -165,7 +165,8 @@ class PackedStep:
         return self.jitted(state, batch, key)
 
 
-def _as_it_is(state: TrainState) -> TrainState:
+def as_it_is(state: TrainState) -> TrainState:
+    """The same state: the form of a model without towers of equal layers."""
     return state
 
 
