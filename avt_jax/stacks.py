@@ -18,8 +18,9 @@ from flax import nnx
 EACH = "each"
 # Towers of fewer layers stay as they are: a loop over two costs more than it saves.
 MIN_DEPTH = 3
-# Arrays of so many numbers or fewer share one entry: each costs the same time to hand over.
+# The entries that arrays of so many numbers or fewer share, by kind.
 _MAX_SMALL = 2**17
+MATRICES, VECTORS, STATISTICS = "small matrices", "small vectors", "small statistics"
 
 
 class LayerStack(nnx.Module):
@@ -79,36 +80,41 @@ def _alike(layers: nnx.List[Any]) -> bool:
     return all(other == first for other in others)
 
 
+def is_matrix(path: str, shape: tuple[int, ...]) -> bool:
+    """Whether an array has two or more dimensions of size > 1; a layer's number counts as none.
+
+    Biases, norm scales, and single tokens stored as [1, 1, d] have one.
+    """
+    return sum(n > 1 for n in (shape[1:] if f"/{EACH}/" in path else shape)) > 1
+
+
 class Packing:
     """How flat dictionaries of a model's arrays are packed for a training step, and unpacked.
 
     Three forms: *flat*, an entry per layer, as models are saved; *stacked*, an entry per tower;
-    *packed*, as stacked, with all small arrays in one.
+    *packed*, as stacked, with all small arrays of a kind in one. Every array costs the same time to
+    hand to the device, and the same time to compile an optimiser's update for.
 
     Args:
       stacks: {path of a stack: number of its layers}, from `stack_layers`.
-      groups: {name: {flat path: shape}}; arrays of different groups are never mixed. The name is
-        that of the entry with the small ones.
+      params: {flat path: shape}.
+      stats: the same of the running statistics.
     """
 
     def __init__(
         self,
         stacks: Mapping[str, int],
-        groups: Mapping[str, Mapping[str, jax.ShapeDtypeStruct]],
+        params: Mapping[str, jax.ShapeDtypeStruct],
+        stats: Mapping[str, jax.ShapeDtypeStruct],
     ):
         self._stacks = dict(stacks)
         self._small: dict[str, dict[str, jax.ShapeDtypeStruct]] = {}
-        for name, flat in groups.items():
-            stacked = jax.eval_shape(self.stack, dict(flat))
-            self._small[name] = {
-                path: leaf
-                for path, leaf in sorted(stacked.items())
-                if leaf.size <= _MAX_SMALL and leaf.dtype == jnp.float32
-            }
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to gain."""
-        return bool(self._stacks)
+        for group in (params, stats):
+            for path, leaf in sorted(jax.eval_shape(self.stack, dict(group)).items()):
+                if leaf.size <= _MAX_SMALL and leaf.dtype == jnp.float32:
+                    kind = MATRICES if is_matrix(path, leaf.shape) else VECTORS
+                    kind = kind if group is params else STATISTICS
+                    self._small.setdefault(kind, {})[path] = leaf
 
     def layers(self, path: str) -> list[str] | None:
         """The flat paths of a stacked one; None for an array that is not stacked."""
@@ -149,15 +155,27 @@ class Packing:
 
     def close(self, stacked: Mapping[str, Any]) -> dict[str, Any]:
         """Stacked to packed."""
+        packed = dict(stacked)
         for name, small in self._small.items():
-            if small and small.keys() <= stacked.keys():
-                packed = {path: value for path, value in stacked.items() if path not in small}
-                packed[name] = jnp.concatenate([stacked[path].reshape(-1) for path in small])
-                return packed
-        return dict(stacked)
+            if small.keys() <= stacked.keys():
+                parts = [packed.pop(path).reshape(-1) for path in small]
+                packed[name] = jnp.concatenate(parts)
+        return packed
 
     def open(self, packed: Mapping[str, Any]) -> dict[str, Any]:
-        """Packed to stacked."""
+        """Packed to stacked. Its gradient is packed by `close`."""
+        if not self._small.keys() & packed.keys():
+            return dict(packed)
+
+        @jax.custom_vjp
+        def cut(packed: dict[str, Any]) -> dict[str, Any]:
+            return self._cut(packed)
+
+        # Cut backwards, each of the small arrays would be padded to the size of all.
+        cut.defvjp(lambda packed: (self._cut(packed), None), lambda _, grad: (self.close(grad),))
+        return cut(dict(packed))
+
+    def _cut(self, packed: Mapping[str, Any]) -> dict[str, Any]:
         stacked = {path: value for path, value in packed.items() if path not in self._small}
         for name in self._small.keys() & packed.keys():
             start = 0

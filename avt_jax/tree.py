@@ -81,8 +81,7 @@ class Skeleton(Generic[M]):
     @cached_property
     def packing(self) -> Packing:
         """How the arrays are packed for a training step."""
-        groups = {"small parameters": self.params, "small statistics": self.stats}
-        return Packing(self._stacked[1], groups)
+        return Packing(self._stacked[1], self.params, self.stats)
 
 
 def split(model: nnx.Module) -> tuple[Flat, Flat]:

@@ -60,7 +60,7 @@ def test_all_forms_hold_the_same(skeleton, arrays):
         chex.assert_trees_all_equal(packing.open(packed), packing.stack(flat))
         assert packing.is_packed(packed) and not packing.is_packed(flat)
     params = packing.pack(arrays[0])
-    assert sorted(params) == ["large", "small parameters"]
+    assert sorted(params) == ["large", "small matrices", "small vectors"]
     assert sorted(packing.pack(arrays[1])) == ["small statistics"]
 
 

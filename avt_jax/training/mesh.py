@@ -8,7 +8,7 @@ say. Model code knows nothing of this.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,20 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(
         (data, config.fsdp), (DATA, FSDP), axis_types=(AxisType.Auto,) * 2, devices=devices
     )
+
+
+def run_once(function: Callable[..., Any], mesh: Mesh, out_shardings: Any) -> Callable[..., Any]:
+    """Jits a function that is called once or twice: on a CPU, compiling it costs more than running.
+
+    Args:
+      function: pure.
+      mesh: whose devices it runs on.
+      out_shardings: where its results go.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    options = quickly if on_cpu else None
+    return jax.jit(function, out_shardings=out_shardings, compiler_options=options)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

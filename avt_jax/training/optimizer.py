@@ -9,7 +9,7 @@ from typing import Any
 import optax
 
 from avt_jax.settings import Block, setting
-from avt_jax.stacks import EACH
+from avt_jax.stacks import MATRICES, is_matrix
 from avt_jax.training.durations import (
     Pace,
     chosen_unit,
@@ -75,12 +75,9 @@ def learning_rate_schedule(
 def decayed(params: Mapping[str, Any]) -> dict[str, bool]:
     """Which parameters weight decay applies to: those with two or more dimensions of size > 1.
 
-    Biases, norm scales, and single tokens stored as [1, 1, d] count as one-dimensional; the number
-    of the layer in a stack (`avt_jax.stacks`) does not count.
+    See `stacks.is_matrix`; they may be flat, stacked or packed.
     """
-    stacked = f"/{EACH}/"
-    shapes = {p: leaf.shape[1:] if stacked in p else leaf.shape for p, leaf in params.items()}
-    return {path: sum(n > 1 for n in shape) > 1 for path, shape in shapes.items()}
+    return {path: path == MATRICES or is_matrix(path, leaf.shape) for path, leaf in params.items()}
 
 
 def make_optimizer(

@@ -84,7 +84,7 @@ def init_sharded(
     """
     create = partial(create_state, build, optimizer, with_ema=with_ema)
     shardings = meshes.variable_shardings(mesh, jax.eval_shape(create, key), rules)
-    return jax.jit(create, out_shardings=shardings)(key), shardings
+    return meshes.run_once(create, mesh, shardings)(key), shardings
 
 
 def with_variables(

@@ -73,7 +73,10 @@ def make_train_step(
                 shared_pass=shared_pass,
             )
             loss, metrics = objective(forward, batch, state.step)
-            return loss, (metrics, tree.split(model)[1])
+            stats = tree.split(model)[1]
+            if skeleton.packing.is_packed(params):
+                stats = skeleton.packing.close(stats)
+            return loss, (metrics, stats)
 
         (_, (metrics, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -113,9 +116,9 @@ def jit_train_step(train_step: TrainStep, shardings: TrainState, mesh: Mesh) -> 
 class PackedStep:
     """A jitted training step that keeps the state packed between its calls.
 
-    Towers of equal layers are one array for each of a layer's parameters, and run as a loop: there
-    is less to trace, to compile and to hand to the device. `state` goes in and out packed; `pack`
-    and `unpack` change its form. A model without such towers stays as it is.
+    Towers of equal layers are one array for each of a layer's parameters, and run as a loop; small
+    arrays are one: there is less to trace, to compile and to hand to the device. A state goes in
+    and comes out packed; `pack` and `unpack` change its form.
 
     Args:
       train_step: from `make_train_step`.
@@ -135,28 +138,12 @@ class PackedStep:
         mesh: Mesh,
         rules: Sequence[tuple[str, str]],
     ):
-        self.pack: Callable[[TrainState], TrainState] = as_it_is
-        self.unpack: Callable[[TrainState], TrainState] = as_it_is
-        self.shardings = shardings
-        if packing:
-            # The step itself sees small arrays one by one.
-            opened = _on_dictionaries(packing.open)
-            closed = _on_dictionaries(packing.close)
-            pack = _on_dictionaries(packing.pack)
-            packed = jax.eval_shape(pack, abstract)
-            self.shardings = meshes.variable_shardings(mesh, packed, rules, packing)
-            self.pack = jax.jit(pack, out_shardings=self.shardings)
-            self.unpack = jax.jit(_on_dictionaries(packing.unpack), out_shardings=shardings)
-
-            def step(
-                state: TrainState, batch: dict[str, Any], key: jax.Array
-            ) -> tuple[TrainState, Metrics]:
-                state, metrics = train_step(opened(state), batch, key)
-                return closed(state), metrics
-
-            self.jitted = jit_train_step(step, self.shardings, mesh)
-        else:
-            self.jitted = jit_train_step(train_step, shardings, mesh)
+        pack, unpack = (_on_dictionaries(f) for f in (packing.pack, packing.unpack))
+        packed = jax.eval_shape(pack, abstract)
+        self.shardings = meshes.variable_shardings(mesh, packed, rules, packing)
+        self.pack = meshes.run_once(pack, mesh, self.shardings)
+        self.unpack = meshes.run_once(unpack, mesh, shardings)
+        self.jitted = jit_train_step(train_step, self.shardings, mesh)
 
     def __call__(
         self, state: TrainState, batch: dict[str, Any], key: jax.Array
@@ -166,7 +153,7 @@ class PackedStep:
 
 
 def as_it_is(state: TrainState) -> TrainState:
-    """The same state: the form of a model without towers of equal layers."""
+    """The same state: of a step that takes it in the form in which it is saved."""
     return state
 
 
