@@ -40,10 +40,10 @@ def flops(function: Callable[..., Any], *args: Any) -> int:
 def program_flops(jaxpr: core.Jaxpr) -> int:
     """FLOPs of a program without constants and dead equations, see `program.live`.
 
-    Functions that only carry a name for `flops` are inlined, as they are when compiled. It makes no
-    difference but this: XLA adds up in float32, so the sixth digit depends on the order.
+    Operations that have several forms count in their plainest, whatever form runs where: a
+    convolution on the matrix unit is asked for products with zeros that nobody needs.
     """
-    jaxpr = program.inlined(jaxpr, depthwise_conv.MULTIPLY_ADDS)
+    jaxpr = program.with_references(jaxpr, depthwise_conv.REFERENCES)
     return _once(core.ClosedJaxpr(jaxpr, ())) + _missing(jaxpr)
 
 
