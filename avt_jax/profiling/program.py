@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,6 +65,14 @@ def _array(variable: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype)
 
 
+def _only(body: core.ClosedJaxpr, wanted: Sequence[Any]) -> core.ClosedJaxpr:
+    """A program with those of its results, in order, that have the wanted shapes: none is dead."""
+    made = iter(body.jaxpr.outvars)
+    kept = [next(one for one in made if _array(one) == _array(want)) for want in wanted]
+    names = body.jaxpr.debug_info.with_unknown_names()
+    return core.ClosedJaxpr(body.jaxpr.replace(outvars=kept, debug_info=names), body.consts)
+
+
 def with_references(jaxpr: core.Jaxpr, references: Mapping[str, Callable[..., Any]]) -> core.Jaxpr:
     """The program with calls of named functions replaced, also in loops and recomputed blocks.
 
@@ -90,7 +98,7 @@ def with_references(jaxpr: core.Jaxpr, references: Mapping[str, Callable[..., An
         if equation.primitive.name == "jit" and equation.params["name"] in references:
             made, *_ = map(_array, equation.outvars)
             reference = functools.partial(references[equation.params["name"]], made.shape)
-            body = jax.make_jaxpr(reference)(*map(_array, equation.invars))
+            body = _only(jax.make_jaxpr(reference)(*map(_array, equation.invars)), equation.outvars)
             params = {**equation.params, "jaxpr": body, "inline": True}
         else:
             params = {key: replaced(value) for key, value in equation.params.items()}

@@ -23,8 +23,10 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from avt_jax.models.kernels import depthwise_conv
+from avt_jax.models.kernels import attention, depthwise_conv
 from avt_jax.profiling import program
+
+_REFERENCES = depthwise_conv.REFERENCES | attention.REFERENCES
 
 
 def flops(function: Callable[..., Any], *args: Any) -> int:
@@ -43,7 +45,7 @@ def program_flops(jaxpr: core.Jaxpr) -> int:
     Operations that have several forms count in their plainest, whatever form runs where: a
     convolution on the matrix unit is asked for products with zeros that nobody needs.
     """
-    jaxpr = program.with_references(jaxpr, depthwise_conv.REFERENCES)
+    jaxpr = program.with_references(jaxpr, _REFERENCES)
     return _once(core.ClosedJaxpr(jaxpr, ())) + _missing(jaxpr)
 
 

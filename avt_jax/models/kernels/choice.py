@@ -7,12 +7,14 @@
   `avt tune` has measured the device at hand, what it found goes before its platform's rules.
 - "cpu", "gpu", "tpu": that platform's rules everywhere.
 - "xla": XLA's own forms everywhere: its grouped convolution, attention as plain products.
+- "tokamax": attention by the package of that name, the rest as "auto".
 
 The rules look at shapes without the batch: a program may be traced with a batch of unknown size.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +27,8 @@ from avt_jax.errors import UserError, nearest
 AUTO = "auto"
 PLATFORMS = ("cpu", "gpu", "tpu")
 XLA = "xla"
-KERNELS = (AUTO, *PLATFORMS, XLA)
+TOKAMAX = "tokamax"
+KERNELS = (AUTO, *PLATFORMS, XLA, TOKAMAX)
 
 # The matrix unit of a TPU multiplies by 128 x 128 weights at a time.
 _MATRIX_UNIT = 128
@@ -74,6 +77,12 @@ class Attend:
     width: int
     dtype: str
 
+    @classmethod
+    def of(cls, query_bnhd: jax.Array, key_bmhd: jax.Array) -> Attend:
+        """The case of queries and keys."""
+        _, n, heads, width = query_bnhd.shape
+        return cls(n, key_bmhd.shape[1], heads, width, str(query_bnhd.dtype))
+
     @property
     def is_half(self) -> bool:
         """Whether its numbers have 16 bits."""
@@ -96,6 +105,30 @@ def _kernel_gradient_gpu(case: Conv) -> str:
     return "dense" if half and case.size[-1] <= _MATRIX_UNIT else "taps"
 
 
+# Logits of a head; more than these do not stay in a CPU's caches beside those of other heads.
+_HEAD_LOGITS = 2**15
+# On a TPU fewer than these are cheap to write, and padding to whole blocks is not.
+_FLASH_LOGITS = 2**16
+
+
+def _attention_gpu(case: Attend) -> str:
+    # On paper, as all for GPUs. cuDNN's own conditions; it is found when the program is traced.
+    can = case.is_half and case.width % 8 == 0 and case.width <= 128
+    return "cudnn" if can and _has_cudnn() else "plain"
+
+
+def _has_cudnn() -> bool:
+    """Whether an NVIDIA GPU is at hand whose cuDNN knows flash attention (since Ampere)."""
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    major = capability.partition(".")[0]
+    return major.isdigit() and int(major) >= 8
+
+
+def _attention_tpu(case: Attend) -> str:
+    whole = case.width % 64 == 0 and min(case.n, case.m) >= 128
+    return "splash" if whole and case.is_half and case.n * case.m >= _FLASH_LOGITS else "plain"
+
+
 # {pass: {"cpu", "gpu", "tpu" or "xla": the form's name for a case}}.
 RULES: dict[str, dict[str, Callable[[Any], str]]] = {
     "depthwise forward": {
@@ -116,6 +149,13 @@ RULES: dict[str, dict[str, Callable[[Any], str]]] = {
         "gpu": _kernel_gradient_gpu,
         "tpu": lambda case: "grouped",
         "xla": lambda case: "grouped",
+    },
+    "attention": {
+        "cpu": lambda case: "heads" if case.n * case.m > _HEAD_LOGITS else "plain",
+        "gpu": _attention_gpu,
+        "tpu": _attention_tpu,
+        "xla": lambda case: "plain",
+        "tokamax": lambda case: "tokamax",
     },
 }
 
@@ -142,12 +182,16 @@ def check(name: str) -> str:
     """The name of a choice, if there is one.
 
     Raises:
-      UserError: there is none; names the nearest.
+      UserError: there is none, names the nearest; or it needs a package that is not installed.
     """
     if name not in KERNELS:
         raise UserError(
             f"kernels {name!r} is not known{nearest(name, KERNELS)}; give one of "
             f"{', '.join(KERNELS)}."
+        )
+    if name == TOKAMAX and importlib.util.find_spec(TOKAMAX) is None:
+        raise UserError(
+            f"kernels {name!r} needs the package tokamax; pip install tokamax, or give {AUTO!r}."
         )
     return name
 
@@ -168,7 +212,7 @@ def choose(step: str, case: Conv | Attend, kernels: str | Kernels = AUTO) -> Cho
     """
     told = Kernels(kernels) if isinstance(kernels, str) else kernels
     name, rules = check(told.name), RULES[step]
-    if name != AUTO:
+    if name in rules:
         return tuple((platform, rules[name](case)) for platform in PLATFORMS)
     chosen = {platform: rules[platform](case) for platform in PLATFORMS}
     here = _platform_at_hand(told.device_kind) if told.measured else None
