@@ -23,13 +23,13 @@ from typing import Any
 
 from jax.extend import core
 
-from avt_jax.models.kernels import depthwise_conv
+from avt_jax.models.kernels import attention, depthwise_conv
 from avt_jax.profiling import program
 
 Parts = Counter[str | None]
 
 # {name of a function under `jax.jit`: its multiply-adds from (shapes in, shapes out)}.
-_STATED = depthwise_conv.MULTIPLY_ADDS
+_STATED = depthwise_conv.MULTIPLY_ADDS | attention.MULTIPLY_ADDS
 
 
 def total(function: Callable[..., Any], *args: Any) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,20 +61,47 @@ def inner_programs(equation: core.JaxprEqn) -> list[core.Jaxpr]:
     return list(programs([equation.params["branches"][ours]]))
 
 
-def inlined(jaxpr: core.Jaxpr, names: Container[str]) -> core.Jaxpr:
-    """The program without the calls of functions of these names under `jax.jit`: their bodies.
+def _array(variable: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype)
 
-    It takes effect when the program is traced again; calls in loops and recomputed blocks stay.
+
+def _only(body: core.ClosedJaxpr, wanted: Sequence[Any]) -> core.ClosedJaxpr:
+    """A program with those of its results, in order, that have the wanted shapes: none is dead."""
+    made = iter(body.jaxpr.outvars)
+    kept = [next(one for one in made if _array(one) == _array(want)) for want in wanted]
+    names = body.jaxpr.debug_info.with_unknown_names()
+    return core.ClosedJaxpr(body.jaxpr.replace(outvars=kept, debug_info=names), body.consts)
+
+
+def with_references(jaxpr: core.Jaxpr, references: Mapping[str, Callable[..., Any]]) -> core.Jaxpr:
+    """The program with calls of named functions replaced, also in loops and recomputed blocks.
+
+    It takes effect when the program is traced again.
+
+    Args:
+      jaxpr: the program.
+      references: {name of a function under `jax.jit`: what stands for it, from the shape of its
+        first result and its arguments}.
     """
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, core.ClosedJaxpr):
+            return core.ClosedJaxpr(with_references(value.jaxpr, references), value.consts)
+        if isinstance(value, core.Jaxpr):
+            return with_references(value, references)
+        if type(value) is tuple:  # not one with names, such as the dimensions of a convolution
+            return tuple(map(replaced, value))
+        return value
 
     equations = []
     for equation in jaxpr.eqns:
-        params = dict(equation.params)
-        if equation.primitive.name == "jit" and params["name"] in names:
-            params["inline"] = True
-        if "call_jaxpr" in params:  # a function with a gradient of its own
-            body = params["call_jaxpr"]
-            params["call_jaxpr"] = core.ClosedJaxpr(inlined(body.jaxpr, names), body.consts)
+        if equation.primitive.name == "jit" and equation.params["name"] in references:
+            made, *_ = map(_array, equation.outvars)
+            reference = functools.partial(references[equation.params["name"]], made.shape)
+            body = _only(jax.make_jaxpr(reference)(*map(_array, equation.invars)), equation.outvars)
+            params = {**equation.params, "jaxpr": body, "inline": True}
+        else:
+            params = {key: replaced(value) for key, value in equation.params.items()}
         equations.append(equation.replace(params=params))
     found: core.Jaxpr = jaxpr.replace(eqns=equations)
     return found

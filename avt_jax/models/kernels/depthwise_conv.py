@@ -1,27 +1,34 @@
-"""Depthwise 3-D convolution without XLA's grouped convolution.
+"""Depthwise 3-D convolution: one interface, the form chosen by platform and shape.
 
 XLA lowers a grouped convolution with one channel per group to loops that are 100 times slower than
-need be on CPUs and 10 to 30 times on GPUs (jax issues 13800 and 23713). Here it is a sum of shifted
-multiply-adds, with a backward pass of the same kind. docs/performance.md has the measurements.
+need be on CPUs and 10 to 30 times on GPUs (jax issues 13800 and 23713); on a TPU the matrix unit
+does it best. `depthwise_forms` has the forms, `choice` the rules, docs/performance.md the
+measurements.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 
-# Up to this many taps one fused expression wins; beyond it the compiler no longer fuses well, and
-# a loop over the time taps, each with its spatial taps in one expression, is faster.
-_MAX_FUSED_TAPS = 27
+from avt_jax.models.kernels import choice, depthwise_forms
+from avt_jax.models.kernels.choice import Chosen, Kernels
+from avt_jax.models.kernels.depthwise_forms import KernelShape
+
+# Of the three passes: forward, gradient of the input, gradient of the kernel.
+_Choices = tuple[Chosen, Chosen, Chosen]
+PASSES = ("depthwise forward", "depthwise input gradient", "depthwise kernel gradient")
 
 
 def depthwise_conv3d(
-    x_bthwc: jax.Array, kernel_xyzc: jax.Array, bias_c: jax.Array | None = None
+    x_bthwc: jax.Array,
+    kernel_xyzc: jax.Array,
+    bias_c: jax.Array | None = None,
+    *,
+    kernels: str | Kernels = choice.AUTO,
 ) -> jax.Array:
     """Each channel convolved with its own 3-D kernel; stride 1, zero padding to the same size.
 
@@ -29,12 +36,15 @@ def depthwise_conv3d(
       x_bthwc: [b, t, h, w, c] float.
       kernel_xyzc: [kt, kh, kw, c] float, odd sizes; correlation, as in all deep-learning libraries.
       bias_c: [c] float, or None.
+      kernels: which forms compute it, see `choice`.
 
     Returns:
-      [b, t, h, w, c] in the type of `x_bthwc`; sums are in float32 at least.
+      [b, t, h, w, c] in the type of `x_bthwc`; sums are in float32 at least. The forms on a matrix
+      unit round the kernel to that type.
 
     Raises:
       ValueError: an even kernel size, or channels that differ.
+      UserError: an unknown choice of forms.
     """
     if any(size % 2 == 0 for size in kernel_xyzc.shape[:3]):
         raise ValueError(f"kernel sizes must be odd, got {kernel_xyzc.shape[:3]}")
@@ -42,78 +52,53 @@ def depthwise_conv3d(
         raise ValueError(
             f"the kernel has {kernel_xyzc.shape[3]} channels and the input {x_bthwc.shape[-1]}"
         )
-    out = _conv(x_bthwc, kernel_xyzc)
+    case = choice.Conv.of(x_bthwc, kernel_xyzc.shape)
+    forward, input_gradient, kernel_gradient = (
+        choice.choose(step, case, kernels) for step in PASSES
+    )
+    out = _conv(x_bthwc, kernel_xyzc, (forward, input_gradient, kernel_gradient))
     return out if bias_c is None else out + bias_c.astype(out.dtype)
 
 
-def _accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def _pad(x: jax.Array, kernel_shape: tuple[int, ...]) -> jax.Array:
-    return jnp.pad(x, [(0, 0), *((size // 2, size // 2) for size in kernel_shape[:3]), (0, 0)])
-
-
-def _window(padded: jax.Array, tap: tuple[Any, ...], shape: tuple[int, ...]) -> jax.Array:
-    """The part of a padded array that one tap of the kernel sees."""
-    return lax.dynamic_slice(padded, (0, *tap, 0), shape)
-
-
-@jax.jit
-def depthwise_correlation(x: jax.Array, kernel: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=2)
+def depthwise_correlation(x: jax.Array, kernel: jax.Array, chosen: Chosen) -> jax.Array:
     """The convolution without its checks, bias and gradient."""
-    kt, kh, kw, _ = kernel.shape
-    padded = _pad(x, kernel.shape)
-    kernel = kernel.astype(_accumulator(x.dtype))
-
-    def plane(i: int | jax.Array, total: jax.Array) -> jax.Array:
-        weights = lax.dynamic_index_in_dim(kernel, i, keepdims=False)
-        rows = lax.dynamic_slice_in_dim(padded, i, x.shape[1], axis=1)
-        for j in range(kh):
-            for k in range(kw):
-                window = rows[:, :, j : j + x.shape[2], k : k + x.shape[3]]
-                total += window.astype(kernel.dtype) * weights[j, k]
-        return total
-
-    total = jnp.zeros(x.shape, kernel.dtype)
-    if kt * kh * kw <= _MAX_FUSED_TAPS:
-        for i in range(kt):
-            total = plane(i, total)
-    else:
-        total = lax.fori_loop(0, kt, plane, total)
-    return total.astype(x.dtype)
+    found: jax.Array = choice.by_platform(chosen, depthwise_forms.FORWARD, x, kernel)
+    return found
 
 
-@jax.jit
-def depthwise_kernel_gradient(x: jax.Array, grad: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The gradient of the kernel: of its shape and type, from the input and what comes back."""
-    kt, kh, kw, _ = kernel.shape
-    padded = _pad(x, kernel.shape)
-    dtype = _accumulator(x.dtype)
-
-    def tap(index: jax.Array) -> jax.Array:
-        i, j, k = index // (kh * kw), index // kw % kh, index % kw
-        window = _window(padded, (i, j, k), x.shape)
-        return (window.astype(dtype) * grad.astype(dtype)).sum((0, 1, 2, 3))
-
-    taps = lax.map(tap, jnp.arange(kt * kh * kw))
-    return taps.reshape(kernel.shape).astype(kernel.dtype)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def depthwise_kernel_gradient(
+    x: jax.Array, grad: jax.Array, shape: KernelShape, chosen: Chosen
+) -> jax.Array:
+    """The gradient of a kernel of a shape, from the input and what comes back."""
+    forms = {
+        name: functools.partial(form, shape=shape)
+        for name, form in depthwise_forms.KERNEL_GRADIENT.items()
+    }
+    found: jax.Array = choice.by_platform(chosen, forms, x, grad)
+    return found
 
 
-@jax.custom_vjp
-def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return depthwise_correlation(x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: jax.Array, kernel: jax.Array, choices: _Choices) -> jax.Array:
+    return depthwise_correlation(x, kernel, choices[0])
 
 
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return depthwise_correlation(x, kernel), (x, kernel)
+def _forward(
+    x: jax.Array, kernel: jax.Array, choices: _Choices
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return depthwise_correlation(x, kernel, choices[0]), (x, kernel)
 
 
-def _backward(saved: tuple[jax.Array, jax.Array], grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(
+    choices: _Choices, saved: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    return depthwise_correlation(grad, kernel[::-1, ::-1, ::-1]), depthwise_kernel_gradient(
-        x, grad, kernel
-    )
+    # Of an odd kernel with stride 1 the gradient of the input is the same with the kernel mirrored.
+    grad_x = depthwise_correlation(grad, kernel[::-1, ::-1, ::-1], choices[1])
+    grad_kernel = depthwise_kernel_gradient(x, grad, kernel.shape, choices[2])
+    return grad_x, grad_kernel.astype(kernel.dtype)
 
 
 _conv.defvjp(_forward, _backward)
@@ -136,4 +121,12 @@ def _kernel_gradient_multiply_adds(given: Shapes, made: Shapes) -> int:
 MULTIPLY_ADDS: dict[str, Callable[[Shapes, Shapes], int]] = {
     "depthwise_correlation": _correlation_multiply_adds,
     "depthwise_kernel_gradient": _kernel_gradient_multiply_adds,
+}
+# The same operations in the form that computes what is needed and no more, for other counters:
+# {name: function of (shape of its result, its arguments)}.
+REFERENCES: dict[str, Callable[..., jax.Array]] = {
+    "depthwise_correlation": lambda made, x, kernel: depthwise_forms.shifted(x, kernel),
+    "depthwise_kernel_gradient": lambda made, x, grad: depthwise_forms.kernel_gradient_taps(
+        x, grad, made
+    ),
 }

@@ -1,6 +1,9 @@
-"""The depthwise convolution against XLA's grouped convolution: values and both gradients."""
+"""Every form of the depthwise convolution against a sum written out: values and both gradients."""
 
 from __future__ import annotations
+
+import functools
+import itertools
 
 import chex
 import jax
@@ -8,56 +11,98 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
-from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from avt_jax.models.kernels import choice, depthwise_forms
 from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
 
-# (input, kernel): both forms of the sum, unequal sizes, axes shorter than the kernel, one value.
+# (input, kernel): both forms of the sum, unequal sizes, axes shorter than the kernel, one channel,
+# one value, a row that is cut into pieces unevenly.
 CASES = (
     ((2, 4, 5, 6, 8), (3, 3, 3)),
-    ((2, 4, 5, 6, 8), (5, 5, 5)),
     ((1, 6, 7, 3, 4), (1, 3, 5)),
     ((3, 1, 2, 3, 5), (5, 5, 5)),
     ((1, 2, 1, 1, 3), (7, 3, 1)),
+    ((2, 2, 3, 17, 1), (3, 5, 3)),
     ((1, 1, 1, 1, 1), (3, 3, 3)),
 )
+DTYPES = ("float64", "float32", "bfloat16")
 
 
-def naive(x_bthwc, kernel_xyzc, bias_c):
-    out = lax.conv_general_dilated(
-        x_bthwc,
-        kernel_xyzc[:, :, :, None],
-        (1, 1, 1),
-        [(size // 2, size // 2) for size in kernel_xyzc.shape[:3]],
-        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
-        feature_group_count=x_bthwc.shape[-1],
-    )
-    return out + bias_c
+def naive(x, kernel):
+    """In float64, a tap after the other."""
+    t, h, w = (size // 2 for size in kernel.shape[:3])
+    padded = np.pad(x, ((0, 0), (t, t), (h, h), (w, w), (0, 0)))
+    total = np.zeros_like(x)
+    for i, j, k in itertools.product(*map(range, kernel.shape[:3])):
+        window = padded[:, i : i + x.shape[1], j : j + x.shape[2], k : k + x.shape[3]]
+        total += window * kernel[i, j, k]
+    return total
 
 
-def draw(rng, shape, kernel):
-    """Input, kernel, bias and the gradient of the output."""
-    shapes = (shape, (*kernel, shape[-1]), shape[-1:], shape)
-    return [rng.normal(size=size).astype(np.float32) for size in shapes]
+def naive_kernel_gradient(x, grad, shape):
+    t, h, w = (size // 2 for size in shape[:3])
+    padded = np.pad(x, ((0, 0), (t, t), (h, h), (w, w), (0, 0)))
+    found = np.zeros(shape)
+    for i, j, k in itertools.product(*map(range, shape[:3])):
+        window = padded[:, i : i + x.shape[1], j : j + x.shape[2], k : k + x.shape[3]]
+        found[i, j, k] = (window * grad).sum((0, 1, 2, 3))
+    return found
 
 
-def gradients(conv, x, kernel, bias, grad):
-    return jax.vjp(conv, x, kernel, bias)[1](grad)
+def draw(rng, shape, kernel, dtype=np.float64):
+    """Input, kernel and gradient of the output; values that the type holds exactly."""
+    shapes = (shape, (*kernel, shape[-1]), shape)
+    return [rng.normal(size=size).astype(dtype).astype(np.float64) for size in shapes]
 
 
-@pytest.mark.parametrize(("shape", "kernel"), CASES)
-def test_equals_the_naive_form(rng, shape, kernel):
-    x, weights, bias, grad = draw(rng, shape, kernel)
+def close(got, want, dtype):
+    """To the type's precision: a rounding at the end; sums of a few hundred in another order."""
+    rtol = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 2.0**-7}[dtype]
+    assert got.shape == want.shape
     np.testing.assert_allclose(
-        jax.jit(depthwise_conv3d)(x, weights, bias), naive(x, weights, bias), atol=2e-5
+        np.asarray(got, np.float64), want, rtol=rtol, atol=rtol * max(np.abs(want).max(), 1e-30)
     )
-    ours = jax.jit(lambda *args: gradients(depthwise_conv3d, *args))(x, weights, bias, grad)
-    theirs = gradients(naive, x, weights, bias, grad)
-    for name, got, want in zip(("input", "kernel", "bias"), ours, theirs, strict=True):
-        chex.assert_equal_shape([got, want])
-        # Sums of up to 240 products in another order.
-        np.testing.assert_allclose(got, want, atol=5e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", depthwise_forms.FORWARD)
+def test_every_form_of_the_convolution(rng, name, dtype):
+    run = jax.jit(depthwise_forms.FORWARD[name])
+    with jax.enable_x64(dtype == "float64"):
+        for shape, size in CASES:
+            x, kernel, _ = draw(rng, shape, size, jnp.dtype(dtype))
+            got = run(jnp.asarray(x, dtype), jnp.asarray(kernel, dtype))
+            assert got.dtype == dtype
+            close(got, naive(x, kernel), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", depthwise_forms.KERNEL_GRADIENT)
+def test_every_form_of_the_kernels_gradient(rng, name, dtype):
+    run = jax.jit(depthwise_forms.KERNEL_GRADIENT[name], static_argnums=2)
+    with jax.enable_x64(dtype == "float64"):
+        for shape, size in CASES:
+            x, kernel, grad = draw(rng, shape, size, jnp.dtype(dtype))
+            got = run(jnp.asarray(x, dtype), jnp.asarray(grad, dtype), kernel.shape)
+            # Kept in float32 from 16 bits: the sum over a batch is not rounded.
+            assert got.dtype == ("float64" if dtype == "float64" else "float32")
+            wanted = naive_kernel_gradient(x, grad, kernel.shape)
+            close(got, wanted, "float64" if dtype == "float64" else "float32")
+
+
+@pytest.mark.parametrize("kernels", choice.KERNELS)
+def test_the_gradients_are_those_of_the_sum(rng, kernels):
+    x, kernel, grad = draw(rng, (2, 3, 4, 5, 6), (3, 5, 3))
+    conv = functools.partial(depthwise_conv3d, kernels=kernels)
+    with jax.enable_x64(True):
+        bias = jnp.arange(6.0)
+        out, back = jax.vjp(jax.jit(conv), *map(jnp.asarray, (x, kernel, bias)))
+        grad_x, grad_kernel, grad_bias = back(jnp.asarray(grad))
+        close(out - bias, naive(x, kernel), "float64")
+        close(grad_x, naive(grad, kernel[::-1, ::-1, ::-1]), "float64")
+        close(grad_kernel, naive_kernel_gradient(x, grad, kernel.shape), "float64")
+        close(grad_bias, grad.sum((0, 1, 2, 3)), "float64")
 
 
 class ByHand(chex.TestCase):
@@ -75,20 +120,12 @@ class ByHand(chex.TestCase):
         np.testing.assert_array_equal(np.ravel(got), want)
 
 
-def test_float64(rng):
-    with jax.enable_x64(True):
-        args = [value.astype(np.float64) for value in draw(rng, (2, 3, 4, 5, 6), (3, 5, 5))]
-        got = gradients(depthwise_conv3d, *args)
-        for ours, theirs in zip(got, gradients(naive, *args), strict=True):
-            assert ours.dtype == np.float64
-            np.testing.assert_allclose(ours, theirs, atol=1e-12)
-
-
 @pytest.mark.parametrize("size", (3, 5))
 def test_bfloat16_sums_in_float32(rng, size):
-    x, weights, _, grad = draw(rng, (2, 4, 8, 8, 4), (size,) * 3)
+    shape = (2, 4, 8, 8, 4)
+    x, weights, grad = (jnp.abs(value) for value in draw(rng, shape, (size,) * 3, "float32"))
     # Positive values, so that a sum kept in bfloat16 would lose what is added last.
-    x, weights, grad = (jnp.abs(value) for value in (x, weights, grad))
+    weights = weights.astype(jnp.float32)
     half_x, half_grad = x.astype(jnp.bfloat16), grad.astype(jnp.bfloat16)
     got, back = jax.vjp(depthwise_conv3d, half_x, weights)
     grad_x, grad_kernel = back(half_grad)
@@ -101,16 +138,39 @@ def test_bfloat16_sums_in_float32(rng, size):
     np.testing.assert_allclose(grad_kernel, want_kernel, rtol=1e-5)
 
 
-def test_same_on_a_sharded_batch(rng):
-    x, weights, bias, grad = draw(rng, (8, 3, 4, 4, 5), (3, 5, 5))
+@pytest.mark.parametrize("kernels", ("cpu", "gpu", "tpu"))
+def test_a_sharded_batch_is_summed_once(rng, kernels):
+    conv = functools.partial(depthwise_conv3d, kernels=kernels)
+    x, weights, grad = (value.astype(np.float32) for value in draw(rng, (8, 3, 4, 4, 5), (3, 5, 5)))
     mesh = Mesh(np.array(jax.devices()), ("data",))
     by_example = NamedSharding(mesh, PartitionSpec("data"))
     spread_x, spread_grad = (jax.device_put(value, by_example) for value in (x, grad))
-    run = jax.jit(lambda *args: gradients(depthwise_conv3d, *args))
-    got = run(spread_x, weights, bias, spread_grad)
+    run = jax.jit(lambda x, kernel, grad: jax.vjp(conv, x, kernel)[1](grad))
+    compiled = run.lower(spread_x, weights, spread_grad).compile()
+    got = compiled(spread_x, weights, spread_grad)
     assert len(got[0].sharding.device_set) == len(jax.devices()) > 1
-    for ours, theirs in zip(got, run(x, weights, bias, grad), strict=True):
+    for ours, theirs in zip(got, run(x, weights, grad), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=5e-5)
+    text = compiled.as_text()
+    assert "all-gather(" not in text
+    # One exchange, and it is not in a loop.
+    assert text.count(" all-reduce(") == 1
+    assert " all-reduce(" in text[text.index("\nENTRY ") :]
+
+
+def test_symbolic_batch(rng):
+    x, kernel, _ = draw(rng, (3, 2, 4, 5, 6), (5, 3, 5))
+    (b,) = jax.export.symbolic_shape("b")
+    exported = jax.export.export(
+        jax.jit(lambda x, kernel: jax.vjp(depthwise_conv3d, x, kernel)[1](x)),
+        platforms=("cpu", "tpu"),
+    )(
+        jax.ShapeDtypeStruct((b, *x.shape[1:]), jnp.float32),
+        jax.ShapeDtypeStruct(kernel.shape, jnp.float32),
+    )
+    grad_x, grad_kernel = exported.call(x.astype(np.float32), kernel.astype(np.float32))
+    close(grad_x, naive(x, kernel[::-1, ::-1, ::-1]), "float32")
+    close(grad_kernel, naive_kernel_gradient(x, x, kernel.shape), "float32")
 
 
 def test_refuses_what_it_cannot_do():
