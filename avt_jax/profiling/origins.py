@@ -20,7 +20,7 @@ FORWARD, AGAIN, BACKWARD, UPDATE = "forward", "recomputed", "backward", "update"
 DEPTHWISE, ATTENTION, NORM, DENSE = "depthwise convolution", "attention", "norm", "dense product"
 CONVOLUTION, LOSS, OPTIMISER, REST = "other convolution", "loss", "optimiser", "element by element"
 COPY = "copy, reshape"
-# (what a file ends with or holds, in which function, kind); the first that fits any of the lines.
+# (what a file's path holds, in which function, kind), for the innermost line of ours or of theirs.
 _PLACES = (
     (re.compile(r"models/kernels/depthwise"), re.compile(""), DEPTHWISE),
     (re.compile(r"models/kernels/attention"), re.compile(""), ATTENTION),
@@ -28,6 +28,7 @@ _PLACES = (
     (re.compile(r"optax/|training/optimizer"), re.compile(""), OPTIMISER),
     (re.compile(r"nn/normalization\.py|models/"), re.compile("(?i)norm"), NORM),
 )
+_OURS = re.compile("avt_jax/")
 # What of a name stack tells the same where lines are missing.
 _NAMES = (
     (re.compile(r"depthwise"), DEPTHWISE),
@@ -121,10 +122,12 @@ class Origins:
         return self._readers[name]
 
     def _kind(self, one: Executed, told: Instruction) -> str:
-        lines = list(self._program.stack(told))
-        for file, function, kind in _PLACES:
-            if any(file.search(path) and function.search(inside) for path, inside in lines):
-                return kind
+        for path, inside in self._program.stack(told):
+            for file, function, kind in _PLACES:
+                if file.search(path) and function.search(inside):
+                    return kind
+            if _OURS.search(path):  # who calls it says nothing: a loss calls the whole model
+                break
         for name, kind in _NAMES:
             if name.search(told.op_name):
                 return kind

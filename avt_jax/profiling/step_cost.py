@@ -2,8 +2,8 @@
 
 The compiler's own cycles, added up over what runs, and the collectives by formula. What carries no
 cycles (Pallas calls, sorting, random bits) takes the longer of its operations at the chip's peak
-and its bytes at the memory's bandwidth. They are estimates, to compare forms of a program with, and not
-times; `assumptions` says what they leave out.
+and its bytes at the memory's bandwidth. All this is for comparing forms of a program with each
+other, and no measured time; `assumptions` says what it leaves out.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def moved_bytes(program: Program, one: Executed) -> int:
         if given is None or not array_bytes(given.type, hbm_only=True):
             continue
         inner = parameters.get(number)
-        if updated in (name, inner.name if inner else None):
+        if updated and updated == (inner.name if inner else name):
             continue
         total += _read(given, inner, body)
     return total
@@ -180,7 +180,8 @@ def moved_bytes(program: Program, one: Executed) -> int:
 def _read(given: Instruction, inner: Instruction | None, body: Mapping[str, Instruction]) -> int:
     """Bytes that a fusion reads of what it is given."""
     readers = [i for i in body.values() if inner and inner.name in i.operands]
-    if readers and all(i.opcode in ("dynamic-slice", "slice") for i in readers):
+    slices = ("dynamic-slice", "slice")
+    if readers and all(i.opcode in slices and i.operands[0] == inner.name for i in readers):
         return sum(array_bytes(i.type) for i in readers)
     return array_bytes(given.type, hbm_only=True)
 
