@@ -179,11 +179,13 @@ def moved_bytes(program: Program, one: Executed) -> int:
 
 def _read(given: Instruction, inner: Instruction | None, body: Mapping[str, Instruction]) -> int:
     """Bytes that a fusion reads of what it is given."""
-    readers = [i for i in body.values() if inner and inner.name in i.operands]
-    slices = ("dynamic-slice", "slice")
+    whole, slices = array_bytes(given.type, hbm_only=True), ("dynamic-slice", "slice")
+    if inner is None:
+        return whole
+    readers = [i for i in body.values() if inner.name in i.operands]
     if readers and all(i.opcode in slices and i.operands[0] == inner.name for i in readers):
         return sum(array_bytes(i.type) for i in readers)
-    return array_bytes(given.type, hbm_only=True)
+    return whole
 
 
 def _is_collective(one: Executed) -> bool:
