@@ -94,8 +94,9 @@ def _times(equation: core.JaxprEqn) -> int:
         length: int = equation.params["length"]
         return length
     if equation.primitive.name == "shard_map":  # its program is one device's
-        shape, axes = equation.params["mesh"].shape, equation.params["manual_axes"]
-        return math.prod(shape[axis] for axis in axes)
+        params = equation.params
+        axes = params.get("newly_manual_axes") or params.get("manual_axes", ())
+        return math.prod(params["mesh"].shape[axis] for axis in axes)
     return 1
 
 
