@@ -78,6 +78,8 @@ def find(program: Program) -> list[Collective]:
     for one in program.executed:
         kind = one.instruction.collective
         if kind:
+            if one.computation.startswith("all-reduce-scatter"):  # the TPU's way to write it
+                kind = "reduce-scatter"
             group = _group(one.instruction.attributes, program.num_partitions)
             size = _payload(program, one)
             found.append(Collective(kind, size, group, one.times, one.instruction.op_name))

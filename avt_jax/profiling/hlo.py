@@ -156,6 +156,7 @@ class Program:
         return self.computations.get(called or "", {})
 
     def _run(self, name: str, times: int) -> Iterator[Executed]:
+        channels: set[str] = set()
         for instruction in self.computations[name].values():
             if instruction.opcode == "while":
                 rounds = self.rounds(instruction, name)
@@ -170,15 +171,26 @@ class Program:
             else:
                 yield Executed(instruction, name, times)
                 if instruction.opcode in ("fusion", "async-start"):
-                    yield from self._collectives(instruction, times)
+                    yield from self._collectives(instruction, times, channels)
 
-    def _collectives(self, instruction: Instruction, times: int) -> Iterator[Executed]:
+    def _collectives(
+        self, instruction: Instruction, times: int, channels: set[str]
+    ) -> Iterator[Executed]:
+        """Those within a fusion.
+
+        One that runs beside the computation stands in several: where it starts, where it ends, and
+        in each fusion that keeps it going in between. All name the same channel.
+        """
         called = instruction.attribute("calls") or ""
         for inner in self.body(instruction).values():
             if inner.collective:
-                yield Executed(inner, called, times)
+                channel = re.search(r"\bchannel_id=(\d+)", inner.attributes)
+                if channel is None or channel[1] not in channels:
+                    yield Executed(inner, called, times)
+                if channel:
+                    channels.add(channel[1])
             elif inner.opcode == "fusion":
-                yield from self._collectives(inner, times)
+                yield from self._collectives(inner, times, channels)
 
     def rounds(self, loop: Instruction, computation: str) -> int | None:
         """How often a `while` runs its body; None where that is not to be found."""

@@ -112,8 +112,10 @@ def estimate(program: Program, chip: Chip) -> StepCost:
         instruction = one.instruction
         if instruction.opcode in FREE or instruction.opcode in _BESIDE or _is_collective(one):
             continue
-        size = moved_bytes(program, one)
         cycles = instruction.cycles
+        if cycles is None and any(i.collective for i in program.body(instruction).values()):
+            continue  # the start or the end of one that runs beside the computation
+        size = moved_bytes(program, one)
         seconds = cycles / chip.clock_hz if cycles is not None else size / chip.hbm_bandwidth
         stated = _stated(instruction) if cycles is None else None
         if stated is not None:
