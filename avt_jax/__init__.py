@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from avt_jax.errors import UserError
     from avt_jax.experiment.assemble import Experiment
     from avt_jax.experiment.config import load_config
-    from avt_jax.experiment.cost import profile_config
+    from avt_jax.experiment.cost import compile_step, profile_config
     from avt_jax.experiment.evaluate import EvaluationResult
     from avt_jax.experiment.evaluate import evaluate_run as evaluate
     from avt_jax.experiment.grid import plan_study
@@ -38,6 +38,7 @@ __getattr__, __dir__ = names_on_demand(
         "Predictor": "avt_jax.inference.predictor",
         "TrainingResult": "avt_jax.experiment.run_training",
         "UserError": "avt_jax.errors",
+        "compile_step": "avt_jax.experiment.cost",
         "evaluate": "avt_jax.experiment.evaluate:evaluate_run",
         "fbank": "avt_jax.audio.melspec",
         "from_state_dict": "avt_jax.conversion",
@@ -59,6 +60,7 @@ __all__ = [
     "Predictor",
     "TrainingResult",
     "UserError",
+    "compile_step",
     "evaluate",
     "fbank",
     "from_state_dict",

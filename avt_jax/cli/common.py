@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 from avt_jax.errors import UserError
@@ -45,3 +46,13 @@ def parser(command: str, description: str, epilog: str | None = None) -> argpars
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def progress() -> Callable[[str], None]:
+    """A function that writes what is being done to stderr, with the seconds since the start."""
+    start_sec = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - start_sec:5.0f} s] {line}", file=sys.stderr, flush=True)
+
+    return say

@@ -25,6 +25,7 @@ COMMANDS = {
     "segments": ("segments", "find the audio activities of media files"),
     "ablate": ("ablate", "train a grid of settings over several seeds: a table and a plot"),
     "profile": ("profile", "parameters, FLOPs and memory of a config's model, part by part"),
+    "compile": ("compile", "the training step of a config on TPUs that are not here: memory, time"),
 }
 
 # Those that compute for long enough to be worth a second start of the interpreter.

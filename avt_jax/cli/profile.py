@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avt_jax.cli.common import parser, run
+from avt_jax.cli.common import parser, progress, run
 from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,15 +88,6 @@ def _write(path: Path, found: Profile) -> None:
         raise UserError(f"--json {path}: {error.strerror}; give a file in a folder.") from error
 
 
-def _progress() -> Callable[[str], None]:
-    start_sec = time.monotonic()
-
-    def say(line: str) -> None:
-        print(f"[{time.monotonic() - start_sec:5.0f} s] {line}", file=sys.stderr, flush=True)
-
-    return say
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
@@ -111,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     from avt_jax.experiment.cost import profile_config, read_classes
 
     config = load_config(args.config, overrides)
-    say = _progress()
+    say = progress()
     found = profile_config(
         config,
         read_classes(args.classes, config.data.path, say),

@@ -13,7 +13,7 @@ from avt_jax.lazy import names_on_demand
 if TYPE_CHECKING:
     from avt_jax.experiment.assemble import Experiment
     from avt_jax.experiment.config import load_config
-    from avt_jax.experiment.cost import Profile, profile_config
+    from avt_jax.experiment.cost import CompileReport, Profile, compile_step, profile_config
     from avt_jax.experiment.evaluate import EvaluationResult, evaluate_run
     from avt_jax.experiment.grid import plan_study
     from avt_jax.experiment.run_training import TrainingResult, train
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = names_on_demand(
     globals(),
     {
+        "CompileReport": "avt_jax.experiment.cost",
         "EvaluationResult": "avt_jax.experiment.evaluate",
         "Experiment": "avt_jax.experiment.assemble",
         "OwnData": "avt_jax.experiment.splits",
         "Profile": "avt_jax.experiment.cost",
         "TrainingResult": "avt_jax.experiment.run_training",
+        "compile_step": "avt_jax.experiment.cost",
         "evaluate_run": "avt_jax.experiment.evaluate",
         "load_config": "avt_jax.experiment.config",
         "plan_study": "avt_jax.experiment.grid",
@@ -38,11 +40,13 @@ __getattr__, __dir__ = names_on_demand(
 )
 
 __all__ = [
+    "CompileReport",
     "EvaluationResult",
     "Experiment",
     "OwnData",
     "Profile",
     "TrainingResult",
+    "compile_step",
     "evaluate_run",
     "load_config",
     "plan_study",

@@ -52,27 +52,52 @@ def by_part(function: Callable[..., Any], *args: Any) -> dict[str, int]:
     Returns:
       {part: FLOPs}; "other" is what belongs to no part. A program without parts is one, "model".
     """
-    macs = _count(program.live(function, *args), None)
+    macs = _count(program.live(function, *args), None, program.part_of)
     return program.named({part: 2 * number for part, number in macs.items()})
 
 
-def _count(jaxpr: core.Jaxpr, part: str | None) -> Parts:
+def of_step(jaxpr: core.Jaxpr) -> tuple[int, int]:
+    """FLOPs of a traced program: (all, those that a backward pass computes a second time)."""
+
+    def repeated(equation: core.JaxprEqn) -> str | None:
+        stack = str(equation.source_info.name_stack)
+        return "again" if "rematted_computation" in stack else None
+
+    macs = _count(program.needed(jaxpr), None, repeated)
+    return 2 * macs.total(), 2 * macs["again"]
+
+
+def _count(
+    jaxpr: core.Jaxpr, part: str | None, part_of: Callable[[core.JaxprEqn], str | None]
+) -> Parts:
     """Multiply-adds by part; `part` is that of the equation around the program."""
     found: Parts = Counter()
     for equation in jaxpr.eqns:
-        here = part or program.part_of(equation)
+        here = part or part_of(equation)
         product = _product(equation)
         if product is not None:
             found[here] += product
             continue
-        inner = [_count(body, here) for body in program.inner_programs(equation)]
+        inner = [_count(body, here, part_of) for body in program.inner_programs(equation)]
         if equation.primitive.name == "cond":
             inner = [max(inner, key=Counter.total)]
-        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        times = _times(equation)
         for counts in inner:
             for name, number in counts.items():
                 found[name] += times * number
     return found
+
+
+def _times(equation: core.JaxprEqn) -> int:
+    """How often an equation runs the program within it, over all devices."""
+    if equation.primitive.name == "scan":
+        length: int = equation.params["length"]
+        return length
+    if equation.primitive.name == "shard_map":  # its program is one device's
+        params = equation.params
+        axes = params.get("newly_manual_axes") or params.get("manual_axes", ())
+        return math.prod(params["mesh"].shape[axis] for axis in axes)
+    return 1
 
 
 def _product(equation: core.JaxprEqn) -> int | None:

@@ -31,7 +31,11 @@ def live(function: Callable[..., Any], *args: Any) -> core.Jaxpr:
       function: a pure function of arrays.
       *args: its arguments, pytrees of arrays or `jax.ShapeDtypeStruct`; nothing is allocated.
     """
-    jaxpr = jax.jit(function).trace(*args).jaxpr.jaxpr
+    return needed(jax.jit(function).trace(*args).jaxpr.jaxpr)
+
+
+def needed(jaxpr: core.Jaxpr) -> core.Jaxpr:
+    """A traced program without the equations that no result needs; see `live`."""
     used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)
     found: core.Jaxpr = used.replace(
         constvars=[],

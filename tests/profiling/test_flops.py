@@ -94,6 +94,27 @@ def test_the_count_is_an_accelerators_on_any_machine():
     assert other == 10 * PRODUCT
 
 
+def test_what_the_backward_pass_computes_again():
+    def count(function):
+        return flops.of_step(jax.jit(gradient(function)).trace(SQUARE).jaxpr.jaxpr)
+
+    def twice(x):
+        return jnp.sin(jnp.sin(x @ x) @ x)
+
+    assert count(twice) == (6 * PRODUCT, 0)
+    assert count(jax.remat(twice)) == (8 * PRODUCT, 2 * PRODUCT)
+    many = gradient(lambda x: lax.scan(lambda c, _: (jax.remat(twice)(c), None), x, length=5)[0])
+    assert flops.of_step(jax.jit(many).trace(SQUARE).jaxpr.jaxpr) == (40 * PRODUCT, 10 * PRODUCT)
+
+
+def test_every_device_of_a_manual_mesh_counts():
+    mesh = jax.make_mesh((4,), ("x",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    rows = jax.sharding.PartitionSpec("x")
+    whole = jax.sharding.PartitionSpec()
+    local = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, whole), out_specs=rows)
+    assert flops.total(local, SQUARE, SQUARE) == PRODUCT
+
+
 def convolution(**how):
     numbers = ("NHWC", "HWIO", "NHWC")
     return lambda x, kernel: lax.conv_general_dilated(x, kernel, dimension_numbers=numbers, **how)
