@@ -25,7 +25,7 @@ from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
 from avt_jax.models.encoders.ast import AST, ASTConfig, patch_grid
 from avt_jax.models.posemb import adapt_ast_grid
-from avt_jax.rngs import CountedRngs
+from avt_jax.tree.rngs import CountedRngs
 
 FITS = (AST,)
 

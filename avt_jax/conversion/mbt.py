@@ -17,7 +17,7 @@ from avt_jax.conversion.vit import (
     tower_fields,
 )
 from avt_jax.models.mbt import MBT, MBTConfig
-from avt_jax.rngs import CountedRngs
+from avt_jax.tree.rngs import CountedRngs
 
 FITS = ()
 # A converted model has one label set, of this name.

@@ -22,7 +22,7 @@ from avt_jax.conversion.mapping import (
 )
 from avt_jax.conversion.store import Converted
 from avt_jax.models.encoders.uniformer import UniFormer, UniFormerConfig
-from avt_jax.rngs import CountedRngs
+from avt_jax.tree.rngs import CountedRngs
 
 FITS = (UniFormer,)
 

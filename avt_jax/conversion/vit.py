@@ -26,7 +26,7 @@ from avt_jax.errors import UserError
 from avt_jax.models.encoders.vit import ViT, ViTConfig
 from avt_jax.models.mbt import Tower
 from avt_jax.models.posemb import resize_vit_grid
-from avt_jax.rngs import CountedRngs
+from avt_jax.tree.rngs import CountedRngs
 
 FITS = (ViT, Tower)
 

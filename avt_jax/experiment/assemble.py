@@ -24,7 +24,6 @@ from avt_jax.losses.objective import Objective
 from avt_jax.models.build import abilities, build_model
 from avt_jax.models.forward import make_predict
 from avt_jax.models.inputs import InputSpec
-from avt_jax.rngs import CountedRngs
 from avt_jax.training import mesh as meshes
 from avt_jax.training.durations import in_steps
 from avt_jax.training.hiding import make_hide
@@ -34,6 +33,7 @@ from avt_jax.training.mixing import make_mix
 from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from avt_jax.training.state import TrainState, init_sharded
 from avt_jax.training.step import PackedStep, TrainStep, make_train_step
+from avt_jax.tree.rngs import CountedRngs
 
 Say = Callable[[str], None]
 Evaluate = Callable[[TrainState], tuple[dict[str, float], float | None]]

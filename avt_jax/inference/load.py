@@ -15,9 +15,9 @@ from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError
 from avt_jax.models.build import build_model
 from avt_jax.models.forward import Predict, make_embed, make_predict
-from avt_jax.rngs import CountedRngs
 from avt_jax.training.checkpoint import Run, load_run
 from avt_jax.training.inputs import input_spec, normalisation
+from avt_jax.tree.rngs import CountedRngs
 
 BatchFn = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
 

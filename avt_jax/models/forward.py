@@ -13,7 +13,7 @@ from flax import nnx
 from avt_jax import axes, tree
 from avt_jax.models.partners import interleaved, take_clips
 from avt_jax.models.preprocess import normalise_video, standardise_audio
-from avt_jax.rngs import CountedRngs
+from avt_jax.tree.rngs import CountedRngs
 
 
 @dataclass(frozen=True)

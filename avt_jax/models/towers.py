@@ -1,7 +1,7 @@
 """Towers of equal layers: how they are made, and how they are run.
 
-A tower is a list of layers, or a `LayerStack` of them inside a training step (`avt_jax.stacks`). A
-list is unrolled, a stack is a loop; both give the same numbers.
+A tower is a list of layers, or a `LayerStack` of them inside a training step; see
+`avt_jax.tree.stacks`. A list is unrolled, a stack is a loop; both give the same numbers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.models.layers import TransformerBlock
-from avt_jax.rngs import CountedRngs
 from avt_jax.settings import setting
-from avt_jax.stacks import LayerStack
+from avt_jax.tree.rngs import CountedRngs
+from avt_jax.tree.stacks import LayerStack
 
 Tower = nnx.List[Any] | LayerStack
 # Calls a layer on its inputs, with all else already given.

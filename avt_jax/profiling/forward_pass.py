@@ -14,7 +14,7 @@ from avt_jax import tree
 from avt_jax.models import scopes
 from avt_jax.models.inputs import InputSpec
 from avt_jax.profiling import flops, program, xla
-from avt_jax.rngs import CountedRngs
+from avt_jax.tree.rngs import CountedRngs
 
 
 def inputs(input: InputSpec, batch_size: int = 1) -> tuple[Any, Any]:

@@ -175,27 +175,24 @@ def fit(
       batches: endless; its position is saved with every checkpoint.
       key: PRNG key of the run; the step folds it with the step number.
       mesh: from `make_mesh`.
-      schedule: when to log, evaluate and checkpoint.
+      schedule: when to log, evaluate and save.
       batch_size: clips per step over all devices, for the rate shown.
-      checkpointer: where states go.
-      writer: where metrics go.
+      checkpointer, writer: where states and metrics go.
       learning_rate: step -> learning rate, to be logged.
-      evaluate: state in that form -> (metrics of the validation split, score or None: higher is
-        better).
-      unpack: from that form to the one that is saved.
+      evaluate: such a state -> (validation metrics, score or None: higher is better).
+      unpack: from the form that the step takes to the one that is saved.
 
     Returns:
       The final state, unpacked.
 
     Raises:
-      UserError: a loss is not finite; names the step and the terms. The last good checkpoint stays.
+      UserError: a loss is not finite; names step and terms. The last good checkpoint stays.
       KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is saved.
     """
-    start = int(state.step)
-    progress = _Progress(start, schedule.total_steps, batch_size)
+    progress = _Progress(int(state.step), schedule.total_steps, batch_size)
     pending = _Pending(progress)
     with progress, _StopRequest() as stop:
-        for step in range(start + 1, schedule.total_steps + 1):
+        for step in range(int(state.step) + 1, schedule.total_steps + 1):
             batch = meshes.to_device(next(batches), mesh)
             state, metrics = train_step(state, batch, key)
             pending.add(step, metrics)
@@ -206,15 +203,14 @@ def fit(
             if schedule.checkpoints(step) or stop.signal:
                 pending.drain()
                 values, score = evaluate(state) if schedule.evaluates(step) else ({}, None)
-                if values:
-                    writer.write(step, "val", values)
-                    progress.evaluated(step, values)
+                progress.evaluated(step, values, writer)
                 checkpointer.save(unpack(state), batches.get_state(), score)
             if stop.signal:
-                checkpointer.wait()
-                progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")
-                raise KeyboardInterrupt
+                break
         checkpointer.wait()
+        if stop.signal:
+            progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")
+            raise KeyboardInterrupt
     return unpack(state)
 
 
@@ -290,7 +286,11 @@ class _Progress:
             self._bar.set_postfix_str(text)
         return values
 
-    def evaluated(self, step: int, values: dict[str, float]) -> None:
+    def evaluated(self, step: int, values: dict[str, float], writer: MetricWriter) -> None:
+        """Shows and writes the metrics of an evaluation, if there are any."""
+        if not values:
+            return
+        writer.write(step, "val", values)
         # The time an evaluation took is no training time.
         self._since = (time.monotonic(), self._done)
         text = ", ".join(f"{k} {v:.3f}" for k, v in values.items())

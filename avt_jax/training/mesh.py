@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from avt_jax import axes, tree
 from avt_jax.errors import UserError
 from avt_jax.settings import Block, setting
-from avt_jax.stacks import Packing
+from avt_jax.tree.stacks import Packing
 
 DATA, FSDP = "data", "fsdp"
 

@@ -9,7 +9,6 @@ from typing import Any
 import optax
 
 from avt_jax.settings import Block, setting
-from avt_jax.stacks import MATRICES, is_matrix
 from avt_jax.training.durations import (
     Pace,
     chosen_unit,
@@ -18,6 +17,7 @@ from avt_jax.training.durations import (
     in_steps,
     in_steps_setting,
 )
+from avt_jax.tree.stacks import MATRICES, is_matrix
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from avt_jax import tree
 from avt_jax.losses.interface import Metrics
 from avt_jax.losses.objective import Objective
 from avt_jax.models.forward import Forward, Hide, Normalisation
-from avt_jax.stacks import Packing
 from avt_jax.training import mesh as meshes
 from avt_jax.training.mixing import Mix
 from avt_jax.training.state import TrainState
+from avt_jax.tree.stacks import Packing
 
 # A use of the step's key like those of `models.forward.Forward.key`, and beyond them.
 _MIXING = 2**31 + 4

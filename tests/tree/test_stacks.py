@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from avt_jax import stacks, tree
+from avt_jax import tree
+from avt_jax.tree import stacks
 
 
 class Layer(nnx.Module):

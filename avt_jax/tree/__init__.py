@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import jax
 from flax import nnx
 
-from avt_jax.stacks import Packing, stack_layers
+from avt_jax.tree.stacks import Packing, stack_layers
 
 Flat = dict[str, Any]
 T = TypeVar("T")
