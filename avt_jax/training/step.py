@@ -73,10 +73,7 @@ def make_train_step(
                 shared_pass=shared_pass,
             )
             loss, metrics = objective(forward, batch, state.step)
-            stats = tree.split(model)[1]
-            if skeleton.packing.is_packed(params):
-                stats = skeleton.packing.close(stats)
-            return loss, (metrics, stats)
+            return loss, (metrics, skeleton.statistics(model, like=params))
 
         (_, (metrics, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -69,6 +69,16 @@ class Skeleton(Generic[M]):
         filled = [_filled(state, flat) for state, flat in zip(states, (params, stats), strict=True)]
         return nnx.merge(graphdef, *filled)
 
+    def statistics(self, model: nnx.Module, *, like: Mapping[str, Any]) -> Flat:
+        """A model's batch statistics, packed if the parameters that it was made of are.
+
+        Args:
+          model: from `merge`.
+          like: the parameters.
+        """
+        stats = split(model)[1]
+        return self.packing.close(stats) if self.packing.is_packed(like) else stats
+
     @cached_property
     def _stacked(self) -> tuple[tuple[Any, Any, Any], dict[str, int]]:
         """((structure, parameters, statistics) with stacked layers, the stacks)."""
