@@ -20,8 +20,8 @@ from avt_jax.models.fusions import FUSIONS
 from avt_jax.models.fusions.interface import Fusion, Size
 from avt_jax.models.heads import ClassificationHead
 from avt_jax.models.layers import PRECISIONS, check_heads, linear
+from avt_jax.models.layers.towers import remat_setting
 from avt_jax.models.patches import hide_pixels, spectrogram_patches, video_patches
-from avt_jax.models.towers import remat_setting
 from avt_jax.settings import Block, setting
 
 _MODALITIES = {"av": ("video", "audio"), "video": ("video",), "audio": ("audio",)}

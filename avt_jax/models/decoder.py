@@ -13,8 +13,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from avt_jax.models.layers import linear
-from avt_jax.models.norms import LayerNorm
-from avt_jax.models.towers import run_tower, transformer_blocks
+from avt_jax.models.layers.norms import LayerNorm
+from avt_jax.models.layers.towers import run_tower, transformer_blocks
 
 
 class Decoder(nnx.Module):

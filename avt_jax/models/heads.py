@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax.models.layers import linear
-from avt_jax.models.norms import LayerNorm
+from avt_jax.models.layers.norms import LayerNorm
 
 
 class ClassificationHead(nnx.Module):

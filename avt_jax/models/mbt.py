@@ -19,9 +19,9 @@ from avt_jax.models import scopes
 from avt_jax.models.encoders.vit import PatchTokens, ViTConfig, tower_blocks
 from avt_jax.models.fusions.interface import Tokens
 from avt_jax.models.layers import PRECISIONS, linear
-from avt_jax.models.norms import LayerNorm
-from avt_jax.models.towers import Call, run_tower, run_towers
-from avt_jax.models.towers import Tower as Blocks
+from avt_jax.models.layers.norms import LayerNorm
+from avt_jax.models.layers.towers import Call, run_tower, run_towers
+from avt_jax.models.layers.towers import Tower as Blocks
 from avt_jax.settings import setting
 
 # In the order of the original's sequences.

@@ -60,7 +60,7 @@ def test_where_lines_of_callers_are_numbered_from_zero():
     frames = LOOPS.replace("1 {file_location_id=1 parent_frame_id=1}", "1 {file_location_id=1}")
     frames = frames.replace("parent_frame_id=2", "parent_frame_id=1")
     expected = {
-        1: ("/x/avt_jax/models/layers.py", "call", 0),
+        1: ("/x/avt_jax/models/layers/__init__.py", "call", 0),
         2: ("/x/avt_jax/models/kernels/depthwise_conv.py", "depthwise_conv3d", 1),
     }
     assert hlo.parse(frames).frames == hlo.parse(LOOPS).frames == expected

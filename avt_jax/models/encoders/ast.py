@@ -16,8 +16,8 @@ from jax.typing import DTypeLike
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
 from avt_jax.models.layers import check_heads, linear
-from avt_jax.models.norms import LayerNorm
-from avt_jax.models.towers import remat_setting, run_tower, transformer_blocks
+from avt_jax.models.layers.norms import LayerNorm
+from avt_jax.models.layers.towers import remat_setting, run_tower, transformer_blocks
 from avt_jax.settings import Block, setting
 
 PATCH = 16

@@ -25,8 +25,8 @@ from avt_jax.models.layers import (
     linear,
     recomputed,
 )
-from avt_jax.models.norms import BatchNorm, LayerNorm
-from avt_jax.models.towers import drop_path_rates, remat_setting, run_tower
+from avt_jax.models.layers.norms import BatchNorm, LayerNorm
+from avt_jax.models.layers.towers import drop_path_rates, remat_setting, run_tower
 from avt_jax.settings import Block, setting
 
 # Convolutions start as PyTorch's do: uniform within 1 / sqrt(fan in).

@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from avt_jax.models.fusions.interface import Size, Tokens
 from avt_jax.models.layers import TransformerBlock
-from avt_jax.models.towers import Call, run_towers, transformer_blocks
+from avt_jax.models.layers.towers import Call, run_towers, transformer_blocks
 from avt_jax.settings import Block, setting
 
 LABEL = "bottleneck"
@@ -52,7 +52,7 @@ class AVBottleneck(nnx.Module):
       modalities: names with blocks of their own, of "video" and "audio".
       mlp_ratio: hidden width of an MLP over its width.
       drop_path: rate of the last block; grows linearly from 0.
-      remat: see `towers.remat_setting`.
+      remat: see `layers.towers.remat_setting`.
       dtype: computation type.
       rngs: for the initial weights.
 

@@ -20,8 +20,8 @@ from jax.typing import DTypeLike
 
 from avt_jax.models.fusions.interface import Size, Tokens
 from avt_jax.models.layers import CrossAttention, Rate, TransformerBlock, drop_path, recomputed
-from avt_jax.models.norms import LayerNorm
-from avt_jax.models.towers import Call, run_towers, transformer_blocks
+from avt_jax.models.layers.norms import LayerNorm
+from avt_jax.models.layers.towers import Call, run_towers, transformer_blocks
 from avt_jax.settings import Block
 
 LABEL = "cross-attention"
@@ -94,7 +94,7 @@ class CrossModalAttention(nnx.Module):
         attend to and gets plain transformer blocks.
       mlp_ratio: hidden width of an MLP over its width.
       drop_path: rate of the last block; grows linearly from 0.
-      remat: see `towers.remat_setting`.
+      remat: see `layers.towers.remat_setting`.
       dtype: computation type.
       rngs: for the initial weights.
     """

@@ -47,7 +47,7 @@ class Size:
       num_blocks: blocks, of each modality where it has its own.
       mlp_ratio: hidden width of an MLP over its width.
       drop_path: rate of the last block; grows linearly from 0.
-      remat: see `models.towers.remat_setting`.
+      remat: see `models.layers.towers.remat_setting`.
       modalities: those of the model, of "video" and "audio".
     """
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from avt_jax.models.fusions.interface import Size, Tokens
-from avt_jax.models.towers import run_tower, transformer_blocks
+from avt_jax.models.layers.towers import run_tower, transformer_blocks
 from avt_jax.settings import Block
 
 LABEL = "merged attention"
@@ -30,7 +30,7 @@ class MergedAttention(nnx.Module):
       num_blocks: transformer blocks.
       mlp_ratio: hidden width of an MLP over its width.
       drop_path: rate of the last block; grows linearly from 0.
-      remat: see `towers.remat_setting`.
+      remat: see `layers.towers.remat_setting`.
       dtype: computation type.
       rngs: for the initial weights.
     """

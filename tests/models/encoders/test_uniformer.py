@@ -22,7 +22,7 @@ from avt_jax.models.encoders.uniformer import (
     UniFormer,
     UniFormerConfig,
 )
-from avt_jax.models.norms import BatchNorm
+from avt_jax.models.layers.norms import BatchNorm
 
 SMALL = UniFormerConfig(depth=(1, 1, 1, 1), dim=(4, 4, 8, 8), head_dim=4, mlp_ratio=2.0)
 

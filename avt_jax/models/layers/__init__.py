@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.kernels.attention import dot_product_attention
-from avt_jax.models.norms import LayerNorm
+from avt_jax.models.layers.norms import LayerNorm
 from avt_jax.settings import Block
 
 # Types that a model may compute in.

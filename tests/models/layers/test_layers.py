@@ -16,8 +16,8 @@ from avt_jax.models.layers import (
     drop_path,
     exact_gelu,
 )
-from avt_jax.models.norms import BatchNorm, LayerNorm
-from avt_jax.models.towers import drop_path_rates
+from avt_jax.models.layers.norms import BatchNorm, LayerNorm
+from avt_jax.models.layers.towers import drop_path_rates
 
 
 def test_layer_norm_by_definition(rng):

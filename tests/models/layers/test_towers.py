@@ -15,8 +15,8 @@ from avt_jax.models.encoders.uniformer import UniFormer, UniFormerConfig
 from avt_jax.models.fusions.bottleneck import AVBottleneck
 from avt_jax.models.fusions.cross_attention import CrossModalAttention
 from avt_jax.models.fusions.merged import MergedAttention
+from avt_jax.models.layers.towers import REMAT
 from avt_jax.models.mbt import MBT, MBTConfig
-from avt_jax.models.towers import REMAT
 
 DEPTH = 3
 FUSIONS = {
