@@ -1,8 +1,8 @@
 """Equal layers as one: their arrays stacked, with the number of the layer in front.
 
 A model is built, saved and converted with one entry per layer. A training step gets the layers of
-a tower as one `LayerStack` instead, which `models.layers.towers.run_towers` goes through in a loop: one
-layer is traced and compiled in place of all, and there are fewer arrays to hand to the device.
+a tower as one `LayerStack` instead, which `models.layers.towers.run_towers` goes through in a loop:
+one layer is traced and compiled in place of all, and there are fewer arrays to hand to the device.
 """
 
 from __future__ import annotations
