@@ -90,8 +90,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     _ = experiment.skeleton, experiment.optimizer
     clock.lap("model")
     state, batch, key = step_arguments(experiment, experiment.parts.train.batch_size)
-    rules = experiment.parts.mesh.rules
-    shardings = meshes.variable_shardings(experiment.mesh, state, rules)
+    shardings = meshes.variable_shardings(experiment.mesh, state, experiment.parts.mesh)
     if args.form == "packed":
         step = experiment.packed_step(shardings, state)
         jitted, state = step.jitted, jax.eval_shape(step.pack, state)

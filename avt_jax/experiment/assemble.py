@@ -183,7 +183,7 @@ class Experiment:
             init_key,
             with_ema=self.parts.optimizer.ema_decay > 0,
             mesh=self.mesh,
-            rules=self.parts.mesh.rules,
+            config=self.parts.mesh,
         )
 
     def packed_step(self, shardings: TrainState, state: TrainState) -> PackedStep:
@@ -193,8 +193,8 @@ class Experiment:
           shardings: of the state as `init_state` makes it.
           state: such a state, or its shapes.
         """
-        rules = self.parts.mesh.rules
-        return PackedStep(self.step, self.skeleton.packing, shardings, state, self.mesh, rules)
+        config = self.parts.mesh
+        return PackedStep(self.step, self.skeleton.packing, shardings, state, self.mesh, config)
 
     @property
     def keys(self) -> tuple[jax.Array, jax.Array]:

@@ -2,11 +2,14 @@
 
 The mesh has two axes. Every batch is split over both; parameters are copied to all devices
 ("replicate") or cut along their largest dimension over the axis `fsdp`, as the rules of the config
-say. Model code knows nothing of this.
+say. What the optimiser keeps of an array under the rule `fsdp`, and its average, is cut over both
+axes: every device updates its part, and the parameters are put together again. Model code knows
+nothing of this.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,8 @@ from avt_jax.settings import Block, setting
 from avt_jax.tree.stacks import Packing
 
 DATA, FSDP = "data", "fsdp"
+# The parts of a `TrainState` that no forward or backward pass reads.
+_CUT_OVER_ALL = ("opt_state", "ema")
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,13 @@ class MeshConfig(Block, where="config.mesh"):
     )
     fsdp: int = setting(1, "devices along the axis fsdp", at_least=1, at_most=1_000_000)
     rules: tuple[tuple[str, str], ...] = setting(
-        ((".*", "replicate"),),
+        (("kernel", "fsdp"), (".*", "replicate")),
         "ordered (path regex, rule); the first match counts. A rule is replicate (a copy on every "
-        "device) or fsdp (cut along the largest dimension)",
+        "device) or fsdp (cut along the largest dimension: a parameter over the axis fsdp, the "
+        "optimiser's moments and the average of parameters over all devices)",
+    )
+    min_cut_mb: float = setting(
+        1.0, "arrays of fewer MiB are copied to every device, whatever their rule", at_least=0
     )
 
     def check(self) -> None:
@@ -97,27 +106,29 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))
 
 
-def _parameter_sharding(mesh: Mesh, shape: tuple[int, ...], rule: str) -> NamedSharding:
-    size = mesh.shape[FSDP]
+def _cut(mesh: Mesh, shape: tuple[int, ...], names: tuple[str, ...]) -> NamedSharding | None:
+    """The largest dimension that divides, cut over some axes of the mesh; None without one."""
+    size = math.prod(mesh.shape[name] for name in names)
     divisible = [i for i, n in enumerate(shape) if n % size == 0 and n > 0]
-    if rule == "replicate" or size == 1 or not divisible:
-        return replicated(mesh)
+    if size == 1 or not divisible:
+        return None
     largest = max(divisible, key=lambda axis: shape[axis])
-    return NamedSharding(mesh, PartitionSpec(*(None,) * largest, FSDP))
+    over = names if len(names) > 1 else names[0]
+    return NamedSharding(mesh, PartitionSpec(*(None,) * largest, over))
 
 
 def variable_shardings(
-    mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]], packing: Packing | None = None
+    mesh: Mesh, abstract: Any, config: MeshConfig, packing: Packing | None = None
 ) -> Any:
     """Shardings for a pytree whose leaves sit in flat {path: array} dictionaries.
 
-    Optimiser moments live under the same paths as their parameters, so they get the same
-    sharding; scalars and counters match no parameter rule worth splitting and are replicated.
+    Optimiser moments live under the same paths as their parameters, so the same rules find them;
+    scalars and counters match no rule worth splitting and are replicated.
 
     Args:
       mesh: from `make_mesh`.
-      abstract: pytree of arrays or shapes.
-      rules: ordered (path regex, rule).
+      abstract: pytree of arrays or shapes, such as a `TrainState`.
+      config: has the rules.
       packing: of the dictionaries, where they are packed. A stack of layers is treated as its first
         layer is, and never cut between layers; small arrays that share an entry are replicated.
 
@@ -129,18 +140,26 @@ def variable_shardings(
         keys = [k.key for k in key_path if isinstance(k, jax.tree_util.DictKey)]
         if not keys or not leaf.shape:
             return replicated(mesh)
-        path = keys[-1]
-        if packing is None:
-            return _parameter_sharding(mesh, leaf.shape, tree.first_match(rules, path))
-        if packing.is_shared(path):
+        path, shape = keys[-1], leaf.shape
+        layers = None if packing is None else packing.layers(path)
+        if packing is not None and packing.is_shared(path):
             return replicated(mesh)
-        layers = packing.layers(path)
-        if layers is None:
-            return _parameter_sharding(mesh, leaf.shape, tree.first_match(rules, path))
-        one = _parameter_sharding(mesh, leaf.shape[1:], tree.first_match(rules, layers[0]))
-        return NamedSharding(mesh, PartitionSpec(None, *one.spec))
+        if layers is not None:
+            path, shape = layers[0], shape[1:]
+        found = replicated(mesh)
+        bytes_ = math.prod(shape) * leaf.dtype.itemsize
+        if tree.first_match(config.rules, path) == "fsdp" and bytes_ >= config.min_cut_mb * 2**20:
+            found = _cut(mesh, shape, (FSDP,)) or found
+            if getattr(key_path[0], "name", None) in _CUT_OVER_ALL:
+                found = _cut(mesh, shape, (DATA, FSDP)) or found
+        return found if layers is None else _below(found)
 
     return jax.tree_util.tree_map_with_path(choose, abstract)
+
+
+def _below(one: NamedSharding) -> NamedSharding:
+    """A layer's sharding for a stack of such layers."""
+    return NamedSharding(one.mesh, PartitionSpec(None, *one.spec) if one.spec else one.spec)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> int:

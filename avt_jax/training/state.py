@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -75,7 +75,7 @@ def init_sharded(
     *,
     with_ema: bool,
     mesh: Mesh,
-    rules: Sequence[tuple[str, str]],
+    config: meshes.MeshConfig,
 ) -> tuple[TrainState, TrainState]:
     """Creates the state directly in its place on the mesh.
 
@@ -83,7 +83,7 @@ def init_sharded(
       (state, shardings): both with the structure of `TrainState`.
     """
     create = partial(create_state, build, optimizer, with_ema=with_ema)
-    shardings = meshes.variable_shardings(mesh, jax.eval_shape(create, key), rules)
+    shardings = meshes.variable_shardings(mesh, jax.eval_shape(create, key), config)
     return meshes.run_once(create, mesh, shardings)(key), shardings
 
 

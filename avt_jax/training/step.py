@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -123,7 +123,7 @@ class PackedStep:
       shardings: of the state as it is saved.
       abstract: shapes of the state as it is saved.
       mesh: from `make_mesh`.
-      rules: of the config block `mesh`.
+      config: of the mesh.
     """
 
     def __init__(
@@ -133,11 +133,11 @@ class PackedStep:
         shardings: TrainState,
         abstract: TrainState,
         mesh: Mesh,
-        rules: Sequence[tuple[str, str]],
+        config: meshes.MeshConfig,
     ):
         pack, unpack = (_on_dictionaries(f) for f in (packing.pack, packing.unpack))
         packed = jax.eval_shape(pack, abstract)
-        self.shardings = meshes.variable_shardings(mesh, packed, rules, packing)
+        self.shardings = meshes.variable_shardings(mesh, packed, config, packing)
         self.pack = meshes.run_once(pack, mesh, self.shardings)
         self.unpack = meshes.run_once(unpack, mesh, shardings)
         self.jitted = jit_train_step(train_step, self.shardings, mesh)

@@ -23,7 +23,6 @@ from avt_jax.experiment.config import load_config, recipes
 from avt_jax.experiment.cost import step_arguments
 from avt_jax.profiling import collectives, hlo
 from avt_jax.training import mesh as meshes
-from avt_jax.training.step import jit_train_step
 
 LIMITS = Path(__file__).parent / "collectives.json"
 # The others' steps differ from one of these in numbers and label sets only.
@@ -34,12 +33,13 @@ def compiled_step(recipe):
     """The text of a recipe's step for eight devices."""
     config = load_config(f"{recipe}:smoke")
     experiment = Experiment(config, classes=Experiment(config).classes, devices=jax.devices()[:8])
-    arguments = step_arguments(experiment, config.train.batch_size)
-    places = meshes.variable_shardings(experiment.mesh, arguments[0], experiment.parts.mesh.rules)
-    step = jit_train_step(experiment.step, places, experiment.mesh)
+    state, batch, key = step_arguments(experiment, config.train.batch_size)
+    places = meshes.variable_shardings(experiment.mesh, state, experiment.parts.mesh)
+    step = experiment.packed_step(places, state)
+    arguments = jax.eval_shape(step.pack, state), batch, key
     # The other way to make kernels takes half as long; the collectives are the same.
     quick = {"xla_cpu_use_fusion_emitters": False}
-    return step.lower(*arguments).compile(compiler_options=quick).as_text()
+    return step.jitted.lower(*arguments).compile(compiler_options=quick).as_text()
 
 
 def measure(recipe):

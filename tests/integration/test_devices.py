@@ -32,7 +32,7 @@ def train(devices, fsdp=1, rules=((".*", "replicate"),)):
             "data.frame_size_px": 64,
             "losses.weights": dict.fromkeys(terms, 0.5),
             "losses.matching_group": 4,
-            "mesh": {"fsdp": fsdp, "rules": rules},
+            "mesh": {"fsdp": fsdp, "rules": rules, "min_cut_mb": 0.0},
         },
     )
     experiment = Experiment(config, devices=devices)
@@ -44,6 +44,8 @@ def train(devices, fsdp=1, rules=((".*", "replicate"),)):
     else:
         state = step.pack(state)
         assert len(jax.tree.leaves(state)) < len(jax.tree.leaves(places)) / 2
+        cut = [leaf for leaf in jax.tree.leaves(state) if not leaf.is_fully_replicated]
+        assert cut, "parameters and moments should lie in parts on the devices"
     found, first_gradients = [], None
     batches = experiment.train_batches()
     for _ in range(STEPS):

@@ -35,7 +35,7 @@ def state_at(step, *, with_ema=True, width=8):
 
 def shardings(state, *, fsdp=1, devices=None):
     mesh = meshes.make_mesh(meshes.MeshConfig(-1, fsdp, RULES), devices)
-    return meshes.variable_shardings(mesh, state, RULES)
+    return meshes.variable_shardings(mesh, state, meshes.MeshConfig(rules=RULES, min_cut_mb=0))
 
 
 @pytest.fixture

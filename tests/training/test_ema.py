@@ -53,7 +53,7 @@ def test_a_new_state(with_ema):
         jax.random.key(0),
         with_ema=with_ema,
         mesh=meshes.make_mesh(meshes.MeshConfig(-1, 1, RULES)),
-        rules=RULES,
+        config=meshes.MeshConfig(-1, 1, RULES),
     )
     assert int(state.step) == 0
     np.testing.assert_array_equal(state.params["w"], [1.0, -2.0])

@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 from avt_jax import axes
 from avt_jax.errors import UserError
 from avt_jax.training import mesh as meshes
+from avt_jax.training.state import TrainState
+from avt_jax.tree import stacks
 
 COPY = ((".*", "replicate"),)
 
@@ -43,7 +45,8 @@ def test_rules_choose_the_largest_divisible_axis():
     }
     rules = (("^head/", "replicate"), ("kernel", "fsdp"), (".*", "replicate"))
     state = {"params": params, "opt": optax.adamw(1e-3).init(params)}
-    specs = jax.tree.map(lambda s: s.spec, meshes.variable_shardings(mesh, state, rules))
+    config = meshes.MeshConfig(rules=rules, min_cut_mb=0)
+    specs = jax.tree.map(lambda s: s.spec, meshes.variable_shardings(mesh, state, config))
     assert specs["params"] == {
         "a/kernel": P(None, "fsdp"),
         "b/kernel": P("fsdp"),
@@ -52,6 +55,41 @@ def test_rules_choose_the_largest_divisible_axis():
     }
     assert specs["opt"][0].mu == specs["params"], "moments lie where their parameters lie"
     assert specs["opt"][0].count == P()
+
+
+def test_moments_of_large_arrays_are_cut_over_all_devices():
+    params = {
+        "large/kernel": jnp.zeros((512, 512)),
+        "small/kernel": jnp.zeros((8, 8)),
+        "large/bias": jnp.zeros(2**18),
+    }
+    state = TrainState(
+        step=jnp.int32(0),
+        params=params,
+        stats={},
+        ema=dict(params),
+        opt_state=optax.adamw(1e-3).init(params),
+    )
+    whole = {path: P() for path in params}
+    for fsdp, of_parameter in ((1, P()), (4, P("fsdp"))):
+        mesh, config = make(fsdp=fsdp), meshes.MeshConfig()
+        found = meshes.variable_shardings(mesh, state, config)
+        specs = jax.tree.map(lambda s: s.spec, found)
+        assert specs.params == whole | {"large/kernel": of_parameter}
+        assert specs.ema == whole | {"large/kernel": P(("data", "fsdp"))}
+        assert specs.opt_state[0].mu == specs.opt_state[0].nu == specs.ema
+        assert specs.step == specs.opt_state[0].count == P()
+
+
+def test_stacks_are_cut_within_their_layers():
+    # More layers than a layer's largest dimension, and a number of them that divides.
+    flat = {f"blocks/{i}/kernel": jax.ShapeDtypeStruct((6, 4), jnp.float32) for i in range(8)}
+    packing = stacks.Packing({"blocks": 8}, {}, {})
+    stacked = {"blocks/each/kernel": jax.ShapeDtypeStruct((8, 6, 4), jnp.float32)}
+    config = meshes.MeshConfig(rules=(("blocks/0/", "fsdp"), (".*", "replicate")), min_cut_mb=0)
+    found = meshes.variable_shardings(make(fsdp=4), stacked, config, packing)
+    assert found["blocks/each/kernel"].spec == P(None, None, "fsdp")
+    assert set(flat) == set(packing.layers("blocks/each/kernel"))
 
 
 def test_unknown_rule_is_named():

@@ -17,7 +17,6 @@ from avt_jax.profiling.ahead_of_time import Compilation, DoesNotFit, Memory
 from avt_jax.profiling.chips import GIB, Topology
 from avt_jax.profiling.step_cost import StepCost, assumptions, estimate
 from avt_jax.training import mesh as meshes
-from avt_jax.training.step import jit_train_step
 
 # Beyond this a batch is no longer the question.
 _MOST_PER_CHIP = 4096
@@ -237,18 +236,19 @@ class StepCompiler:
         if classes is None:
             classes = read_classes(None, Experiment(config).parts.data.path, say)
         self.experiment = Experiment(config, classes=classes, devices=devices)
-        mesh, rules = self.experiment.mesh, self.experiment.parts.mesh.rules
+        mesh, config = self.experiment.mesh, self.experiment.parts.mesh
         with ahead_of_time.ticking(say, "building the model's structure"):
             state, *_ = step_arguments(self.experiment, mesh.size)
-        self._places = meshes.variable_shardings(mesh, state, rules)
-        self._step = jit_train_step(self.experiment.step, self._places, mesh)
+        places = meshes.variable_shardings(mesh, state, config)
+        self._step = self.experiment.packed_step(places, state)
 
     def arguments(self, per_chip: int) -> tuple[Any, ...]:
         """Shapes and places of the step's arguments for so many clips a chip."""
         mesh = self.experiment.mesh
         state, batch, key = step_arguments(self.experiment, per_chip * mesh.size)
+        state = jax.eval_shape(self._step.pack, state)
         places = (
-            self._places,
+            self._step.shardings,
             jax.tree.map(lambda _: meshes.batch_sharding(mesh), batch),
             meshes.replicated(mesh),
         )
@@ -266,7 +266,7 @@ class StepCompiler:
           DoesNotFit: a chip's memory does not suffice.
         """
         return ahead_of_time.compile_for_tpu(
-            self._step,
+            self._step.jitted,
             self.arguments(per_chip),
             name=self.topology.name,
             say=self._say,
