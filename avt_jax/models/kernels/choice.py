@@ -29,6 +29,11 @@ PLATFORMS = ("cpu", "gpu", "tpu")
 XLA = "xla"
 TOKAMAX = "tokamax"
 KERNELS = (AUTO, *PLATFORMS, XLA, TOKAMAX)
+KERNELS_DOC = (
+    "forms of convolution and attention: auto: by the device, and by what 'avt tune' has found on "
+    "it; cpu, gpu, tpu: those of that platform everywhere; xla: XLA's own; tokamax: attention by "
+    "that package"
+)
 
 # The matrix unit of a TPU multiplies by 128 x 128 weights at a time.
 _MATRIX_UNIT = 128
