@@ -25,6 +25,7 @@ COMMANDS = {
     "segments": ("segments", "find the audio activities of media files"),
     "ablate": ("ablate", "train a grid of settings over several seeds: a table and a plot"),
     "profile": ("profile", "parameters, FLOPs and memory of a config's model, part by part"),
+    "tune": ("tune", "find the fastest forms of convolution and attention on this machine"),
 }
 
 # Those that compute for long enough to be worth a second start of the interpreter.
