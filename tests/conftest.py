@@ -15,6 +15,8 @@ os.environ["XLA_FLAGS"] = " ".join(
 # The tests start several processes that compile the same steps; the second one need not.
 _CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+# What `avt tune` has found on this machine is not the tests' affair.
+os.environ["AVT_CACHE"] = str(_CACHE.parent / "avt")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

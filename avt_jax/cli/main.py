@@ -26,6 +26,7 @@ COMMANDS = {
     "ablate": ("ablate", "train a grid of settings over several seeds: a table and a plot"),
     "profile": ("profile", "parameters, FLOPs and memory of a config's model, part by part"),
     "compile": ("compile", "the training step of a config on TPUs that are not here: memory, time"),
+    "tune": ("tune", "find the fastest forms of convolution and attention on this machine"),
 }
 
 # Those that compute for long enough to be worth a second start of the interpreter.

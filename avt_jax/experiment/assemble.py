@@ -20,10 +20,12 @@ from avt_jax.evaluation import classification
 from avt_jax.experiment.own_batches import OwnBatches, checked
 from avt_jax.experiment.parts import Parts, parse
 from avt_jax.experiment.splits import OwnData, Splits, is_source, length, open_splits
+from avt_jax.experiment.tuning import kept
 from avt_jax.losses.objective import Objective
 from avt_jax.models.build import abilities, build_model
 from avt_jax.models.forward import make_predict
 from avt_jax.models.inputs import InputSpec
+from avt_jax.models.kernels.choice import Kernels
 from avt_jax.training import mesh as meshes
 from avt_jax.training.durations import in_steps
 from avt_jax.training.hiding import make_hide
@@ -104,8 +106,17 @@ class Experiment:
     def build(self, key: jax.Array) -> nnx.Module:
         """Makes the model with random weights."""
         return build_model(
-            self.parts.model, num_classes=self.classes, input=self.spec, rngs=CountedRngs(key)
+            self.parts.model,
+            num_classes=self.classes,
+            input=self.spec,
+            rngs=CountedRngs(key),
+            kernels=self._kernels,
         )
+
+    @cached_property
+    def _kernels(self) -> Kernels:
+        """Which forms compute the model, with what was measured on this machine."""
+        return kept.told(self.parts.model["kernels"])
 
     @cached_property
     def skeleton(self) -> tree.Skeleton[Any]:

@@ -19,6 +19,7 @@ from avt_jax.models.encoders import Encoder
 from avt_jax.models.fusions import FUSIONS
 from avt_jax.models.fusions.interface import Fusion, Size
 from avt_jax.models.heads import ClassificationHead
+from avt_jax.models.kernels.choice import AUTO, KERNELS, KERNELS_DOC
 from avt_jax.models.layers import PRECISIONS, check_heads, linear
 from avt_jax.models.layers.towers import remat_setting
 from avt_jax.models.patches import hide_pixels, spectrogram_patches, video_patches
@@ -68,6 +69,7 @@ class AVTConfig(Block, where="config.model"):
     precision: str = setting(
         "bfloat16", "type of the computation; parameters are float32", choices=PRECISIONS
     )
+    kernels: str = setting(AUTO, KERNELS_DOC, choices=KERNELS)
 
     def check(self) -> None:
         """Refuses attention heads that do not divide their widths."""

@@ -20,6 +20,8 @@ from avt_jax.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, Encoder, Enc
 from avt_jax.models.encoders.vit import check_patches
 from avt_jax.models.fusions import FUSIONS
 from avt_jax.models.inputs import InputSpec
+from avt_jax.models.kernels.choice import Kernels
+from avt_jax.models.kernels.choice import check as check_kernels
 from avt_jax.models.mbt import MBT, MBTConfig
 from avt_jax.settings import Block, fields_of, setting
 
@@ -32,7 +34,7 @@ class ModelBlocks(Protocol):
 
     @property
     def config(self) -> Any:
-        """The model's own block; it has `abilities`."""
+        """The model's own block; it has `abilities` and `kernels`."""
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
@@ -370,6 +372,7 @@ def build_model(
     num_classes: Mapping[str, int],
     input: InputSpec,
     rngs: nnx.Rngs,
+    kernels: Kernels | None = None,
 ) -> nnx.Module:
     """Builds the model that a config describes.
 
@@ -378,11 +381,17 @@ def build_model(
       num_classes: {label set: number of classes}.
       input: the shape of what it reads.
       rngs: stream "params" for the initial weights.
+      kernels: the block's `kernels` with what was measured; None = nothing was.
 
     Returns:
       The model.
 
     Raises:
-      UserError: as `resolve`, or inputs that are too small.
+      UserError: as `resolve`, inputs that are too small, or `kernels` that need a package.
     """
-    return _read(block)[1].build(num_classes, input, rngs)
+    blocks = _read(block)[1]
+    name = check_kernels(blocks.config.kernels)
+    model = blocks.build(num_classes, input, rngs)
+    # From here and not through every constructor: what computes a model is not part of it.
+    model.set_attributes(kernels=kernels or Kernels(name), raise_if_not_found=False)
+    return model

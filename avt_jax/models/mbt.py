@@ -18,6 +18,7 @@ from avt_jax.errors import UserError
 from avt_jax.models import scopes
 from avt_jax.models.encoders.vit import PatchTokens, ViTConfig, tower_blocks
 from avt_jax.models.fusions.interface import Tokens
+from avt_jax.models.kernels.choice import AUTO, KERNELS, KERNELS_DOC
 from avt_jax.models.layers import PRECISIONS, linear
 from avt_jax.models.layers.norms import LayerNorm
 from avt_jax.models.layers.towers import Call, run_tower, run_towers
@@ -70,6 +71,7 @@ class MBTConfig(ViTConfig, where="config.model"):
     precision: str = setting(
         "float32", "type of the computation; parameters are float32", choices=PRECISIONS
     )
+    kernels: str = setting(AUTO, KERNELS_DOC, choices=KERNELS)
 
     def check(self) -> None:
         """Refuses a fusion beyond the last layer, and heads that do not divide the width."""

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
+from avt_jax.models.kernels.choice import AUTO, Kernels
 from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
 from avt_jax.models.layers import (
     Attention,
@@ -128,13 +129,17 @@ class PatchEmbed(nnx.Module):
 class DepthwiseConv(nnx.Module):
     """Depthwise 3-D convolution with bias, same size out."""
 
+    # Which forms compute it; `build.build_model` sets it in a finished model.
+    kernels: str | Kernels = AUTO
+
     def __init__(self, dim: int, size: int, *, rngs: nnx.Rngs):
         init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform", in_axis=(0, 1, 2))
         self.kernel = nnx.Param(init(rngs.params(), (size, size, size, 1, dim))[:, :, :, 0])
         self.bias = nnx.Param(jnp.zeros(dim))
 
     def __call__(self, x_bthwc: jax.Array) -> jax.Array:
-        return depthwise_conv3d(x_bthwc, self.kernel[...], self.bias[...])
+        kernel, bias = self.kernel[...], self.bias[...]
+        return depthwise_conv3d(x_bthwc, kernel, bias, kernels=self.kernels)
 
 
 class CBlock(nnx.Module):

@@ -9,6 +9,7 @@ has a registry of forms by name, and every form passes the same tests:
     attention.py         the interface, FORMS: {name: form}
     attention_forms.py   forms of our own
     attention_flash.py   forms from libraries: cuDNN, Pallas, tokamax
+    forms.py             all registries together
 
 A new form is a function, a line in its registry and, where it is to be chosen by itself, a line in
 `choice.py`.

@@ -29,6 +29,13 @@ PLATFORMS = ("cpu", "gpu", "tpu")
 XLA = "xla"
 TOKAMAX = "tokamax"
 KERNELS = (AUTO, *PLATFORMS, XLA, TOKAMAX)
+KERNELS_DOC = (
+    "forms of convolution and attention: auto: by the device, and by what 'avt tune' has found on "
+    "it; cpu, gpu, tpu: those of that platform everywhere; xla: XLA's own; tokamax: attention by "
+    "that package"
+)
+
+Array = jax.Array | jax.ShapeDtypeStruct
 
 # The matrix unit of a TPU multiplies by 128 x 128 weights at a time.
 _MATRIX_UNIT = 128
@@ -49,7 +56,7 @@ class Conv:
     dtype: str
 
     @classmethod
-    def of(cls, x_bthwc: jax.Array, kernel_shape: tuple[int, ...]) -> Conv:
+    def of(cls, x_bthwc: Array, kernel_shape: tuple[int, ...]) -> Conv:
         """The case of an input and a kernel [kt, kh, kw, c]."""
         _, t, h, w, c = x_bthwc.shape
         kt, kh, kw, _ = kernel_shape
@@ -78,7 +85,7 @@ class Attend:
     dtype: str
 
     @classmethod
-    def of(cls, query_bnhd: jax.Array, key_bmhd: jax.Array) -> Attend:
+    def of(cls, query_bnhd: Array, key_bmhd: Array) -> Attend:
         """The case of queries and keys."""
         _, n, heads, width = query_bnhd.shape
         return cls(n, key_bmhd.shape[1], heads, width, str(query_bnhd.dtype))
@@ -231,8 +238,13 @@ def _platform_at_hand(device_kind: str) -> str | None:
     device = jax.devices()[0]
     meant = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     kind = getattr(meant, "device_kind", device.device_kind)
-    if device_kind not in (device.device_kind,) or kind != device_kind:
+    if device_kind != device.device_kind or kind != device_kind:
         return None
+    return platform_of(device)
+
+
+def platform_of(device: jax.Device) -> str:
+    """The platform of PLATFORMS that a device belongs to."""
     return device.platform if device.platform in PLATFORMS else "gpu"
 
 

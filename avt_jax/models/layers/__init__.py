@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.kernels.attention import dot_product_attention
+from avt_jax.models.kernels.choice import AUTO, Kernels
 from avt_jax.models.layers.norms import LayerNorm
 from avt_jax.settings import Block
 
@@ -162,6 +163,9 @@ class Attention(nnx.Module):
       rngs: for the initial weights.
     """
 
+    # Which forms compute it; `build.build_model` sets it in a finished model.
+    kernels: str | Kernels = AUTO
+
     def __init__(
         self, dim: int, num_heads: int, *, qkv_bias: bool = True, dtype: DTypeLike, rngs: nnx.Rngs
     ):
@@ -173,7 +177,8 @@ class Attention(nnx.Module):
         b, n, d = x_bnd.shape
         qkv = self.qkv(x_bnd).reshape(b, n, 3, self.num_heads, d // self.num_heads)
         query, key, value = (qkv[:, :, i] for i in range(3))
-        return self.proj(dot_product_attention(query, key, value).reshape(b, n, d))
+        attended = dot_product_attention(query, key, value, kernels=self.kernels)
+        return self.proj(attended.reshape(b, n, d))
 
 
 class CrossAttention(nnx.Module):
@@ -185,6 +190,9 @@ class CrossAttention(nnx.Module):
       dtype: computation type; the softmax is in float32 at least.
       rngs: for the initial weights.
     """
+
+    # Which forms compute it; `build.build_model` sets it in a finished model.
+    kernels: str | Kernels = AUTO
 
     def __init__(self, dim: int, num_heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.q = linear(dim, dim, dtype=dtype, rngs=rngs)
@@ -198,7 +206,8 @@ class CrossAttention(nnx.Module):
         heads = (self.num_heads, d // self.num_heads)
         query = self.q(x_bnd).reshape(b, n, *heads)
         key_value = self.kv(other_bmd).reshape(b, other_bmd.shape[1], 2, *heads)
-        attended = dot_product_attention(query, key_value[:, :, 0], key_value[:, :, 1])
+        key, value = key_value[:, :, 0], key_value[:, :, 1]
+        attended = dot_product_attention(query, key, value, kernels=self.kernels)
         return self.proj(attended.reshape(b, n, d))
 
 

@@ -10,28 +10,25 @@ import jax.numpy as jnp
 import pytest
 
 from avt_jax.errors import UserError
-from avt_jax.models.kernels import attention, choice, depthwise_conv, depthwise_forms
+from avt_jax.models.kernels import choice, depthwise_conv
 from avt_jax.models.kernels.choice import Attend, Conv, Kernels, choose
+from avt_jax.models.kernels.forms import REGISTRIES, candidates
 
-# {pass: the registry of its forms}.
-REGISTRIES = {
-    "depthwise forward": depthwise_forms.FORWARD,
-    "depthwise input gradient": depthwise_forms.FORWARD,
-    "depthwise kernel gradient": depthwise_forms.KERNEL_GRADIENT,
-    "attention": attention.FORMS,
-}
 CONV = Conv((8, 56, 56, 64), (5, 5, 5), "bfloat16")
 ATTEND = Attend(1568, 1568, 5, 64, "bfloat16")
 
 
 def test_all_rules_name_forms_that_there_are():
-    assert set(choice.RULES) == set(REGISTRIES) == {*depthwise_conv.PASSES, attention.STEP}
+    assert set(choice.RULES) == set(REGISTRIES)
     for step, rules in choice.RULES.items():
         case = ATTEND if step == "attention" else CONV
         assert {*choice.PLATFORMS, "xla"} <= set(rules) <= set(choice.KERNELS)
         for dtype in ("float64", "float32", "bfloat16"):
             for rule in rules.values():
                 assert rule(dataclasses.replace(case, dtype=dtype)) in REGISTRIES[step]
+            for platform in choice.PLATFORMS:
+                found = rules[platform](dataclasses.replace(case, dtype=dtype))
+                assert found in candidates(step, platform)
 
 
 @pytest.mark.parametrize(

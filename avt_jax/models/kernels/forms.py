@@ -1,0 +1,35 @@
+"""All registries of forms together: what there is to choose from, by pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from avt_jax.models.kernels import attention, depthwise_conv, depthwise_forms
+
+# {pass: {name: form}}, see `choice.RULES`.
+REGISTRIES: dict[str, Mapping[str, Any]] = {
+    **dict(
+        zip(
+            depthwise_conv.PASSES,
+            (depthwise_forms.FORWARD, depthwise_forms.FORWARD, depthwise_forms.KERNEL_GRADIENT),
+            strict=True,
+        )
+    ),
+    attention.STEP: attention.FORMS,
+}
+
+# What takes seconds to minutes a call on a CPU.
+_HOPELESS = {"cpu": ("grouped", "dense")}
+# Not to be chosen unasked: its package is optional.
+_ONLY_BY_NAME = ("tokamax",)
+
+
+def candidates(step: str, platform: str) -> list[str]:
+    """Names of the forms worth trying on a platform; none of an unknown pass."""
+    leave_out = (*_HOPELESS.get(platform, ()), *_ONLY_BY_NAME)
+    return [
+        name
+        for name, form in REGISTRIES.get(step, {}).items()
+        if name not in leave_out and getattr(form, "only", "") in ("", platform)
+    ]
