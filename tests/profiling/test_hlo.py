@@ -131,3 +131,7 @@ ENTRY %main (x: f32[1000]) -> f32[1000] {{
     assert cost.compute_sec == pytest.approx(0.01)  # 1.97 TFLOP of 197 a second
     unsaid = estimate(hlo.parse(text.replace(stated, "")), CHIP)
     assert unsaid.compute_sec == pytest.approx(8000 / CHIP.hbm_bandwidth)
+    counted = estimate(hlo.parse(text.replace(stated, "")), CHIP, pallas_flops=197e9)
+    assert counted.compute_sec == counted.pallas.seconds == pytest.approx(0.001)
+    both = estimate(hlo.parse(text), CHIP, pallas_flops=1.97e12)
+    assert both.compute_sec == pytest.approx(0.01)
