@@ -3,29 +3,32 @@
     python benchmarks/tpu_kernels.py --topology v5e:2x2 v6e:2x2
     python benchmarks/tpu_kernels.py --operation attention --form splash --limit-min 5
 
-Each form alone, at the sizes that AVT-B and MBT-B have at 8 clips a chip, forward and with all
-gradients: the compiler's estimate, temporaries, and how long it compiles. A form is a function in
-the dictionary {name: function} that the operation's module holds (`REGISTRIES`). Each compilation
-is a process of its own, given up after `--limit-min`. Needs the extra `aot`.
+Each form alone, in each pass, at the sizes that AVT-B and MBT-B have at 8 clips a chip: the
+compiler's estimate, temporaries, and how long it compiles. The forms are what the registries in
+avt_jax/models/kernels hold. Each compilation is a process of its own, given up after `--limit-min`.
+Needs the extra `aot`.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tpu_estimate import RESULTS, ms, run_python, table, versions, write_json
 
-# {operation: (module, the dictionary's name, the one function where there is no dictionary)}.
-REGISTRIES = {
-    "depthwise": ("avt_jax.models.kernels.depthwise_conv", "FORMS", "depthwise_conv3d"),
-    "attention": ("avt_jax.models.kernels.attention", "FORMS", "dot_product_attention"),
-}
+from avt_jax.profiling import ahead_of_time, flops, hlo
+from avt_jax.profiling.chips import Topology
+from avt_jax.profiling.step_cost import estimate
+
 # {operation: {what it is: shapes of the arguments}}, of 8 clips.
 CASES: dict[str, dict[str, list[tuple[int, ...]]]] = {
     "depthwise": {
@@ -49,12 +52,61 @@ CASES: dict[str, dict[str, list[tuple[int, ...]]]] = {
 }
 
 
-def forms(operation: str) -> Mapping[str, Callable[..., Any]]:
-    """{name: function} of an operation."""
-    module_name, registry, function = REGISTRIES[operation]
-    module = importlib.import_module(module_name)
-    found = getattr(module, registry, None)
-    return {function: getattr(module, function)} if found is None else dict(found)
+Form = Callable[..., Any]
+
+
+def depthwise_passes() -> dict[str, dict[str, Form]]:
+    """{pass: {form: function of (x, kernel)}}; what comes back is taken to be x itself."""
+    try:
+        forms = importlib.import_module("avt_jax.models.kernels.depthwise_forms")
+    except ModuleNotFoundError:
+        from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
+
+        return with_gradients({"depthwise_conv3d": depthwise_conv3d})
+
+    def gradient(form: Form) -> Form:
+        return lambda x, kernel: form(x, x, kernel.shape)
+
+    gradients = {name: gradient(form) for name, form in forms.KERNEL_GRADIENT.items()}
+    return {"forward": dict(forms.FORWARD), "kernel gradient": gradients}
+
+
+def attention_passes() -> dict[str, dict[str, Form]]:
+    """{pass: {form: function of (query, key, value)}}; what comes back is the output itself."""
+    module = importlib.import_module("avt_jax.models.kernels.attention")
+    if not hasattr(module, "FORMS"):
+        return with_gradients({"dot_product_attention": module.dot_product_attention})
+
+    def both(form: Any) -> Form:
+        def run(query: Any, key: Any, value: Any) -> Any:
+            out, statistics = form.forward(query, key, value)
+            return out, form.backward(query, key, value, out, statistics, out)
+
+        return run
+
+    return {
+        "forward": {name: form.forward for name, form in module.FORMS.items()},
+        "forward + backward": {name: both(form) for name, form in module.FORMS.items()},
+    }
+
+
+def with_gradients(forms: Mapping[str, Form]) -> dict[str, dict[str, Form]]:
+    """The two passes of functions that JAX differentiates."""
+
+    def both(form: Form) -> Form:
+        def run(*args: Any) -> Any:
+            out, back = jax.vjp(form, *args)
+            return out, back(out)
+
+        return run
+
+    return {
+        "forward": dict(forms),
+        "forward + backward": {name: both(form) for name, form in forms.items()},
+    }
+
+
+PASSES = {"depthwise": depthwise_passes, "attention": attention_passes}
 
 
 def main() -> int:
@@ -64,23 +116,26 @@ def main() -> int:
         print(json.dumps(compile_one(*args.one)))
         return 0
     rows = []
-    for operation in args.operation:
-        for case in CASES[operation]:
-            for name in forms(operation):
-                for topology in args.topology:
-                    for pass_name in ("forward", "forward + backward"):
-                        if args.form and name not in args.form:
-                            continue
-                        what = [operation, case, name, topology, pass_name]
-                        found = run_python([__file__, "--one", *what], args.limit_min)
-                        rows.append({"what": what, **found})
-                        write_json(args.json, {"versions": versions(), "kernels": rows})
+    for what in wanted(args):
+        found = run_python([__file__, "--one", *what], args.limit_min)
+        rows.append({"what": what, **found})
+        write_json(args.json, {"versions": versions(), "kernels": rows})
     page = page_of(rows)
     if args.out:
         args.out.write_text(page, encoding="utf-8")
     else:
         print(page)
     return 0
+
+
+def wanted(args: argparse.Namespace) -> Iterator[list[str]]:
+    """[operation, size, form, topology, pass] of every compilation."""
+    for operation in args.operation:
+        passes = PASSES[operation]()
+        for case, pass_name, topology in itertools.product(CASES[operation], passes, args.topology):
+            for name in passes[pass_name]:
+                if not args.form or name in args.form:
+                    yield [operation, case, name, topology, pass_name]
 
 
 def parse_args() -> argparse.Namespace:
@@ -101,14 +156,6 @@ def compile_one(
     operation: str, case: str, name: str, topology_name: str, pass_name: str
 ) -> dict[str, Any]:
     """The figures of one form at one size."""
-    import jax
-    import jax.numpy as jnp
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
-
-    from avt_jax.profiling import ahead_of_time, hlo
-    from avt_jax.profiling.chips import Topology
-    from avt_jax.profiling.step_cost import estimate
-
     topology = Topology.of(topology_name)
     chip = ahead_of_time.devices(topology)[:1]
     # As in training: a form may ask which mesh it runs on.
@@ -118,13 +165,7 @@ def compile_one(
         jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place)
         for shape in CASES[operation][case]
     ]
-    function = forms(operation)[name]
-
-    def both(*args: Any) -> Any:
-        out, back = jax.vjp(function, *args)
-        return out, back(out)
-
-    jitted = jax.jit(function if pass_name == "forward" else both)
+    jitted = jax.jit(PASSES[operation]()[pass_name][name])
     try:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             made = ahead_of_time.compile_for_tpu(
@@ -132,7 +173,8 @@ def compile_one(
             )
     except Exception as error:  # whatever a form cannot do belongs in the table
         return {"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"}
-    cost = estimate(hlo.parse(made.text), topology.chip)
+    counted = flops.in_pallas(made.jaxpr.jaxpr)
+    cost = estimate(hlo.parse(made.text), topology.chip, counted)
     return {
         "seconds": cost.compute_sec,
         "by_bytes": sum(a.bytes for a in cost.amounts.values()) / topology.chip.hbm_bandwidth,

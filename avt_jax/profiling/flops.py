@@ -67,6 +67,20 @@ def of_step(jaxpr: core.Jaxpr) -> tuple[int, int]:
     return 2 * macs.total(), 2 * macs["again"]
 
 
+def in_pallas(jaxpr: core.Jaxpr) -> int:
+    """FLOPs of a traced program in kernels written in Pallas, whatever they stand for."""
+    total = 0
+    for equation in jaxpr.eqns:
+        bodies = program.inner_programs(equation)
+        if equation.primitive.name == "pallas_call":
+            inner = [2 * _count(body, None, program.part_of).total() for body in bodies]
+        else:
+            inner = [in_pallas(body) for body in bodies]
+        dearest = equation.primitive.name == "cond"
+        total += _times(equation) * (max(inner, default=0) if dearest else sum(inner))
+    return total
+
+
 def _count(
     jaxpr: core.Jaxpr, part: str | None, part_of: Callable[[core.JaxprEqn], str | None]
 ) -> Parts:
@@ -97,6 +111,8 @@ def _times(equation: core.JaxprEqn) -> int:
         params = equation.params
         axes = params.get("newly_manual_axes") or params.get("manual_axes", ())
         return math.prod(params["mesh"].shape[axis] for axis in axes)
+    if equation.primitive.name == "pallas_call":  # its program is one block's
+        return math.prod(n for n in equation.params["grid_mapping"].grid if isinstance(n, int))
     return 1
 
 

@@ -36,6 +36,7 @@ _BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}
 _ARRAY = re.compile(r"\b(pred|bf16|c64|c128|[suf]\d+(?:e\d+m\d+\w*)?)\[([\d,]*)\](?:\{([^}]*)\})?")
 _HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
 _LINE = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_END = re.compile(r"\}(, execution_thread=.*)?$")
 _NAME = re.compile(r"%([\w.\-]+)")
 _CALLED = re.compile(
     r"\b(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
@@ -265,13 +266,13 @@ def parse(text: str) -> Program:
     partitions = re.search(r"\bnum_partitions=(\d+)", text[:100_000])
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = None, None
-    for line in text.splitlines():
+    for line in _whole_lines(text):
         if current is None:
             head = _HEAD.match(line) if line.endswith("{") else None
             if head:
                 current = computations.setdefault(head[2], {})
                 entry = head[2] if head[1] else entry
-        elif line.startswith("}"):
+        elif _END.match(line):
             current = None
         else:
             instruction = _instruction(line)
@@ -280,6 +281,18 @@ def parse(text: str) -> Program:
     if entry is None:
         raise ValueError("the text has no ENTRY computation")
     return Program(computations, entry, int(partitions[1]) if partitions else 1, _frames(text))
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+    """Lines, those of an instruction together: what a Pallas call says of itself breaks lines."""
+    whole = ""
+    for line in text.splitlines():
+        if whole.startswith(" ") and line and line[0] != " " and not _END.match(line):
+            whole += line
+        else:
+            yield whole
+            whole = line
+    yield whole
 
 
 def array_bytes(type: str, *, hbm_only: bool = False) -> int:

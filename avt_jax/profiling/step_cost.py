@@ -25,7 +25,7 @@ _ASSUMPTIONS = (
     "operations bound by memory come out 1.7 to 4 times too slow in these cycles (streaming alone "
     "1.2 to 1.4); 'by bytes' is what their traffic takes at the memory's full bandwidth",
     "Pallas calls carry no cycles: the longer of operations at the peak and bytes at the "
-    "bandwidth, operations only where the kernel states them",
+    "bandwidth; their operations are counted in JAX's program where a kernel states none",
     "collectives are not in the compiler's cycles: the textbook's formulas, alone on the links",
     "'without overlap' adds computation and collectives, 'with overlap' takes the longer of both",
     "the host, the input pipeline and the launch of the step cost nothing",
@@ -100,14 +100,16 @@ class StepCost:
         return dict(sorted(found.items(), key=lambda pair: -pair[1].seconds))
 
 
-def estimate(program: Program, chip: Chip) -> StepCost:
+def estimate(program: Program, chip: Chip, pallas_flops: float = 0) -> StepCost:
     """Estimates what a compiled program takes on one chip.
 
     Args:
       program: from `hlo.parse`, compiled for that kind of chip.
       chip: the kind.
+      pallas_flops: of all Pallas calls on the chip, for those that do not state their own.
     """
     origins, cost = Origins(program), StepCost()
+    unstated: list[tuple[Amount, Amount]] = []
     for one in program.executed:
         instruction = one.instruction
         if instruction.opcode in FREE or instruction.opcode in _BESIDE or _is_collective(one):
@@ -122,14 +124,37 @@ def estimate(program: Program, chip: Chip) -> StepCost:
             size = stated["bytes_accessed"] or size
             seconds = max(stated["flops"] / chip.peak_flops, size / chip.hbm_bandwidth)
         amount = Amount(one.times, (cycles or 0) * one.times, seconds * one.times, size * one.times)
-        cost.amounts.setdefault(origins.of(one), Amount()).add(amount)
+        whole = cost.amounts.setdefault(origins.of(one), Amount())
+        whole.add(amount)
         if is_pallas(instruction):
             cost.pallas.add(amount)
+            if stated is None:
+                unstated.append((whole, amount))
+            else:
+                pallas_flops -= stated["flops"] * one.times
         elif cycles is None and size >= _SMALL_BYTES:
             cost.without_cycles[instruction.target or instruction.opcode] += one.times
+    _add_flops(cost, unstated, pallas_flops / chip.peak_flops)
     cost.collectives = find(program)
     cost.unknown_loops = list(program.unknown_loops)
     return cost
+
+
+def _add_flops(cost: StepCost, calls: list[tuple[Amount, Amount]], seconds: float) -> None:
+    """Lets Pallas calls together take no less than their operations at the chip's peak.
+
+    Which call does how many of them is not in the compiled program: each is lengthened alike.
+
+    Args:
+      cost: what is changed.
+      calls: (what a call was added to, what was added).
+      seconds: that all their operations take.
+    """
+    before = sum(amount.seconds for _, amount in calls)
+    if seconds > before > 0:
+        for whole, amount in calls:
+            whole.seconds += amount.seconds * (seconds / before - 1)
+        cost.pallas.seconds += seconds - before
 
 
 def assumptions(chip: Chip) -> list[str]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 from jax import lax
+from jax.experimental import pallas as pl
 
 from avt_jax import tree
 from avt_jax.models import layers, scopes
@@ -113,6 +114,22 @@ def test_every_device_of_a_manual_mesh_counts():
     whole = jax.sharding.PartitionSpec()
     local = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, whole), out_specs=rows)
     assert flops.total(local, SQUARE, SQUARE) == PRODUCT
+
+
+def test_every_block_of_a_pallas_kernel_counts():
+    def kernel(left, right, out):
+        out[...] = left[...] @ right[...]
+
+    rows = pl.BlockSpec((16, 64), lambda i: (i, 0))
+    whole = pl.BlockSpec((64, 64), lambda i: (0, 0))
+    given = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    product = pl.pallas_call(
+        kernel, out_shape=given, grid=(4,), in_specs=[rows, whole], out_specs=rows
+    )
+    assert flops.total(product, SQUARE, SQUARE) == PRODUCT
+    repeatedly = jax.jit(lambda x: lax.fori_loop(0, 3, lambda i, c: product(c, x), x @ x))
+    jaxpr = repeatedly.trace(SQUARE).jaxpr.jaxpr
+    assert flops.of_step(jaxpr) == (4 * PRODUCT, 0) and flops.in_pallas(jaxpr) == 3 * PRODUCT
 
 
 def convolution(**how):

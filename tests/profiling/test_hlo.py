@@ -119,15 +119,25 @@ def test_text_without_a_program():
 
 def test_a_pallas_call_counts_by_what_it_says_of_itself():
     stated = '"cost_estimate": {"flops": 1970000000000, "bytes_accessed": 100}'
-    config = f'backend_config={{"custom_call_config": {{{stated}}}}}'
+    # Its description breaks the line, and what comes after it must not be lost.
+    says = 'frontend_attributes={kernel_metadata={\n"xprof_metadata":"{}"\n}}, '
+    config = says + f'backend_config={{"custom_call_config": {{{stated}}}}}'
     text = f"""HloModule m
 ENTRY %main (x: f32[1000]) -> f32[1000] {{
   %x = f32[1000]{{0}} parameter(0)
-  ROOT %call = f32[1000]{{0}} custom-call(%x), custom_call_target="tpu_custom_call", {config}
+  %call = f32[1000]{{0}} custom-call(%x), custom_call_target="tpu_custom_call", {config}
+  ROOT %done = f32[1000]{{0}} copy(%call), {{"estimated_cycles":"1500000"}}
 }}
 """
+    copy_sec = 0.001  # 1.5 million cycles
     cost = estimate(hlo.parse(text), CHIP)
     assert cost.pallas.count == 1 and cost.pallas.bytes == 100
-    assert cost.compute_sec == pytest.approx(0.01)  # 1.97 TFLOP of 197 a second
+    # 1.97 TFLOP of 197 a second.
+    assert cost.compute_sec - copy_sec == pytest.approx(0.01)
     unsaid = estimate(hlo.parse(text.replace(stated, "")), CHIP)
-    assert unsaid.compute_sec == pytest.approx(8000 / CHIP.hbm_bandwidth)
+    assert unsaid.compute_sec - copy_sec == pytest.approx(8000 / CHIP.hbm_bandwidth)
+    counted = estimate(hlo.parse(text.replace(stated, "")), CHIP, pallas_flops=197e9)
+    assert counted.compute_sec - copy_sec == pytest.approx(counted.pallas.seconds)
+    assert counted.pallas.seconds == pytest.approx(0.001)
+    both = estimate(hlo.parse(text), CHIP, pallas_flops=1.97e12)
+    assert both.compute_sec - copy_sec == pytest.approx(0.01)

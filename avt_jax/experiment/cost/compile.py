@@ -203,7 +203,11 @@ def compile_step(
         seconds=made.seconds,
         flops=total,
         repeated_flops=repeated,
-        cost=estimate(hlo.parse(made.text), steps.topology.chip),
+        cost=estimate(
+            hlo.parse(made.text),
+            steps.topology.chip,
+            flops.in_pallas(made.jaxpr.jaxpr) / steps.topology.num_chips,
+        ),
     )
 
 
