@@ -42,6 +42,8 @@ setup(
         "tqdm>=4.66,<5",
         "pebble>=5.2,<6",
         "fsspec>=2024.6",
+        # JAX bounds its cache of compiled programs with it.
+        "filelock>=3.16",
         "tensorboardX>=2.6.4,<3",
     ],
     extras_require={

@@ -7,7 +7,7 @@ import sys
 
 from avt_jax import __version__
 from avt_jax.cli.common import run
-from avt_jax.cli.memory import restart_with_kept_memory
+from avt_jax.cli.process import keep_compiled_programs, restart_with_kept_memory
 from avt_jax.errors import UserError, nearest
 
 # command -> (module below `avt_jax.cli`, what it does)
@@ -59,6 +59,7 @@ def _dispatch(argv: list[str] | None) -> int:
             f"unknown command {name!r}{nearest(name, COMMANDS)}; 'avt --help' lists them."
         )
     if own_process and name in _COMPUTING:
+        keep_compiled_programs()
         restart_with_kept_memory()
     # Imported here so that `avt inspect` does not pay for importing JAX.
     return importlib.import_module(f"avt_jax.cli.{COMMANDS[name][0]}").main(rest)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
+import re
 from pathlib import Path
 
 
@@ -16,3 +19,17 @@ def cache_folder() -> Path:
         return Path(own).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "avt_jax"
+
+
+def compiled_folder() -> Path:
+    """The folder of compiled programs for processors like this one; it need not exist yet.
+
+    A home that several machines share may hold programs for instructions that this one lacks.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        text = ""
+    known = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    kind = f"{platform.machine()} {known[1] if known else platform.processor()}"
+    return cache_folder() / "compiled" / hashlib.sha256(kind.encode()).hexdigest()[:16]

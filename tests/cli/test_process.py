@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 
-from avt_jax.cli import memory
+from avt_jax.cli import process
 
 _SHOW = (
-    "import os, sys; from avt_jax.cli.memory import restart_with_kept_memory as again; again();"
+    "import os, sys; from avt_jax.cli.process import restart_with_kept_memory as again; again();"
     "print(os.getpid(), sys.argv[1:], os.environ.get('GLIBC_TUNABLES'))"
 )
 
@@ -24,7 +24,7 @@ def _run(**environment):
 
 def test_restarts_once_with_the_same_words_and_process():
     pid, said, code = _run()
-    expected = memory.TUNABLES if "CS_GNU_LIBC_VERSION" in os.confstr_names else None
+    expected = process.TUNABLES if "CS_GNU_LIBC_VERSION" in os.confstr_names else None
     assert (code, said) == (0, f"{pid} ['a b', '--x'] {expected}\n")
 
 
@@ -43,8 +43,8 @@ def test_a_failed_restart_is_no_error(monkeypatch):
         raise OSError("no memory")
 
     monkeypatch.setattr(os, "execve", refuse)
-    memory.restart_with_kept_memory()
+    process.restart_with_kept_memory()
     assert len(tried) <= 1
     monkeypatch.setattr(sys, "platform", "darwin")
-    memory.restart_with_kept_memory()
+    process.restart_with_kept_memory()
     assert len(tried) <= 1
