@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from avt_jax.errors import UserError
 from avt_jax.losses.matching import matching_loss, sample_hard_negatives
+from avt_jax.losses.objective import ObjectiveConfig
 
 ALL = jnp.ones(2, bool)
 
@@ -125,6 +127,24 @@ def test_similar_clips_are_drawn_as_often_as_the_formula_says():
     )
     share = float((draw(keys)[:, 0] == 1).mean())
     assert abs(share - np.exp(1) / (np.exp(1) + 1)) < 0.03
+
+
+def test_negatives_come_from_the_clips_own_group():
+    sim = jnp.zeros((7, 7)).at[0, 6].set(1.0)  # the most similar one is in another group
+    group = jnp.arange(7)
+    for seed in range(20):
+        index, found = sample_hard_negatives(
+            sim, group, jnp.ones(7, bool), jax.random.key(seed), temperature=0.1, group_size=3
+        )
+        # Groups of 3, 3 and 1: the last clip has nobody to be mistaken for.
+        np.testing.assert_array_equal(found, [True] * 6 + [False])
+        np.testing.assert_array_equal(index[:6] // 3, [0, 0, 0, 1, 1, 1])
+        assert (index[:6] != jnp.arange(6)).all()
+
+
+def test_a_group_of_one_is_refused():
+    with pytest.raises(UserError, match="matching_group is 1"):
+        ObjectiveConfig(matching_group=1)
 
 
 def test_similarities_must_be_square():
