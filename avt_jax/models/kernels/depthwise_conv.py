@@ -107,13 +107,26 @@ _conv.defvjp(_forward, _backward)
 Shapes = Sequence[tuple[int, ...]]
 
 
+# Where a loop keeps some values and computes others again, a call is split, and its parts take or
+# make constants besides the arrays; a part without the arrays multiplies nothing.
+def _kernel(shapes: Shapes) -> tuple[int, ...] | None:
+    return min((shape for shape in shapes if len(shape) >= 4), key=len, default=None)
+
+
+def _clips(shapes: Shapes) -> int:
+    """Numbers in the input or what comes back, of which there may be two."""
+    known = [shape for shape in shapes if len(shape) >= 5]
+    return math.prod(max(known, key=known.count)) if known else 0
+
+
 def _correlation_multiply_adds(given: Shapes, made: Shapes) -> int:
-    _, kernel = given
-    return math.prod(made[0]) * math.prod(kernel[-4:-1])
+    kernel = _kernel(given)
+    return 0 if kernel is None else _clips(made) * math.prod(kernel[-4:-1])
 
 
 def _kernel_gradient_multiply_adds(given: Shapes, made: Shapes) -> int:
-    return math.prod(given[0]) * math.prod(made[0][-4:-1])
+    kernel = _kernel(made)
+    return 0 if kernel is None else _clips(given) * math.prod(kernel[-4:-1])
 
 
 # What the two products cost, in whatever form they are computed: {name of a function that is called
