@@ -1,9 +1,11 @@
-"""Measures our attention against `jax.nn.dot_product_attention`.
+"""Measures our attention and its forms against `jax.nn.dot_product_attention`.
 
     python benchmarks/attention.py
+    python benchmarks/attention.py --forms plain,heads
 
 Forward, and forward with the gradients of queries, keys and values, in milliseconds: least, middle
-and most of the repeats, the two forms taking turns. Compilation is not counted.
+and most of the repeats, the forms taking turns. "ours" is what the rules choose; the ratio is the
+median over that of "ours". Compilation is not counted.
 """
 
 from __future__ import annotations
@@ -17,11 +19,20 @@ from importlib import metadata
 
 import jax
 
-from avt_jax.models.kernels.attention import dot_product_attention
+from avt_jax.models.kernels import attention, choice
 
 # (batch, tokens, heads, head width): tiny AST with bottleneck, UniFormer stages 3 and 4, AST-Base.
 CASES = ((32, 202, 4, 16), (1, 1568, 5, 64), (1, 392, 8, 64), (1, 1214, 12, 64))
-FORMS = {"ours": dot_product_attention, "jax.nn": jax.nn.dot_product_attention}
+
+
+def named(name: str):
+    """Our attention in one form, whatever the rules say."""
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        chosen = tuple((platform, name) for platform in choice.PLATFORMS)
+        return attention.attend(query, key, value, chosen)
+
+    return attend
 
 
 def compiled(form, arrays: list[jax.Array], both: bool):
@@ -39,29 +50,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument(
+        "--forms",
+        type=lambda text: text.split(","),
+        default=[],
+        help=f"beside ours and jax.nn some of {','.join(attention.FORMS)}",
+    )
     args = parser.parse_args()
+    for name in args.forms:
+        if name not in attention.FORMS:
+            parser.error(f"--forms {name!r} is not one of {', '.join(attention.FORMS)}")
+    forms = {"ours": attention.dot_product_attention, "jax.nn": jax.nn.dot_product_attention}
+    forms |= {name: named(name) for name in args.forms}
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("jax", "jaxlib"))
     print(
-        f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, Python "
-        f"{platform.python_version()}, {versions}; {args.dtype}; ms; {args.repeats} repeats\n\n"
-        "| (b, n, h, d) | pass | ours: min | median | max | jax.nn: min | median | max | ratio |\n"
-        "|---|---|---|---|---|---|---|---|---|"
+        f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores, load average "
+        f"{os.getloadavg()[0]:.1f} at the start, Python {platform.python_version()}, {versions}; "
+        f"{args.dtype}; ms; {args.repeats} repeats\n\n"
+        "| (b, n, h, d) | pass | form | min | median | max | / ours |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for shape in CASES:
         keys = jax.random.split(jax.random.key(0), 3)
         arrays = [jax.random.normal(key, shape, args.dtype) for key in keys]
         for name, both in (("forward", False), ("forward + backward", True)):
-            run = {label: compiled(form, arrays, both) for label, form in FORMS.items()}
-            times_ms = {label: [] for label in FORMS}
+            run = {label: compiled(form, arrays, both) for label, form in forms.items()}
+            times_ms = {label: [] for label in forms}
             for _ in range(args.repeats + 1):
-                for label in FORMS:
+                for label in forms:
                     start_sec = time.perf_counter()
                     jax.block_until_ready(run[label](*arrays))
                     times_ms[label].append((time.perf_counter() - start_sec) * 1e3)
-            kept = [values[1:] for values in times_ms.values()]  # the first call warms up
-            cells = [f"{f(v):.1f}" for v in kept for f in (min, statistics.median, max)]
-            ratio = statistics.median(kept[1]) / statistics.median(kept[0])
-            print(f"| {shape} | {name} | {' | '.join(cells)} | {ratio:.1f} x |", flush=True)
+            ours = statistics.median(times_ms["ours"][1:])
+            for label, values in times_ms.items():
+                kept = values[1:]  # the first call warms up
+                cells = [f"{of(kept):.1f}" for of in (min, statistics.median, max)]
+                ratio = statistics.median(kept) / ours
+                print(
+                    f"| {shape} | {name} | {label} | {' | '.join(cells)} | {ratio:.2f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

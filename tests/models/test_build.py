@@ -27,14 +27,16 @@ from avt_jax.models.build import (
     switch_encoder,
 )
 from avt_jax.models.encoders.ast import ASTConfig
-from avt_jax.models.encoders.uniformer import UniFormerConfig
+from avt_jax.models.encoders.uniformer import DepthwiseConv, UniFormerConfig
+from avt_jax.models.kernels.choice import Kernels
+from avt_jax.models.layers import Attention
 from avt_jax.models.mbt import MBTConfig
 from avt_jax.settings import fields_of
 
 
-def make(fields, spec=SPEC):
+def make(fields, spec=SPEC, **options):
     return nnx.eval_shape(
-        lambda: build_model(fields, num_classes=CLASSES, input=spec, rngs=nnx.Rngs(0))
+        lambda: build_model(fields, num_classes=CLASSES, input=spec, rngs=nnx.Rngs(0), **options)
     )
 
 
@@ -79,6 +81,17 @@ def test_the_size_of_the_input_decides_the_positions():
     assert counts == [2 + 2 * 3, 2 + 2 * 5]
 
 
+def test_kernels_reach_every_module_that_has_forms():
+    model = make(block(kernels="xla"))
+    told = {type(m): m.kernels for _, m in nnx.iter_graph(model) if hasattr(m, "kernels")}
+    assert told == {Attention: Kernels("xla"), DepthwiseConv: Kernels("xla")}
+    measured = Kernels("auto", "cpu", (("attention", "1x1 1x1 float32", "plain"),))
+    model = make(block(), kernels=measured)
+    assert model.video_encoder.blocks1[0].attn.kernels == measured
+    # A module that nobody has told chooses by the device.
+    assert DepthwiseConv(4, 3, rngs=nnx.Rngs(0)).kernels == "auto"
+
+
 @pytest.mark.parametrize("precision", ("float32", "bfloat16"))
 def test_parameters_are_float32_whatever_the_precision(precision):
     params = tree.Skeleton(lambda: make(block(precision=precision))).params
@@ -98,6 +111,7 @@ def test_parameters_are_float32_whatever_the_precision(precision):
         (block(head="mean"), "config.model.head is 'mean'"),
         (block(exchange="both"), "config.model.exchange is 'both'"),
         (block(precision="float8"), "config.model.precision is 'float8'"),
+        (block(kernels="tpuu"), r"config.model.kernels is 'tpuu' \(did you mean 'tpu'\?\); give"),
         (block(num_heads=3), "num_heads 3 does not divide dim 8"),
         (block(num_heads=0), "num_heads is 0; give a whole number of 1 or more"),
         (block(decoder_heads=3), "decoder_heads 3 does not divide decoder_dim 8"),

@@ -112,6 +112,7 @@ def test_differences_name_every_field_in_the_order_of_the_config():
         ("data.eval_batch", True),
         ("data.clip_sec", False),
         ("model.precision", True),
+        ("model.kernels", True),
         ("model.remat", True),
         ("model.video_encoder.remat", True),
         ("model.dim", False),

@@ -53,8 +53,15 @@ def dot_product_attention(
     `attention_flash`.
     """
     case = choice.Attend.of(query_bnhd, key_bmhd)
+    return attend(query_bnhd, key_bmhd, value_bmhd, choice.choose(STEP, case, kernels))
+
+
+def attend(
+    query_bnhd: jax.Array, key_bmhd: jax.Array, value_bmhd: jax.Array, chosen: Chosen
+) -> jax.Array:
+    """As `dot_product_attention`, in forms that are named already, see `choice.choose`."""
     scaled = query_bnhd * query_bnhd.shape[-1] ** -0.5
-    return _attend(scaled, key_bmhd, value_bmhd, choice.choose(STEP, case, kernels))
+    return _attend(scaled, key_bmhd, value_bmhd, chosen)
 
 
 @functools.partial(jax.jit, static_argnums=3)

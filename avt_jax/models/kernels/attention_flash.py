@@ -262,9 +262,9 @@ def splash(interpret: bool = False) -> Form:
         grad_query, grad_key, grad_value = _on_each_device(run, query, *arrays)
         return grad_query, grad_key, grad_value
 
-    return Form(forward, backward, "tpu")
+    return Form(forward, backward)
 
 
-CUDNN = Form(cudnn_forward, cudnn_backward, "gpu")
+CUDNN = Form(cudnn_forward, cudnn_backward)
 SPLASH = splash()
 TOKAMAX = Form(tokamax_forward, tokamax_backward)

@@ -28,12 +28,10 @@ class Form:
     Attributes:
       forward: (query, key, value) -> (output, logarithms).
       backward: (query, key, value, output, logarithms, gradient) -> gradients of the first three.
-      only: the platform it needs; "" = any.
     """
 
     forward: Callable[[jax.Array, jax.Array, jax.Array], Pair]
     backward: Callable[..., Three]
-    only: str = ""
 
 
 def _wide(x: jax.Array) -> jnp.dtype:

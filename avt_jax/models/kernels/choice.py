@@ -5,7 +5,7 @@
 - "auto": on each platform that platform's rules, in one program: which of them is lowered is known
   when the program is, so one that is compiled ahead of time for a TPU holds the TPU's forms. Where
   `avt tune` has measured the device at hand, what it found goes before its platform's rules.
-- "cpu", "gpu", "tpu": that platform's rules everywhere.
+- "cpu", "gpu", "tpu": that platform's rules everywhere, but for forms that only it has.
 - "xla": XLA's own forms everywhere: its grouped convolution, attention as plain products.
 - "tokamax": attention by the package of that name, the rest as "auto".
 
@@ -166,6 +166,9 @@ RULES: dict[str, dict[str, Callable[[Any], str]]] = {
     },
 }
 
+# {form: the only platform that has it}.
+ONLY = {"cudnn": "gpu", "splash": "tpu"}
+
 # (platform, form) for each platform.
 Chosen = tuple[tuple[str, str], ...]
 
@@ -219,9 +222,11 @@ def choose(step: str, case: Conv | Attend, kernels: str | Kernels = AUTO) -> Cho
     """
     told = Kernels(kernels) if isinstance(kernels, str) else kernels
     name, rules = check(told.name), RULES[step]
-    if name in rules:
-        return tuple((platform, rules[name](case)) for platform in PLATFORMS)
     chosen = {platform: rules[platform](case) for platform in PLATFORMS}
+    if name in rules:
+        form = rules[name](case)
+        where = [platform for platform in PLATFORMS if ONLY.get(form, platform) == platform]
+        return tuple((chosen | dict.fromkeys(where, form)).items())
     here = _platform_at_hand(told.device_kind) if told.measured else None
     for measured_step, measured_case, form in told.measured:
         if here and (measured_step, measured_case) == (step, str(case)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from avt_jax.models.kernels import attention, depthwise_conv, depthwise_forms
+from avt_jax.models.kernels import attention, choice, depthwise_conv, depthwise_forms
 
 # {pass: {name: form}}, see `choice.RULES`.
 REGISTRIES: dict[str, Mapping[str, Any]] = {
@@ -30,6 +30,6 @@ def candidates(step: str, platform: str) -> list[str]:
     leave_out = (*_HOPELESS.get(platform, ()), *_ONLY_BY_NAME)
     return [
         name
-        for name, form in REGISTRIES.get(step, {}).items()
-        if name not in leave_out and getattr(form, "only", "") in ("", platform)
+        for name in REGISTRIES.get(step, {})
+        if name not in leave_out and choice.ONLY.get(name, platform) == platform
     ]

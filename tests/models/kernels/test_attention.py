@@ -20,8 +20,8 @@ from avt_jax.models.kernels.attention import FORMS, dot_product_attention
 # Forms that a CPU runs; the Pallas form has tests of its own, cuDNN needs a GPU.
 ANYWHERE = [
     name
-    for name, form in FORMS.items()
-    if not form.only and (name != "tokamax" or importlib.util.find_spec(name))
+    for name in FORMS
+    if name not in choice.ONLY and (name != "tokamax" or importlib.util.find_spec(name))
 ]
 # (b, n, m, h, d): unequal lengths, one key, one of everything.
 CASES = ((2, 7, 5, 3, 4), (1, 3, 1, 2, 8), (1, 1, 1, 1, 1), (2, 130, 33, 1, 4))
@@ -50,10 +50,10 @@ def draw(rng, b, n, m, h, d, dtype="float64"):
     return [rng.normal(size=s).astype(jnp.dtype(dtype)).astype(np.float64) for s in shapes]
 
 
-def of_form(name, monkeypatch):
+def of_form(name):
     """The interface with one form on every platform."""
-    monkeypatch.setitem(choice.RULES, "attention", {"xla": lambda case: name})
-    return functools.partial(dot_product_attention, kernels="xla")
+    chosen = tuple((platform, name) for platform in choice.PLATFORMS)
+    return functools.partial(attention.attend, chosen=chosen)
 
 
 def check(attend, arrays, dtype):
@@ -71,20 +71,20 @@ def check(attend, arrays, dtype):
 
 @pytest.mark.parametrize("dtype", ("float64", "float32", "bfloat16"))
 @pytest.mark.parametrize("name", ANYWHERE)
-def test_every_form_by_definition(rng, monkeypatch, name, dtype):
-    attend = of_form(name, monkeypatch)
+def test_every_form_by_definition(rng, name, dtype):
+    attend = of_form(name)
     with jax.enable_x64(dtype == "float64"):
         for case in CASES:
             check(attend, draw(rng, *case, dtype), dtype)
 
 
 @pytest.mark.parametrize("name", ANYWHERE)
-def test_every_form_survives_large_logits(rng, monkeypatch, name):
+def test_every_form_survives_large_logits(rng, name):
     query, value = rng.normal(size=(2, 1, 6, 1, 4)).astype(np.float32)
     query = query * 1e3
 
     def total(query):
-        return of_form(name, monkeypatch)(query, query, value).sum()
+        return of_form(name)(query, query, value).sum()
 
     # Each token is by far most like itself or a longer one: no overflow, and a finite gradient.
     chex.assert_tree_all_finite(jax.value_and_grad(total)(query))
@@ -96,7 +96,7 @@ def test_the_pallas_form_by_definition(rng, monkeypatch, dtype):
     monkeypatch.setitem(FORMS, "splash", attention_flash.splash(interpret=True))
     jax.clear_caches()  # the forms of an earlier test
     arrays = draw(rng, 1, 20, 30, 1, 64, dtype)
-    check(of_form("splash", monkeypatch), arrays, dtype)
+    check(of_form("splash"), arrays, dtype)
 
 
 def test_the_pallas_form_runs_its_forward_pass_once():
@@ -174,6 +174,7 @@ def test_tokamax_is_asked_for_only_where_it_is_named(rng, monkeypatch):
 
 
 def test_every_form_is_one_that_can_be_chosen():
-    assert {form.only for form in attention.FORMS.values()} <= {"", "gpu", "tpu"}
+    assert set(choice.ONLY) < set(attention.FORMS)
+    assert set(choice.ONLY.values()) <= set(choice.PLATFORMS)
     with pytest.raises(UserError, match=r"'cpuu' is not known \(did you mean 'cpu'\?\)"):
         dot_product_attention(*[jnp.ones((1, 2, 1, 2))] * 3, kernels="cpuu")
