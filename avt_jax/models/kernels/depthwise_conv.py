@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import jax
@@ -115,8 +116,8 @@ def _kernel(shapes: Shapes) -> tuple[int, ...] | None:
 
 def _clips(shapes: Shapes) -> int:
     """Numbers in the input or what comes back, of which there may be two."""
-    known = [shape for shape in shapes if len(shape) >= 5]
-    return math.prod(max(known, key=known.count)) if known else 0
+    known = Counter(shape for shape in shapes if len(shape) >= 5)
+    return math.prod(known.most_common(1)[0][0]) if known else 0
 
 
 def _correlation_multiply_adds(given: Shapes, made: Shapes) -> int:
