@@ -56,8 +56,8 @@ setup(
         ],
         # Reads .pth files; the tests marked live_torch run with it.
         "convert": ["torch>=2.6,<3", "transformers>=5,<6"],
-        # The compiler for TPUs, for `avt compile` on machines without one.
-        "aot": ["libtpu>=0.0.42"],
+        # The compiler for TPUs, for `avt compile` on machines without one; JAX knows which fits.
+        "aot": ["jax[tpu]>=0.10,<0.13"],
         "beam": ["apache-beam>=2.75,<3"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],

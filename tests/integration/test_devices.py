@@ -1,6 +1,6 @@
 """One device and eight give the same training of the full objective, however it is sharded.
 
-One device unrolls its layers; on eight they run in a loop, and mining crosses devices.
+Layers run in a loop, the state is packed, and on eight devices mining crosses from one to another.
 """
 
 import jax
@@ -12,7 +12,6 @@ from avt_jax import axes
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.config import load_config
 from avt_jax.training import mesh as meshes
-from avt_jax.training.step import jit_train_step
 
 STEPS = 3
 SHARDED = ((r"kernel|embedding", "fsdp"), (".*", "replicate"))
@@ -38,14 +37,10 @@ def train(devices, fsdp=1, rules=((".*", "replicate"),)):
     experiment = Experiment(config, devices=devices)
     state, places = experiment.init_state()
     step = experiment.packed_step(places, state)
-    unpack = step.unpack
-    if experiment.mesh.size == 1:
-        step, unpack = jit_train_step(experiment.step, places, experiment.mesh), lambda state: state
-    else:
-        state = step.pack(state)
-        assert len(jax.tree.leaves(state)) < len(jax.tree.leaves(places)) / 2
-        cut = [leaf for leaf in jax.tree.leaves(state) if not leaf.is_fully_replicated]
-        assert cut, "parameters and moments should lie in parts on the devices"
+    state = step.pack(state)
+    assert len(jax.tree.leaves(state)) < len(jax.tree.leaves(places)) / 2
+    cut = [leaf for leaf in jax.tree.leaves(state) if not leaf.is_fully_replicated]
+    assert bool(cut) == (len(devices) > 1), "parameters and moments should lie in parts"
     found, first_gradients = [], None
     batches = experiment.train_batches()
     for _ in range(STEPS):
@@ -53,7 +48,7 @@ def train(devices, fsdp=1, rules=((".*", "replicate"),)):
         assert not batch[axes.HAS_AUDIO].all(), "the case should hold mute clips"
         state, metrics = step(state, meshes.to_device(batch, experiment.mesh), jax.random.key(1))
         found.append({name: float(total) for name, (total, _) in metrics.items()})
-        first_gradients = first_gradients or gradients(unpack(state))
+        first_gradients = first_gradients or gradients(step.unpack(state))
     batches.close()
     return found, first_gradients
 
