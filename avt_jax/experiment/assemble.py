@@ -25,7 +25,7 @@ from avt_jax.losses.objective import Objective
 from avt_jax.models.build import abilities, build_model
 from avt_jax.models.forward import make_predict
 from avt_jax.models.inputs import InputSpec
-from avt_jax.models.kernels.choice import Kernels
+from avt_jax.models.kernels.choice import AUTO, Kernels
 from avt_jax.training import mesh as meshes
 from avt_jax.training.durations import in_steps
 from avt_jax.training.hiding import make_hide
@@ -116,7 +116,7 @@ class Experiment:
     @cached_property
     def _kernels(self) -> Kernels:
         """Which forms compute the model, with what was measured on this machine."""
-        return kept.told(self.parts.model["kernels"])
+        return kept.told(self.parts.model.get("kernels", AUTO))
 
     @cached_property
     def skeleton(self) -> tree.Skeleton[Any]:

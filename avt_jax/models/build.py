@@ -20,7 +20,7 @@ from avt_jax.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, Encoder, Enc
 from avt_jax.models.encoders.vit import check_patches
 from avt_jax.models.fusions import FUSIONS
 from avt_jax.models.inputs import InputSpec
-from avt_jax.models.kernels.choice import Kernels
+from avt_jax.models.kernels.choice import AUTO, Kernels
 from avt_jax.models.kernels.choice import check as check_kernels
 from avt_jax.models.mbt import MBT, MBTConfig
 from avt_jax.settings import Block, fields_of, setting
@@ -34,7 +34,7 @@ class ModelBlocks(Protocol):
 
     @property
     def config(self) -> Any:
-        """The model's own block; it has `abilities` and `kernels`."""
+        """The model's own block; it has `abilities`, and `kernels` where it has forms."""
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
@@ -390,7 +390,7 @@ def build_model(
       UserError: as `resolve`, inputs that are too small, or `kernels` that need a package.
     """
     blocks = _read(block)[1]
-    name = check_kernels(blocks.config.kernels)
+    name = check_kernels(getattr(blocks.config, "kernels", AUTO))  # not every model has forms
     model = blocks.build(num_classes, input, rngs)
     # From here and not through every constructor: what computes a model is not part of it.
     model.set_attributes(kernels=kernels or Kernels(name), raise_if_not_found=False)

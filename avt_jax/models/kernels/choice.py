@@ -102,7 +102,11 @@ class Attend:
 def _conv_tpu(case: Conv) -> str:
     # Up to its width the matrix unit does all channels' dense kernel in the time of one channel;
     # beyond it the zeros cost whole passes, and XLA's grouped form is faster. Estimated for a v5e.
-    return "dense" if case.size[-1] <= _MATRIX_UNIT else "grouped"
+    # With half the channels two columns go at once: worth the copies for a wide kernel alone.
+    channels = case.size[-1]
+    if channels > _MATRIX_UNIT:
+        return "grouped"
+    return "packed" if 2 * channels <= _MATRIX_UNIT and case.kernel[2] > 3 else "dense"
 
 
 def _kernel_gradient_gpu(case: Conv) -> str:

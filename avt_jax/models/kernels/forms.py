@@ -20,7 +20,7 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 }
 
 # What takes seconds to minutes a call on a CPU.
-_HOPELESS = {"cpu": ("grouped", "dense")}
+_HOPELESS = {"cpu": ("grouped", "dense", "packed")}
 # Not to be chosen unasked: its package is optional.
 _ONLY_BY_NAME = ("tokamax",)
 

@@ -34,11 +34,13 @@ def test_all_rules_name_forms_that_there_are():
 @pytest.mark.parametrize(
     "step,case,cpu,tpu",
     [
-        ("depthwise forward", CONV, "shifted", "dense"),
-        ("depthwise input gradient", CONV, "shifted", "dense"),
+        ("depthwise forward", CONV, "shifted", "packed"),
+        ("depthwise input gradient", CONV, "shifted", "packed"),
+        ("depthwise forward", Conv((8, 56, 56, 64), (3, 3, 3), "bfloat16"), "shifted", "dense"),
+        ("depthwise forward", Conv((8, 28, 28, 128), (5, 5, 5), "bfloat16"), "shifted", "dense"),
         ("depthwise kernel gradient", CONV, "rows", "grouped"),
         ("depthwise forward", Conv((8, 14, 14, 320), (3, 3, 3), "bfloat16"), "shifted", "grouped"),
-        ("depthwise forward", Conv((2, 9, 9, 16), (7, 7, 7), "float32"), "shifted", "dense"),
+        ("depthwise forward", Conv((2, 9, 9, 16), (7, 7, 7), "float32"), "shifted", "packed"),
         ("attention", ATTEND, "heads", "splash"),
         ("attention", Attend(50, 50, 4, 64, "bfloat16"), "plain", "plain"),
         ("attention", Attend(1568, 1568, 5, 64, "float32"), "heads", "plain"),
