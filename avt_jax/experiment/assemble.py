@@ -245,7 +245,7 @@ class Experiment:
         label_sets = self.splits.info.label_sets
         local_batch = meshes.check_batch_size(self.parts.train.eval_batch_size, mesh)
         predict = jax.jit(
-            make_predict(self.skeleton, normalisation(data)),
+            meshes.within(mesh, make_predict(self.skeleton, normalisation(data))),
             out_shardings=meshes.replicated(mesh),
         )
 

@@ -9,6 +9,7 @@ nothing of this.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -80,6 +81,20 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.make_mesh(
         (data, config.fsdp), (DATA, FSDP), axis_types=(AxisType.Auto,) * 2, devices=devices
     )
+
+
+def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, told of the mesh it is for when it is traced.
+
+    Kernels that the compiler cannot divide between devices divide their work themselves.
+    """
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return traced
 
 
 def run_once(function: Callable[..., Any], mesh: Mesh, out_shardings: Any) -> Callable[..., Any]:

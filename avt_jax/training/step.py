@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -88,22 +87,11 @@ def make_train_step(
     return train_step
 
 
-def _within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, told of the mesh it is for: some kernels divide their work themselves."""
-
-    @functools.wraps(function)
-    def traced(*args: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return function(*args)
-
-    return traced
-
-
 def jit_train_step(train_step: TrainStep, shardings: TrainState, mesh: Mesh) -> TrainStep:
     """Jits a train step with its shardings; the old state's memory is reused for the new one."""
     everywhere = meshes.replicated(mesh)
     return jax.jit(
-        _within(mesh, train_step),
+        meshes.within(mesh, train_step),
         in_shardings=(shardings, meshes.batch_sharding(mesh), everywhere),
         out_shardings=(shardings, everywhere),
         donate_argnums=0,
