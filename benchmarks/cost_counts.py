@@ -184,7 +184,7 @@ def fusion_flops(
         out, back = jax.vjp(forward, *args)
         return out, back(out)
 
-    replacement = (lambda q, k, v: v) if without_attention else layers.dot_product_attention
+    replacement = (lambda q, k, v, **_: v) if without_attention else layers.dot_product_attention
     with mock.patch.object(layers, "dot_product_attention", replacement):
         return xla.flops(both if backward else forward, *args)
 

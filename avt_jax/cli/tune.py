@@ -55,7 +55,7 @@ def _print(found: Tuned) -> None:
         note = "chosen" if one.chosen else one.failure
         table.add_row(operation, one.case, one.form, *cells, note)
     console.print(table)
-    console.print(f"kept in {found.path}")
+    print(f"kept in {found.path}")  # whole, however long
 
 
 def main(argv: list[str] | None = None) -> int:

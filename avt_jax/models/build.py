@@ -71,7 +71,7 @@ class EncoderChoice(Block):
     @classmethod
     def read(cls, block: Mapping[str, Any] | None) -> tuple[Self, Block]:
         """The choice, and the encoder's own fields: the variant's but for what `block` gives."""
-        fields = {} if block is None else dict(block)
+        fields = {} if block is None else _remat_by_name(block)
         chosen = {key: fields.pop(key) for key in ("name", "variant") if key in fields}
         name = chosen.get("name", next(iter(cls.known)))
         if name in cls.known:

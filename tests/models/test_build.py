@@ -253,7 +253,7 @@ SAVED = {
     "decoder_depth": 1,
     "decoder_heads": 2,
     "precision": "float32",
-    "video_encoder": {"name": "uniformer", "variant": "tiny", "drop_path": 0.0, "remat": False},
+    "video_encoder": {"name": "uniformer", "variant": "tiny", "drop_path": 0.0, "remat": "none"},
     "audio_encoder": {"name": "ast", "variant": "tiny", "stride": [10, 16], "drop_path": 0.0},
 }
 
@@ -296,7 +296,7 @@ def test_abilities_are_what_the_model_has():
     assert abilities({"name": "mbt"}) == set()
 
 
-RECIPE = {"name": "uniformer", "variant": "B", "drop_path": 0.3, "remat": False}
+RECIPE = {"name": "uniformer", "variant": "B", "drop_path": 0.3, "remat": "none"}
 
 
 @pytest.mark.parametrize(
@@ -336,3 +336,10 @@ def test_choosing_an_encoder_that_there_is_not():
         switch_encoder(RECIPE, "video", name="uniformr")
     with pytest.raises(UserError, match="variant is 'B'; vit has base, tiny, smoke"):
         switch_encoder(RECIPE, "video", name="vit", variant="B")
+
+
+@pytest.mark.parametrize("before,now", ((False, "none"), (True, "blocks")))
+def test_what_is_recomputed_had_no_names_once(before, now):
+    saved = {"video_encoder": {"variant": "tiny", "remat": before}}
+    assert resolve(saved)["video_encoder"]["remat"] == now
+    assert resolve({"name": "mbt", "remat": before})["remat"] == now
