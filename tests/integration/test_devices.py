@@ -6,7 +6,6 @@ Layers run in a loop, the state is packed, and on eight devices mining crosses f
 import jax
 import numpy as np
 import optax
-import pytest
 
 from avt_jax import axes
 from avt_jax.experiment.assemble import Experiment
@@ -26,7 +25,7 @@ def train(devices, fsdp=1, rules=((".*", "replicate"),)):
             "optimizer": {"lr": 1e-3, "warmup_steps": 1},
             "seed": 1,
             "train.steps": STEPS,
-            "model": {"drop_path": 0.2, "decoders": ("audio", "video"), "num_blocks": 3},
+            "model": {"drop_path": 0.2, "decoders": ("audio", "video")},
             "model.audio_encoder.depth": 3,
             "data.frame_size_px": 64,
             "losses.weights": dict.fromkeys(terms, 0.5),
@@ -63,15 +62,10 @@ def gradients(state):
     return found
 
 
-@pytest.fixture(scope="module")
-def on_one_device():
-    return train(jax.devices()[:1])
-
-
-@pytest.mark.parametrize("fsdp,rules", [(1, SHARDED), (4, SHARDED)], ids=["data 8", "fsdp 4"])
-def test_eight_devices_agree_with_one(on_one_device, fsdp, rules):
-    metrics_1, gradients_1 = on_one_device
-    metrics_8, gradients_8 = train(jax.devices(), fsdp, rules)
+def test_eight_devices_agree_with_one():
+    metrics_1, gradients_1 = train(jax.devices()[:1])
+    # Parameters are cut in four, moments in eight.
+    metrics_8, gradients_8 = train(jax.devices(), 4, SHARDED)
     for one, eight in zip(metrics_1, metrics_8, strict=True):
         terms = ("classification", "contrastive", "matching", "masked_audio", "masked_video")
         assert all(one[name] > 0 for name in terms)

@@ -19,8 +19,6 @@ OVERRIDES = [
     "--config.train.checkpoint_every_steps=2",
     "--config.optimizer.ema_decay=0.9",
     "--config.model.drop_path=0.2",
-    # Deep enough for its layers to run as a loop, with a packed state.
-    "--config.model.audio_encoder.depth=3",
 ]
 
 

