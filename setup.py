@@ -49,7 +49,7 @@ setup(
     extras_require={
         "test": [
             "pytest>=8,<10",
-            "pytest-xdist>=3.6,<4",
+            "pytest-xdist>=3.7,<4",
             "ruff>=0.14,<0.18",
             "mypy>=2.0,<3",
             "scikit-video==1.1.11",
