@@ -7,11 +7,13 @@ bit): each carries a checksum of its arrays, and reading falls back to the newes
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
 import zlib
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from avt_jax import tree
 from avt_jax.errors import UserError, first_line
+from avt_jax.training.mesh import quick_to_compile
 from avt_jax.training.state import TrainState
 
 CHECKPOINTS = "checkpoints"
@@ -31,6 +34,7 @@ CONFIG_FILE, RUN_FILE = "config.json", "run.json"
 
 _SCORE = "score"
 _WORD = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
+_SMALL_WORDS = 2**18
 
 
 # What Orbax and TensorStore were seen to raise for truncated, incomplete and altered checkpoints.
@@ -45,22 +49,36 @@ def _score(metrics: Mapping[str, float]) -> float:
     return metrics[_SCORE]
 
 
-@jax.jit
 def _checksum(tree: Any) -> jax.Array:
-    total = jnp.uint32(0)
+    # Small arrays of one size are summed up together: there are hundreds, and each sum on its own
+    # is a loop to compile.
+    groups: dict[Any, list[tuple[int, jax.Array]]] = defaultdict(list)
     for key_path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         leaf = jnp.asarray(leaf)
         words = jax.lax.bitcast_convert_type(leaf, _WORD[leaf.dtype.itemsize]).reshape(-1)
+        name = jax.tree_util.keystr(key_path)
+        together = words.size if words.size <= _SMALL_WORDS else name
+        groups[together].append((zlib.crc32(name.encode()), words.astype(jnp.uint32)))
+    total = jnp.uint32(0)
+    for group in groups.values():
+        names = jnp.array([name for name, _ in group], jnp.uint32)
+        stacked = jnp.stack([words for _, words in group])
         # Odd weights by position, so that swapped or moved values are noticed; sums of integers
         # wrap around and do not depend on the order, so every mesh gives the same number.
-        weights = jnp.arange(words.size, dtype=jnp.uint32) * jnp.uint32(2654435762) + jnp.uint32(1)
-        name = zlib.crc32(jax.tree_util.keystr(key_path).encode())
-        total += (words.astype(jnp.uint32) * weights).sum(dtype=jnp.uint32) ^ jnp.uint32(name)
+        weights = jnp.arange(stacked.shape[1], dtype=jnp.uint32) * jnp.uint32(2654435762) + 1
+        sums = (stacked * weights).sum(1, dtype=jnp.uint32)
+        total += (sums ^ names).sum(dtype=jnp.uint32)
     return total
 
 
+@functools.cache
+def _jitted_checksum(platform: str) -> Callable[[Any], jax.Array]:
+    return jax.jit(_checksum, compiler_options=quick_to_compile(platform))
+
+
 def _checksums(state: Mapping[str, Any]) -> dict[str, int]:
-    return {name: int(_checksum(part)) for name, part in state.items()}
+    checksum = _jitted_checksum(jax.default_backend())
+    return {name: int(checksum(part)) for name, part in state.items()}
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

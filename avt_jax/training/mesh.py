@@ -97,17 +97,29 @@ def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     return traced
 
 
+def quick_to_compile(platform: str) -> dict[str, bool | int] | None:
+    """Options of the compiler for a program that is called once or twice.
+
+    On a CPU compiling costs more than running: without LLVM's optimisations and with the older
+    way of emitting loops it takes a fifth of the time.
+
+    Args:
+      platform: "cpu", "gpu", "tpu".
+    """
+    if platform != "cpu":
+        return None
+    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
 def run_once(function: Callable[..., Any], mesh: Mesh, out_shardings: Any) -> Callable[..., Any]:
-    """Jits a function that is called once or twice: on a CPU, compiling it costs more than running.
+    """Jits a function that is called once or twice, to compile quickly.
 
     Args:
       function: pure.
       mesh: whose devices it runs on.
       out_shardings: where its results go.
     """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    quickly = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    options = quickly if on_cpu else None
+    options = quick_to_compile(mesh.devices.flat[0].platform)
     return jax.jit(function, out_shardings=out_shardings, compiler_options=options)
 
 
