@@ -3,18 +3,12 @@
 import os
 from pathlib import Path
 
+from quick_flags import EIGHT_DEVICES, QUICK_FLAGS
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of what the tests do, and takes a fifth of the time without LLVM's optimisations
-# and XLA's newer way of emitting loops. launch/test_torch.sh repeats the comparisons with the
-# originals as users compile.
-_FLAGS = {
-    "xla_force_host_platform_device_count": 8,
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_use_fusion_emitters": "false",
-}
-_given = os.environ.get("XLA_FLAGS", "")
+# Flags that are given come last, so they count.
 os.environ["XLA_FLAGS"] = " ".join(
-    [_given, *(f"--{name}={value}" for name, value in _FLAGS.items() if name not in _given)]
+    (QUICK_FLAGS, EIGHT_DEVICES, os.environ.get("XLA_FLAGS", ""))
 ).strip()
 
 # The tests start several processes that compile the same steps; the second one need not.

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from quick_flags import QUICK_FLAGS
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
@@ -17,7 +18,7 @@ def run(code, folder):
     """Runs code as a program of its own, in a folder of its own."""
     script = folder / "program.py"
     script.write_text(code, encoding="utf-8")
-    env = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "MPLBACKEND": "agg"}
+    env = os.environ | {"XLA_FLAGS": QUICK_FLAGS, "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, str(script)], cwd=folder, env=env, capture_output=True, text=True
     )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from quick_flags import QUICK_FLAGS
 
 import configs
 from avt_jax.training.checkpoint import load_run
@@ -32,7 +33,7 @@ def train(recipe, folder, *overrides):
     command = [sys.executable, "-m", "avt_jax.cli.train", "--config", f"{recipe}:smoke"]
     result = subprocess.run(
         [*command, "--workdir", str(folder), *overrides],
-        env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+        env=os.environ | {"XLA_FLAGS": QUICK_FLAGS},
         capture_output=True,
         text=True,
     )
