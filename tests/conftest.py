@@ -1,6 +1,10 @@
 """What all tests share: eight simulated CPU devices, one compilation cache, seeded generators."""
 
 import os
+
+# pytest imports it where an exception is ignored. That may be while another thread imports
+# tensorflow-datasets, which makes every import of that moment a lazy one, and breaks this module.
+import tracemalloc  # noqa: F401
 from pathlib import Path
 
 from quick_flags import EIGHT_DEVICES, QUICK_FLAGS
