@@ -26,7 +26,7 @@ ALLOWED = {
     "host": {"errors"},
     "audio": BASE,
     "data": {"audio.melspec", "host"} | BASE,
-    "models": {"tree"} | BASE,
+    "models": {"tree", "host.cache", "host.new_files"} | BASE,
     "losses": BASE,
     "evaluation": {"data", "host", "tree"} | BASE,
     "training": {"models", "losses", "audio", "data", "host", "tree"} | BASE,

@@ -11,7 +11,7 @@ from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from avt_jax.experiment.tuning.measure import Tuned
+    from avt_jax.experiment.tuning import Tuned
 
 EPILOG = """\
   avt tune --config vggsound
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--{name} {value} must be 1 or more.")
     from avt_jax.experiment.config import load_config
     from avt_jax.experiment.cost import read_classes
-    from avt_jax.experiment.tuning.measure import tune_config
+    from avt_jax.experiment.tuning import tune_config
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

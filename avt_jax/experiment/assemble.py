@@ -20,11 +20,11 @@ from avt_jax.evaluation import classification
 from avt_jax.experiment.own_batches import OwnBatches, checked
 from avt_jax.experiment.parts import Parts, parse
 from avt_jax.experiment.splits import OwnData, Splits, is_source, length, open_splits
-from avt_jax.experiment.tuning import kept
 from avt_jax.losses.objective import Objective
 from avt_jax.models.build import abilities, build_model
 from avt_jax.models.forward import make_predict
 from avt_jax.models.inputs import InputSpec
+from avt_jax.models.kernels import kept
 from avt_jax.models.kernels.choice import AUTO, Kernels
 from avt_jax.training import mesh as meshes
 from avt_jax.training.durations import in_steps

@@ -15,6 +15,8 @@ from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError
 from avt_jax.models.build import build_model
 from avt_jax.models.forward import Predict, make_embed, make_predict
+from avt_jax.models.kernels import kept
+from avt_jax.models.kernels.choice import AUTO
 from avt_jax.training.checkpoint import Run, load_run
 from avt_jax.training.inputs import input_spec, normalisation
 from avt_jax.tree.rngs import CountedRngs
@@ -97,6 +99,7 @@ def load_skeleton(run: Run, data: DataConfig, run_dir: str | Path) -> tree.Skele
             num_classes=classes,
             input=input_spec(data),
             rngs=CountedRngs(0),
+            kernels=kept.told(run.config["model"].get("kernels", AUTO)),
         )
     )
     for expected, found in ((skeleton.params, run.params), (skeleton.stats, run.stats)):

@@ -10,10 +10,10 @@ from flax import nnx
 
 from avt_jax.cli import tune
 from avt_jax.cli.common import run
+from avt_jax.experiment import tuning
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.config import load_config
-from avt_jax.experiment.tuning import kept, measure
-from avt_jax.models.kernels import choice, forms
+from avt_jax.models.kernels import choice, forms, kept
 from avt_jax.models.kernels.attention import dot_product_attention
 from avt_jax.models.kernels.choice import Kernels
 from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
@@ -58,7 +58,7 @@ def test_cases_are_found_wherever_they_are_called():
 
     shapes = ((2, 5, 3, 4), (2, 3, 4, 6, 8), (3, 1, 5, 8))
     jaxpr = jax.make_jaxpr(step)(*(jnp.zeros(shape) for shape in shapes)).jaxpr
-    found = {(steps[0], str(case)) for steps, case, _ in measure._cases(jaxpr)}
+    found = {(steps[0], str(case)) for steps, case, _ in tuning._cases(jaxpr)}
     conv = "3x4x6x8 3x1x5 float32"
     assert found == {
         ("attention", "5x5 3x4 float32"),
@@ -68,10 +68,10 @@ def test_cases_are_found_wherever_they_are_called():
 
 
 def test_the_rules_form_stays_unless_another_is_clearly_faster():
-    assert measure._best({"rows": [1.0, 9.0, 1.0], "taps": [0.99] * 3}, "rows") == "rows"
-    assert measure._best({"rows": [1.0], "taps": [0.9]}, "rows") == "taps"
-    assert measure._best({"taps": [0.9]}, "rows") == "taps"
-    assert measure._best({}, "rows") is None
+    assert tuning._best({"rows": [1.0, 9.0, 1.0], "taps": [0.99] * 3}, "rows") == "rows"
+    assert tuning._best({"rows": [1.0], "taps": [0.9]}, "rows") == "taps"
+    assert tuning._best({"taps": [0.9]}, "rows") == "taps"
+    assert tuning._best({}, "rows") is None
 
 
 def test_a_form_that_fails_is_not_chosen(monkeypatch):
@@ -81,7 +81,7 @@ def test_a_form_that_fails_is_not_chosen(monkeypatch):
     monkeypatch.setitem(forms.REGISTRIES[GRADIENT], "rows", fails)
     x = jax.ShapeDtypeStruct((1, 2, 2, 2, 3), jnp.float32)
     case = choice.Conv.of(x, (3, 3, 3, 3))
-    timed = {one.form: one for one in measure._time_case((GRADIENT,), case, (x, x), 1)}
+    timed = {one.form: one for one in tuning._time_case((GRADIENT,), case, (x, x), 1)}
     assert timed["rows"].failure == "not here" and not timed["rows"].chosen
     assert timed["taps"].chosen and len(timed["taps"].times_ms) == 1
 

@@ -12,8 +12,10 @@ from avt_jax.data.extraction.extract import extract
 from avt_jax.data.loading import pipeline
 from avt_jax.data.manifests.manifest import read_manifest
 from avt_jax.errors import UserError
-from avt_jax.inference import Predictor
+from avt_jax.inference import Predictor, load
 from avt_jax.inference.load import LoadedRun
+from avt_jax.models.build import build_model
+from avt_jax.models.kernels import kept
 
 # The run's clips are 1 s long.
 
@@ -162,3 +164,17 @@ def test_one_modality(modality, tmp_path):
     assert p.shape == (16,) and p.sum() == pytest.approx(1, rel=1e-5)
     # The brightness rises; the tone stays what it is, up to how the codec begins and ends.
     assert modality == "audio" or np.abs(p - q).max() > 1e-3
+
+
+def test_a_model_takes_the_forms_that_were_measured(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("AVT_CACHE", str(tmp_path))
+    kept.write({"attention": {"a case": "heads"}})
+    told = []
+
+    def build(*args, kernels, **rest):
+        told.append(kernels.measured)
+        return build_model(*args, kernels=kernels, **rest)
+
+    monkeypatch.setattr(load, "build_model", build)
+    load.LoadedRun(tiny_run)
+    assert set(told) == {(("attention", "a case", "heads"),)}

@@ -97,7 +97,7 @@ class CompileReport:
         """What the estimates rest on, in sentences."""
         found = assumptions(self.topology.chip)
         if self.effort is not None and self.effort < 0:
-            # Measured on a v5e: a layer's products 5 to 13 times, its norm 1.2 to 2 times.
+            # Measured on a v5e: a layer's products 9 to 13 times, its norm 1.2 to 2 times.
             found.insert(
                 0,
                 f"effort {self.effort:g}: the code is several times slower than usual, "

@@ -16,8 +16,14 @@ from ml_collections import ConfigDict
 
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import read_classes, step_arguments
-from avt_jax.experiment.tuning import kept
-from avt_jax.models.kernels import attention, choice, depthwise_conv, depthwise_forms, forms
+from avt_jax.models.kernels import (
+    attention,
+    choice,
+    depthwise_conv,
+    depthwise_forms,
+    forms,
+    kept,
+)
 from avt_jax.models.kernels.choice import Attend, Conv
 from avt_jax.profiling import program
 
