@@ -158,10 +158,14 @@ class UniFormer(nn.Module):
         self.norm = nn.BatchNorm3d(dim[3])
         self.head = nn.Linear(dim[3], num_classes)
 
-    def forward(self, video_bcthw: torch.Tensor) -> torch.Tensor:
+    def features(self, video_bcthw: torch.Tensor) -> torch.Tensor:
+        """What the head takes the mean of: [b, d, t, h, w]."""
         x = video_bcthw
         for stage in range(1, 5):
             x = getattr(self, f"patch_embed{stage}")(x)
             for block in getattr(self, f"blocks{stage}"):
                 x = block(x)
-        return self.head(self.norm(x).flatten(2).mean(2))
+        return self.norm(x)
+
+    def forward(self, video_bcthw: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(video_bcthw).flatten(2).mean(2))
