@@ -128,7 +128,7 @@ def _product(equation: core.JaxprEqn) -> int | None:
         taps = math.prod(kernel) // kernel[params["dimension_numbers"].rhs_spec[0]]
         # The zeros that a dilated input has between its values are multiplied with nothing.
         return math.prod(out) * taps // math.prod(params["lhs_dilation"])
-    if name == "jit" and params["name"] in _STATED:
+    if program.is_call(equation, _STATED):
         return _STATED[params["name"]](_shapes(equation.invars), _shapes(equation.outvars))
     return None
 

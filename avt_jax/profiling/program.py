@@ -56,6 +56,15 @@ def programs(values: Iterable[Any]) -> Iterator[core.Jaxpr]:
             yield from programs(value)
 
 
+def is_call(equation: core.JaxprEqn, names: Iterable[str]) -> bool:
+    """Whether an equation calls a function under `jax.jit` of one of these names.
+
+    Without arguments it is no such call: JAX takes constants out of loops in one of the same name.
+    """
+    is_named = equation.primitive.name == "jit" and equation.params["name"] in names
+    return is_named and bool(equation.invars)
+
+
 def inner_programs(equation: core.JaxprEqn) -> list[core.Jaxpr]:
     """The programs within an equation, without the branches that are for other platforms."""
     platforms = equation.params.get("branches_platforms")
@@ -99,7 +108,7 @@ def with_references(jaxpr: core.Jaxpr, references: Mapping[str, Callable[..., An
 
     equations = []
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "jit" and equation.params["name"] in references:
+        if is_call(equation, references):
             made, *_ = map(_array, equation.outvars)
             reference = functools.partial(references[equation.params["name"]], made.shape)
             body = _only(jax.make_jaxpr(reference)(*map(_array, equation.invars)), equation.outvars)

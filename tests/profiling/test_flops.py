@@ -14,6 +14,7 @@ from avt_jax.models import layers, scopes
 from avt_jax.models.encoders import ast, uniformer
 from avt_jax.models.fusions.bottleneck import AVBottleneck
 from avt_jax.models.fusions.merged import MergedAttention
+from avt_jax.models.kernels.attention import dot_product_attention
 from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
 from avt_jax.profiling import flops
 
@@ -238,6 +239,23 @@ def count_module(build, *args, **how):
         skeleton.stats,
         *args,
     )
+
+
+def test_attention_in_a_recomputed_loop_in_the_form_for_tpus():
+    """What it is padded with are constants, which leave the loop in a call of the same name."""
+    n, length = 402, 3
+    product = 2 * 2 * n**2 * 2 * 64
+
+    def layer(x, _):
+        return dot_product_attention(x, x, x), None
+
+    def function(x):
+        return lax.scan(jax.checkpoint(layer), x, length=length)[0].sum()
+
+    x = jax.ShapeDtypeStruct((2, n, 2, 64), jnp.bfloat16)
+    step = jax.make_jaxpr(jax.grad(function))(x).jaxpr
+    # Two products forward, the same again, and four backward.
+    assert flops.of_step(step) == (length * 8 * product, length * 2 * product)
 
 
 def test_transformer_block():
