@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def spectrogram_patches(
@@ -20,8 +21,13 @@ def spectrogram_patches(
     Returns:
       [b, m, size * size], frequency-major in patches; within a patch bin by bin.
     """
+    if strides == (size, size):  # nothing overlaps: no need to gather
+        (rows, columns), b = grid, fbank_bsf.shape[0]
+        cut = fbank_bsf[:, : columns * size, : rows * size]
+        cut = cut.reshape(b, columns, size, rows, size).transpose(0, 3, 1, 4, 2)
+        return cut.reshape(b, rows * columns, size * size)
     bins, frames = (
-        jnp.arange(count)[:, None] * step + jnp.arange(size)
+        np.arange(count)[:, None] * step + np.arange(size)
         for count, step in zip(grid, strides, strict=True)
     )
     cut = fbank_bsf[:, frames][..., bins]  # [b, time, size, frequency, size]

@@ -26,23 +26,24 @@ IN_FLOAT32 = {
 RECIPES = ("vggsound", "epic_kitchens_100", "mbt_vggsound")
 
 
-def wide_products(program):
-    """{who: number} of the products with a float32 factor in a traced program."""
+def wide_products(program, around=None):
+    """{who: number} of the products with a float32 factor in a traced program of a part."""
     found = collections.Counter()
     for equation in program.eqns:
         name = equation.primitive.name
         types = {str(v.aval.dtype) for v in equation.invars if hasattr(v.aval, "dtype")}
         if name in ("dot_general", "conv_general_dilated") and "float32" in types:
-            found[who(equation)] += 1
+            found[part_of(equation) or around or who(equation)] += 1
         for inner in programs(equation.params.values()):
-            found += wide_products(inner)
+            found += wide_products(inner, part_of(equation) or around)
     return found
 
 
+def part_of(equation):
+    return scopes.part_of(str(equation.source_info.name_stack))
+
+
 def who(equation):
-    part = scopes.part_of(str(equation.source_info.name_stack))
-    if part:
-        return part
     frames = [
         (frame.file_name.rsplit("/", 1)[-1], frame.function_name)
         for frame in equation.source_info.traceback.frames

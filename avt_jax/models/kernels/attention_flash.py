@@ -177,7 +177,7 @@ def _splash(n: int, m: int, heads: int, interpret: bool) -> _Attend:
 def _heads_first(x: jax.Array) -> jax.Array:
     """[b, n, h, d] to [b, h, padded n, d]."""
     missing = _padded_length(x.shape[1])[0] - x.shape[1]
-    return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, missing), (0, 0)))
+    return jnp.pad(x, ((0, 0), (0, missing), (0, 0), (0, 0))).swapaxes(1, 2)
 
 
 def _tokens_first(x: jax.Array, length: int) -> jax.Array:
