@@ -24,27 +24,48 @@ _TRUNCATED_NORMAL = nnx.initializers.truncated_normal(stddev=0.02)
 
 
 @jax.custom_vjp
-def _dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[..., d] times [d, e], with the gradient of the kernel in the platform's own form."""
-    return x @ kernel
+def _dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """[..., d] times [d, e], plus [e], in the type of `x`.
+
+    The gradients of kernel and bias are summed up, over the devices too, in float32 at least, as
+    those of the norms are: so they can cross the network together.
+    """
+    out = x @ kernel.astype(x.dtype)
+    return out if bias is None else out + bias.astype(x.dtype)
+
+
+_DenseSaved = tuple[jax.Array, jax.Array, jax.Array | None]
+
+
+def _dense_forward(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> tuple[jax.Array, _DenseSaved]:
+    return _dense(x, kernel, bias), (x, kernel, bias)
 
 
 def _dense_backward(
-    saved: tuple[jax.Array, jax.Array], grad: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    return grad @ kernel.T, by_platform(_KERNEL_GRADIENT, _KERNEL_GRADIENTS, x, grad)
+    saved: _DenseSaved, grad: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    x, kernel, bias = saved
+    grad_kernel = by_platform(_KERNEL_GRADIENT, _KERNEL_GRADIENTS, x, grad).astype(kernel.dtype)
+    grad_bias = None
+    if bias is not None:
+        wide = grad.astype(jnp.promote_types(grad.dtype, jnp.float32))
+        grad_bias = wide.sum(tuple(range(grad.ndim - 1))).astype(bias.dtype)
+    return grad @ kernel.astype(grad.dtype).T, grad_kernel, grad_bias
 
 
-_dense.defvjp(lambda x, kernel: (_dense(x, kernel), (x, kernel)), _dense_backward)
+_dense.defvjp(_dense_forward, _dense_backward)
 
 
 def _over_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1]).T @ grad.reshape(-1, grad.shape[-1])
+    return _over_axes(x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1]))
 
 
 def _over_axes(x: jax.Array, grad: jax.Array) -> jax.Array:
-    return jnp.tensordot(x, grad, (tuple(range(x.ndim - 1)),) * 2)
+    axes = tuple(range(x.ndim - 1))
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.tensordot(x, grad, (axes, axes), preferred_element_type=wide)
 
 
 # With one axis to sum over, XLA makes the gradient up to twice as fast on a CPU: with more it first
@@ -58,8 +79,8 @@ class _Linear(nnx.Linear):
     """A dense layer whose gradients have the form of their platform."""
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
-        out = _dense(inputs.astype(self.dtype), self.kernel[...].astype(self.dtype))
-        return out if self.bias is None else out + self.bias[...].astype(self.dtype)
+        bias = None if self.bias is None else self.bias[...]
+        return _dense(inputs.astype(self.dtype), self.kernel[...], bias)
 
 
 def linear(
