@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
-from avt_jax.models.layers import check_heads, linear
+from avt_jax.models.layers import add_bias, check_heads, dense, linear
 from avt_jax.models.layers.norms import LayerNorm
 from avt_jax.models.layers.towers import remat_setting, run_tower, transformer_blocks
 from avt_jax.models.patches import spectrogram_patches
@@ -142,8 +142,8 @@ class AST(nnx.Module):
         fbank_bsf = fbank_bsf.astype(self.dtype)
         cut_bmp = spectrogram_patches(fbank_bsf, grid, self.config.strides, PATCH)
         kernel, bias = self.patch_embed.kernel[...], self.patch_embed.bias
-        embedded = cut_bmp @ kernel.reshape(PATCH**2, self.width).astype(self.dtype)
-        return embedded if bias is None else embedded + bias[...].astype(self.dtype)
+        embedded = dense(cut_bmp, kernel.reshape(PATCH**2, self.width))
+        return embedded if bias is None else add_bias(embedded, bias[...])
 
     def all_tokens(
         self,

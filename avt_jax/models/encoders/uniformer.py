@@ -22,6 +22,7 @@ from avt_jax.models.layers import (
     Mlp,
     Rate,
     TransformerBlock,
+    add_bias,
     drop_path,
     linear,
     recomputed,
@@ -138,8 +139,8 @@ class DepthwiseConv(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(dim))
 
     def __call__(self, x_bthwc: jax.Array) -> jax.Array:
-        kernel, bias = self.kernel[...], self.bias[...]
-        return depthwise_conv3d(x_bthwc, kernel, bias, kernels=self.kernels)
+        out = depthwise_conv3d(x_bthwc, self.kernel[...], kernels=self.kernels)
+        return add_bias(out, self.bias[...])
 
 
 class CBlock(nnx.Module):

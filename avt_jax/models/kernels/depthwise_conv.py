@@ -27,7 +27,6 @@ PASSES = ("depthwise forward", "depthwise input gradient", "depthwise kernel gra
 def depthwise_conv3d(
     x_bthwc: jax.Array,
     kernel_xyzc: jax.Array,
-    bias_c: jax.Array | None = None,
     *,
     kernels: str | Kernels = choice.AUTO,
 ) -> jax.Array:
@@ -36,7 +35,6 @@ def depthwise_conv3d(
     Args:
       x_bthwc: [b, t, h, w, c] float.
       kernel_xyzc: [kt, kh, kw, c] float, odd sizes; correlation, as in all deep-learning libraries.
-      bias_c: [c] float, or None.
       kernels: which forms compute it, see `choice`.
 
     Returns:
@@ -57,8 +55,7 @@ def depthwise_conv3d(
     forward, input_gradient, kernel_gradient = (
         choice.choose(step, case, kernels) for step in PASSES
     )
-    out = _conv(x_bthwc, kernel_xyzc, (forward, input_gradient, kernel_gradient))
-    return out if bias_c is None else out + bias_c.astype(out.dtype)
+    return _conv(x_bthwc, kernel_xyzc, (forward, input_gradient, kernel_gradient))
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -24,38 +24,38 @@ _TRUNCATED_NORMAL = nnx.initializers.truncated_normal(stddev=0.02)
 
 
 @jax.custom_vjp
-def _dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """[..., d] times [d, e], plus [e], in the type of `x`.
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds [c] to [..., c], in the type of `x`.
 
-    The gradients of kernel and bias are summed up, over the devices too, in float32 at least, as
-    those of the norms are: so they can cross the network together.
+    The bias's gradient is summed up, over the devices too, in float32 at least, as those of the
+    norms are: so they can cross the network together.
     """
-    out = x @ kernel.astype(x.dtype)
-    return out if bias is None else out + bias.astype(x.dtype)
+    return x + bias.astype(x.dtype)
 
 
-_DenseSaved = tuple[jax.Array, jax.Array, jax.Array | None]
+def _bias_backward(bias: jax.Array, grad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    wide = grad.astype(jnp.promote_types(grad.dtype, jnp.float32))
+    return grad, wide.sum(tuple(range(grad.ndim - 1))).astype(bias.dtype)
 
 
-def _dense_forward(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array | None
-) -> tuple[jax.Array, _DenseSaved]:
-    return _dense(x, kernel, bias), (x, kernel, bias)
+add_bias.defvjp(lambda x, bias: (add_bias(x, bias), bias), _bias_backward)
+
+
+@jax.custom_vjp
+def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[..., d] times [d, e], in the type of `x`; the kernel's gradient as the bias's is summed."""
+    return x @ kernel.astype(x.dtype)
 
 
 def _dense_backward(
-    saved: _DenseSaved, grad: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    x, kernel, bias = saved
-    grad_kernel = by_platform(_KERNEL_GRADIENT, _KERNEL_GRADIENTS, x, grad).astype(kernel.dtype)
-    grad_bias = None
-    if bias is not None:
-        wide = grad.astype(jnp.promote_types(grad.dtype, jnp.float32))
-        grad_bias = wide.sum(tuple(range(grad.ndim - 1))).astype(bias.dtype)
-    return grad @ kernel.astype(grad.dtype).T, grad_kernel, grad_bias
+    saved: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    grad_kernel = by_platform(_KERNEL_GRADIENT, _KERNEL_GRADIENTS, x, grad)
+    return grad @ kernel.astype(grad.dtype).T, grad_kernel.astype(kernel.dtype)
 
 
-_dense.defvjp(_dense_forward, _dense_backward)
+dense.defvjp(lambda x, kernel: (dense(x, kernel), (x, kernel)), _dense_backward)
 
 
 def _over_rows(x: jax.Array, grad: jax.Array) -> jax.Array:
@@ -79,8 +79,8 @@ class _Linear(nnx.Linear):
     """A dense layer whose gradients have the form of their platform."""
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
-        bias = None if self.bias is None else self.bias[...]
-        return _dense(inputs.astype(self.dtype), self.kernel[...], bias)
+        out = dense(inputs.astype(self.dtype), self.kernel[...])
+        return out if self.bias is None else add_bias(out, self.bias[...])
 
 
 def linear(

@@ -97,13 +97,11 @@ def test_the_gradients_are_those_of_the_sum(rng, kernels):
     x, kernel, grad = draw(rng, (2, 3, 4, 5, 6), (3, 5, 3))
     conv = functools.partial(depthwise_conv3d, kernels=kernels)
     with jax.enable_x64(True):
-        bias = jnp.arange(6.0)
-        out, back = jax.vjp(jax.jit(conv), *map(jnp.asarray, (x, kernel, bias)))
-        grad_x, grad_kernel, grad_bias = back(jnp.asarray(grad))
-        close(out - bias, naive(x, kernel), "float64")
+        out, back = jax.vjp(jax.jit(conv), *map(jnp.asarray, (x, kernel)))
+        grad_x, grad_kernel = back(jnp.asarray(grad))
+        close(out, naive(x, kernel), "float64")
         close(grad_x, naive(grad, kernel[::-1, ::-1, ::-1]), "float64")
         close(grad_kernel, naive_kernel_gradient(x, grad, kernel.shape), "float64")
-        close(grad_bias, grad.sum((0, 1, 2, 3)), "float64")
 
 
 class ByHand(chex.TestCase):
