@@ -45,6 +45,7 @@ def test_what_has_no_time_left_is_said(tmp_path):
 
 @pytest.mark.live_torch
 def test_the_twins_are_timed(tmp_path):
+    pytest.importorskip("torch")
     rows, page = measure(tmp_path / "gpu.json", "--only", "torch")
     assert not [row for row in rows if row.get("failed")]
     assert [row["work"] for row in rows] == ["training", "inference"] * 2
@@ -54,6 +55,7 @@ def test_the_twins_are_timed(tmp_path):
 @pytest.mark.parametrize("model", ["AVT-B", "MBT-B"])
 def test_a_twin_has_as_many_numbers_as_ours(model, monkeypatch):
     """Parameters of what both have, so that both do the same products."""
+    pytest.importorskip("torch")
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     import argparse
 
