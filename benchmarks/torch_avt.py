@@ -32,7 +32,7 @@ class Block(nn.Module):
 
 
 class Patches(nn.Module):
-    """Patches of an image or of every frame, with learned positions and perhaps a class token.
+    """Patches of an image or of every frame, with learned positions and some class tokens.
 
     Args:
       size: (frames, height, width) of the input [b, channels, t, h, w].
@@ -40,7 +40,7 @@ class Patches(nn.Module):
       stride: between patches.
       channels: of the input.
       dim: width of a token.
-      class_token: put one in front.
+      class_tokens: how many are put in front.
     """
 
     def __init__(
@@ -50,19 +50,18 @@ class Patches(nn.Module):
         stride: int,
         channels: int,
         dim: int,
-        class_token: bool,
+        class_tokens: int,
     ):
         super().__init__()
         self.proj = nn.Conv3d(channels, dim, (1, patch, patch), (1, stride, stride))
         rows, columns = ((n - patch) // stride + 1 for n in size[1:])
-        tokens = size[0] * rows * columns + class_token
+        tokens = size[0] * rows * columns + class_tokens
         self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, dim))
-        self.token = nn.Parameter(torch.zeros(1, 1, dim)) if class_token else None
+        self.first = nn.Parameter(torch.zeros(1, class_tokens, dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.proj(x).flatten(2).transpose(1, 2)
-        if self.token is not None:
-            x = torch.cat([self.token.expand(len(x), -1, -1).to(x.dtype), x], 1)
+        x = torch.cat([self.first.expand(len(x), -1, -1).to(x.dtype), x], 1)
         return x + self.positions
 
 
@@ -124,7 +123,7 @@ class AVT(nn.Module):
         self.video = UniFormer(**uniformer, num_classes=1)
         del self.video.head
         self.video_proj = nn.Linear(uniformer["dim"][-1], dim)
-        self.patches = Patches((1, fbank[1], fbank[0]), 16, ast_stride, 1, dim, class_token=False)
+        self.patches = Patches((1, fbank[1], fbank[0]), 16, ast_stride, 1, dim, class_tokens=2)
         self.audio = nn.Sequential(*(Block(dim, heads, mlp_ratio) for _ in range(ast_depth)))
         self.audio_norm = nn.LayerNorm(dim, eps=1e-6)
         self.fusion = Bottleneck(num_blocks, dim, heads, mlp_ratio, num_bottleneck)
@@ -137,7 +136,7 @@ class AVT(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         video = self.video_proj(self.video.features(video_bcthw).flatten(2).transpose(1, 2))
         audio = self.patches(audio_bsf.transpose(1, 2)[:, None, None])
-        audio = self.audio_norm(self.audio(audio))
+        audio = self.audio_norm(self.audio(audio))[:, 2:]
         both = (video, audio)
         z = [
             F.normalize(layer(x.mean(1)), dim=-1) for layer, x in zip(self.embed, both, strict=True)
@@ -179,7 +178,7 @@ class MBT(nn.Module):
         super().__init__()
         sizes = (video, (1, *fbank))
         self.embed = nn.ModuleList(
-            Patches(size, patch, patch, 3, dim, class_token=True) for size in sizes
+            Patches(size, patch, patch, 3, dim, class_tokens=1) for size in sizes
         )
         self.towers = nn.ModuleList(
             nn.Sequential(*(Block(dim, heads, mlp_ratio) for _ in range(fusion_layer)))
