@@ -3,17 +3,20 @@
     python benchmarks/gpu.py
     python benchmarks/gpu.py --tiny        # on a CPU, to see that all of it runs
 
-In one call and within `--limit-min`: every form of both kernels at the shapes of AVT-B and MBT-B,
-their training steps and their inference in bfloat16 at some batch sizes, and the same of PyTorch
-twins (torch_avt.py) under `torch.compile`. AVT-B's step is measured twice: with all its losses, and
-with those alone that the twin has, classification and contrastive; the ratio is of the latter. Each
-framework and model has the GPU to itself, in a process of its own; what is not done in time, or
-does not fit, is said. Compilation is not counted. Figures go to results/gpu.json after each part.
+In one call and within `--limit-min`: the training steps and the inference of AVT-B and MBT-B in
+bfloat16 at some batch sizes; the same of PyTorch twins (torch_avt.py) under `torch.compile`; every
+form of both kernels at the models' shapes. AVT-B's step is measured twice: with all its losses, and
+with those alone that the twin has, classification and contrastive; the ratio is of the latter.
+
+Compiling takes most of the time and is not counted: `--jobs` processes compile side by side, small
+batches first, and then all take turns, so that whoever is measured has the GPU to itself. What is
+not done in time, or does not fit, is said. Figures go to results/gpu.json after each turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -21,16 +24,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 RECIPES = {"AVT-B": "vggsound", "MBT-B": "mbt_vggsound"}
-WORK = ("forms", "ours", "torch")
+WORK = ("ours", "torch", "forms")
 CLASSES = 309
+# Of the time there is: when whoever has not compiled is left out.
+_COMPILED_BY = 0.6
 # Only losses that the twin has.
 _COMPARED = {"losses.weights.matching": 0.0, "losses.weights.masked_audio": 0.0}
 
@@ -42,13 +49,27 @@ def main() -> int:
         for row in PARTS[args.part](args):
             print(json.dumps(row), flush=True)
         return 0
-    end_sec = time.monotonic() + 60 * args.limit_min
+    start_sec, limit_sec = time.monotonic(), 60 * args.limit_min
+    end_sec = start_sec + limit_sec
     found: dict[str, Any] = {"command": sys.argv, "machine": machine(), "rows": []}
-    for part in args.only:
-        for model in args.model:
-            found["rows"] += run_part(part, model, end_sec - time.monotonic())
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    def keep(rows: list[dict[str, Any]]) -> None:
+        found["rows"] += rows
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    side_by_side = [("torch", model, args.batch) for model in args.model]
+    side_by_side += [("ours", model, [batch]) for batch in args.batch for model in args.model]
+    parts = [Part(*one) for one in side_by_side if one[0] in args.only]
+    compiled_by = start_sec + _COMPILED_BY * limit_sec
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda part: part.compile(compiled_by), parts))
+    for part in parts:
+        keep(part.measure(end_sec))
+    for model in args.model if "forms" in args.only else ():
+        part = Part("forms", model, args.batch[:1])
+        part.compile(end_sec)
+        keep(part.measure(end_sec))
     print(page_of(found))
     return 0
 
@@ -62,9 +83,15 @@ def parse_args() -> argparse.Namespace:
     add("--batch", nargs="+", type=int, help="clips (default: 8 16 32)")
     add("--repeats", type=int, default=10)
     add("--limit-min", type=float, default=9.5)
+    add("--jobs", type=int, default=3, help="processes that compile at a time (default: 3)")
     add("--tiny", action="store_true", help="the recipes' :smoke, 2 clips")
     add("--out", type=Path, default=RESULTS / "gpu.json")
-    add("--part", choices=WORK, help="one part of one model, in this process, as lines of JSON")
+    add(
+        "--part",
+        choices=WORK,
+        help="one part of one model, in this process: it prints {} when it "
+        "has compiled, and then waits for a line",
+    )
     args = parser.parse_args()
     args.batch = args.batch or ([2] if args.tiny else [8, 16, 32])
     return args
@@ -82,28 +109,82 @@ def machine() -> dict[str, Any]:
     return {"processor": platform.machine(), "cores": cores, "versions": versions}
 
 
-def run_part(part: str, model: str, left_sec: float) -> list[dict[str, Any]]:
-    """The rows of a part; what was measured before it failed or ran out of time, and why."""
-    about = {"part": part, "model": model}
-    if left_sec < 10:
-        return [about | {"failed": "no time was left"}]
-    print(f"{part}, {model}: {left_sec / 60:.1f} min left", file=sys.stderr, flush=True)
-    command = [sys.executable, __file__, *sys.argv[1:], "--part", part, "--model", model]
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as shown:
-        try:
-            # XLA would take most of the GPU's memory at once, and the peak would say nothing.
-            env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-            code = subprocess.run(command, stdout=shown, env=env, timeout=left_sec).returncode
-            failed = f"exit code {code}" if code else ""
-        except subprocess.TimeoutExpired:
-            failed = f"not done after {left_sec / 60:.1f} min"
-        shown.seek(0)
-        rows = [about | json.loads(line) for line in shown if line.startswith("{")]
-    return [*rows, about | {"failed": failed}] if failed else rows
+class Part:
+    """A part of the work in a process of its own, which compiles and then waits for its turn."""
+
+    def __init__(self, part: str, model: str, batches: list[int]):
+        self.about: dict[str, Any] = {"part": part, "model": model}
+        self._batches = batches
+        self._process: subprocess.Popen[str] | None = None
+        self._is_ready, self._done = threading.Event(), threading.Event()
+        self._rows: list[dict[str, Any]] = []
+
+    def compile(self, end_sec: float) -> None:
+        """Starts it, and returns when it has compiled; at that time it is ended if it has not."""
+        start_sec = time.monotonic()
+        if end_sec - start_sec < 1:
+            return
+        words = [f"--{name}={value}" for name, value in self.about.items()]
+        command = [sys.executable, __file__, *sys.argv[1:], *words, "--batch"]
+        # XLA would take most of the GPU's memory at once, and the peak would say nothing.
+        env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        self._process = subprocess.Popen(
+            [*command, *map(str, self._batches)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=env,
+            text=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        ready = self._is_ready.wait(end_sec - start_sec)
+        took = f"after {time.monotonic() - start_sec:.0f} s"
+        print(self.about, self._batches, took, file=sys.stderr, flush=True)
+        if not ready:
+            self._stop(f"had not compiled {took}")
+
+    def _read(self) -> None:
+        process = self._process
+        assert process is not None and process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{}"):
+                self._is_ready.set()
+            elif line.startswith("{"):
+                self._rows.append(self.about | json.loads(line))
+        process.wait()
+        self._done.set()
+        self._is_ready.set()  # it will say no more
+
+    def measure(self, end_sec: float) -> list[dict[str, Any]]:
+        """Lets it measure; its rows, and why there are no more."""
+        if self._process is None:
+            return [self.about | {"batch": self._batches, "failed": "no time was left"}]
+        if not self._done.is_set():
+            assert self._process.stdin is not None
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+            if not self._done.wait(max(0.0, end_sec - time.monotonic())):
+                self._stop("had not measured all")
+        code = self._process.returncode
+        if code and not any(row.get("failed") for row in self._rows):
+            self._rows.append(self.about | {"failed": f"exit code {code}"})
+        return self._rows
+
+    def _stop(self, why: str) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._done.wait(10)
+        self._rows.append(self.about | {"batch": self._batches, "failed": why})
+
+
+def wait_for_turn() -> None:
+    """Says that all is compiled, and waits."""
+    print("{}", flush=True)
+    sys.stdin.readline()
 
 
 def measure_forms(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every form of both kernels, for the training step's own shapes."""
+    wait_for_turn()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AVT_CACHE"] = folder  # what is found here is not this machine's choice
         from avt_jax.experiment.tuning import tune_config
@@ -140,60 +221,98 @@ def measure_ours(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Our training steps and inference."""
     import jax
 
-    from avt_jax.experiment.assemble import Experiment
-    from avt_jax.models.forward import make_predict
-    from avt_jax.training.inputs import normalisation
-
     device = jax.devices()[0]
     variants: dict[str, dict[str, object]] = {"training": _COMPARED}
     if args.model[0].startswith("AVT"):
         variants["training, all losses"] = {}
-    for batch_size in args.batch:
-        for work, changes in variants.items():
-            config = our_config(args, changes)
-            experiment = Experiment(config, classes={"label": CLASSES}, devices=[device])
-            step = Training(experiment, batch_size)
-            yield timed(work, batch_size, device.device_kind, step, args.repeats, step.peak_gib)
-        predict = jax.jit(make_predict(experiment.skeleton, normalisation(experiment.parts.data)))
+    works = [
+        Ours(our_config(args, changes), work, batch_size)
+        for batch_size in args.batch
+        for work, changes in variants.items()
+    ]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda compile: compile(), [one for work in works for one in work.lower()]))
+    wait_for_turn()
+    for work in works:
+        for name, call, seconds in work.calls():
+            row = timed(name, work.batch_size, device.device_kind, call, args.repeats, peak_gib)
+            yield row | {"compile_sec": round(seconds, 1)}
 
-        def infer(predict=predict, step=step) -> None:
-            jax.block_until_ready(predict(step.variables, step.statistics, step.batch))
 
-        yield timed("inference", batch_size, device.device_kind, infer, args.repeats)
+def peak_gib() -> float | None:
+    """The device's memory at its fullest, since the process began."""
+    import jax
+
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return None if peak is None else peak / 2**30
 
 
-class Training:
-    """Our training step on clips of noise; each call goes on from the last."""
+class Ours:
+    """Our training step on clips of noise, each call going on from the last, and inference."""
 
-    def __init__(self, experiment: Any, batch_size: int):
+    def __init__(self, config: Any, work: str, batch_size: int):
+        import jax
+
+        from avt_jax.experiment.assemble import Experiment
+
+        self.work, self.batch_size = work, batch_size
+        classes = {"label": CLASSES}
+        self.experiment = Experiment(config, classes=classes, devices=jax.devices()[:1])
+        self._compiled: dict[str, Any] = {}
+        self._seconds: dict[str, float] = {}
+
+    def lower(self) -> list[Callable[[], None]]:
+        """What is left to do, in any order and side by side."""
         import jax
 
         from avt_jax.experiment.cost import step_arguments
+        from avt_jax.models.forward import make_predict
         from avt_jax.training import mesh as meshes
+        from avt_jax.training.inputs import normalisation
 
-        self._device = jax.devices()[0]
-        state, shardings = experiment.init_state()
-        # The step takes over its state's memory: what inference reads is a copy.
-        self.variables, self.statistics = jax.tree.map(
-            lambda x: x.copy(), (state.params, state.stats)
-        )
+        experiment = self.experiment
+        state, self._batch, key = step_arguments(experiment, self.batch_size)
+        shardings = meshes.variable_shardings(experiment.mesh, state, experiment.parts.mesh)
         self._step = experiment.packed_step(shardings, state)
-        self._state = self._step.pack(state)
-        _, shapes, _ = step_arguments(experiment, batch_size)
-        self.batch = meshes.to_device(jax.tree.map(noise, shapes), experiment.mesh)
-        self._key = experiment.keys[1]
+        packed = jax.eval_shape(self._step.pack, state)
+        lowered = {self.work: self._step.jitted.lower(packed, self._batch, key)}
+        if self.work == "training":
+            predict = make_predict(experiment.skeleton, normalisation(experiment.parts.data))
+            lowered["inference"] = jax.jit(predict).lower(state.params, state.stats, self._batch)
 
-    def __call__(self) -> None:
+        def compile_one(name: str) -> None:
+            start_sec = time.perf_counter()
+            self._compiled[name] = lowered[name].compile()
+            self._seconds[name] = time.perf_counter() - start_sec
+
+        def start() -> None:
+            state, _ = experiment.init_state()
+            self._packed = self._step.pack(state)
+            # The step takes over its state's memory: what inference reads is a copy.
+            self._variables = jax.tree.map(lambda x: x.copy(), (state.params, state.stats))
+
+        tasks = [functools.partial(compile_one, name) for name in lowered]
+        return [*tasks, start]
+
+    def calls(self) -> Iterator[tuple[str, Callable[[], None], float]]:
+        """(what, a call, seconds to compile)."""
         import jax
 
-        self._state, metrics = self._step(self._state, self.batch, self._key)
-        jax.block_until_ready((self._state, metrics))
+        from avt_jax.training import mesh as meshes
 
-    def peak_gib(self) -> float | None:
-        """The device's memory at its fullest, since the process began."""
-        statistics_of = self._device.memory_stats() or {}
-        peak = statistics_of.get("peak_bytes_in_use")
-        return None if peak is None else peak / 2**30
+        batch = meshes.to_device(jax.tree.map(noise, self._batch), self.experiment.mesh)
+        key = self.experiment.keys[1]
+
+        def train() -> None:
+            self._packed, metrics = self._compiled[self.work](self._packed, batch, key)
+            jax.block_until_ready((self._packed, metrics))
+
+        def infer() -> None:
+            run = self._compiled["inference"]
+            jax.block_until_ready(run(*self._variables, batch))
+
+        for name in sorted(self._seconds, reverse=True):
+            yield name, infer if name == "inference" else train, self._seconds[name]
 
 
 def noise(shape: Any) -> Any:
@@ -225,11 +344,22 @@ def measure_torch(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     def peak_gib() -> float | None:
         return torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
 
+    ready: dict[int, tuple[Twins, float]] = {}
     for batch_size in args.batch:
-        net, inputs = twin(args, batch_size)
-        twins = Twins(net, inputs, device)
-        yield timed("training", batch_size, name, twins.train, args.repeats, peak_gib)
-        yield timed("inference", batch_size, name, twins.infer, args.repeats)
+        start_sec = time.perf_counter()
+        twins = Twins(*twin(args, batch_size), device)
+        twins.train()
+        twins.infer()
+        ready[batch_size] = twins, time.perf_counter() - start_sec
+        if on_gpu:
+            torch.cuda.empty_cache()
+    wait_for_turn()
+    for batch_size, (twins, seconds) in ready.items():
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        row = timed("training", batch_size, name, twins.train, args.repeats, peak_gib)
+        yield row | {"compile_sec": round(seconds, 1)}
+        yield timed("inference", batch_size, name, twins.infer, args.repeats, peak_gib)
 
 
 def twin(args: argparse.Namespace, batch_size: int) -> tuple[Any, tuple[Any, Any]]:
@@ -318,12 +448,10 @@ def timed(
     repeats: int,
     peak_gib: Callable[[], float | None] = lambda: None,
 ) -> dict[str, Any]:
-    """The row of a call: the first one compiles, the second warms up."""
+    """The row of a call; two are for warming up."""
     row: dict[str, Any] = {"device": device, "work": work, "batch": batch_size}
     try:
-        start_sec = time.perf_counter()
         call()
-        row["first_sec"] = round(time.perf_counter() - start_sec, 1)
         call()
         times_ms = []
         for _ in range(repeats):

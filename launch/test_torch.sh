@@ -12,7 +12,7 @@ say "Installing PyTorch and transformers"
 .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -q torch==2.13.0
 .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -q -e ".[test,convert]"
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
-export XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true"
+export XLA_FLAGS="--xla_backend_optimization_level=3"
 say "Running the tests against stored numbers of the originals"
 .venv/bin/python -m pytest tests/models/encoders/test_uniformer_parity.py tests/models/encoders/test_ast_parity.py \
     tests/conversion/test_mbt_parity.py

@@ -29,6 +29,9 @@ from avt_jax.profiling import program
 
 # A form replaces that of the rules where it is at least this much faster: less is noise.
 _GAIN = 0.95
+# A measurement takes at least so long, in up to so many calls: starting one call takes an
+# accelerator's host longer than the call itself may take.
+_LEAST_SEC, _MOST_CALLS = 5e-3, 50
 
 _Found = tuple[tuple[str, ...], Conv | Attend, tuple[jax.ShapeDtypeStruct, ...]]
 
@@ -41,7 +44,7 @@ class Timed:
       steps: the passes that it computes.
       case: the shapes, whatever the batch.
       form: its name.
-      times_ms: of every call; none where it failed.
+      times_ms: of a call, in every measurement; none where it failed.
       chosen: whether it is the case's form from now on.
       failure: why it could not be run; "" where it could.
     """
@@ -85,7 +88,7 @@ def tune_config(
       config: as `load_config` gives it.
       classes: {label set: number of classes}; None takes them from the shards.
       batch_size: clips on one device; None = the config's batch over the devices at hand.
-      repeats: calls of each form; the median decides.
+      repeats: measurements of each form; the median decides.
       say: is told what takes time.
 
     Raises:
@@ -171,11 +174,10 @@ def _time_case(
             ready.pop(name, None)
             failures[name] = str(error).partition("\n")[0]
     times_ms: dict[str, list[float]] = {name: [] for name in ready}
+    calls = {name: _calls(run, arrays) for name, run in ready.items()}
     for _ in range(repeats):
         for name, run in ready.items():
-            start_sec = time.perf_counter()
-            jax.block_until_ready(run(*arrays))
-            times_ms[name].append((time.perf_counter() - start_sec) * 1e3)
+            times_ms[name].append(_time_ms(run, arrays, calls[name]))
     best = _best(times_ms, choice.RULES[steps[0]][platform](case))
     return [
         Timed(
@@ -188,6 +190,22 @@ def _time_case(
         )
         for name in names
     ]
+
+
+def _calls(run: Callable[..., Any], arrays: Sequence[jax.Array]) -> int:
+    """How many calls make a measurement."""
+    least_ms = max(_time_ms(run, arrays, 2), 1e-3)
+    return max(1, min(_MOST_CALLS, int(1e3 * _LEAST_SEC / least_ms)))
+
+
+def _time_ms(run: Callable[..., Any], arrays: Sequence[jax.Array], calls: int) -> float:
+    """Of one call, when so many are queued."""
+    start_sec = time.perf_counter()
+    # The device works in order: when the last is done, all are.
+    for _ in range(calls):
+        made = run(*arrays)
+    jax.block_until_ready(made)
+    return (time.perf_counter() - start_sec) * 1e3 / calls
 
 
 def _best(times_ms: Mapping[str, Sequence[float]], by_rule: str) -> str | None:

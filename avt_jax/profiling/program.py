@@ -112,7 +112,8 @@ def with_references(jaxpr: core.Jaxpr, references: Mapping[str, Callable[..., An
             made, *_ = map(_array, equation.outvars)
             reference = functools.partial(references[equation.params["name"]], made.shape)
             body = _only(jax.make_jaxpr(reference)(*map(_array, equation.invars)), equation.outvars)
-            params = {**equation.params, "jaxpr": body, "inline": True}
+            # Under another name: it is no longer the form that was chosen.
+            params = {**equation.params, "jaxpr": body, "name": "reference"}
         else:
             params = {key: replaced(value) for key, value in equation.params.items()}
         equations.append(equation.replace(params=params))

@@ -1,10 +1,7 @@
 """Forms of attention from libraries, which never write the softmax's weights to memory.
 
 - "cudnn": `jax.nn.dot_product_attention(implementation="cudnn")`, for NVIDIA GPUs.
-- "splash": JAX's Pallas kernel for TPUs. XLA cannot spread a Pallas call over devices: a sharded
-  program must be traced under its mesh (`jax.set_mesh` or `jax.sharding.use_abstract_mesh`), and
-  the call then runs on each device's part of the batch. Without that context XLA refuses to
-  compile a program for several devices.
+- "splash": JAX's Pallas kernel for TPUs; over several devices as `spread` says.
 - "tokamax": the package's own choice; only where it is named.
 
 Each is differentiated by its library. The gradient is that of a call made again in the backward
@@ -16,16 +13,14 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 
 from avt_jax.models.kernels.attention_forms import PLAIN, Form, Pair, Three
+from avt_jax.models.kernels.spread import can_divide, on_each_device
 
 _Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -211,34 +206,9 @@ def _splash_backward(
     return grad_query, grad_key, grad_value
 
 
-def _free_axes() -> dict[str, int]:
-    """{name: devices} of the axes of the mesh under which a program is traced."""
-    mesh = jax.sharding.get_abstract_mesh()
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    return {name: mesh.shape[name] for name, kind in kinds if kind != AxisType.Manual}
-
-
-def _on_each_device(function: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """Runs a function of arrays [b, ...] on each device's part of the batch."""
-    axes = _free_axes()
-    if math.prod(axes.values()) == 1:
-        return function(*arrays)
-    by_example = P(tuple(axes))
-    return jax.shard_map(
-        function,
-        in_specs=by_example,
-        out_specs=by_example,
-        axis_names=set(axes),
-        check_vma=False,
-    )(*arrays)
-
-
 def _splash_can(query: jax.Array) -> bool:
     """Whether the batch is known and divides over the devices, and the type is one for a TPU."""
-    b = query.shape[0]
-    if not isinstance(b, int) or query.dtype.itemsize > 4:
-        return False
-    return b % math.prod(_free_axes().values()) == 0
+    return query.dtype.itemsize <= 4 and can_divide(query)
 
 
 def splash(interpret: bool = False) -> Form:
@@ -252,14 +222,14 @@ def splash(interpret: bool = False) -> Form:
         if not _splash_can(query):
             return PLAIN.forward(query, key, value)
         run = functools.partial(_splash_forward, interpret=interpret)
-        out, statistics = _on_each_device(run, query, key, value)
+        out, statistics = on_each_device(run, query, key, value)
         return out, statistics
 
     def backward(query: jax.Array, *arrays: jax.Array) -> Three:
         if not _splash_can(query):
             return PLAIN.backward(query, *arrays)
         run = functools.partial(_splash_backward, interpret=interpret)
-        grad_query, grad_key, grad_value = _on_each_device(run, query, *arrays)
+        grad_query, grad_key, grad_value = on_each_device(run, query, *arrays)
         return grad_query, grad_key, grad_value
 
     return Form(forward, backward)

@@ -15,13 +15,23 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from avt_jax.models.kernels import choice, depthwise_forms
+from avt_jax.models.kernels import choice, depthwise_forms, depthwise_triton
 from avt_jax.models.kernels.choice import Chosen, Kernels
 from avt_jax.models.kernels.depthwise_forms import KernelShape
 
 # Of the three passes: forward, gradient of the input, gradient of the kernel.
 _Choices = tuple[Chosen, Chosen, Chosen]
 PASSES = ("depthwise forward", "depthwise input gradient", "depthwise kernel gradient")
+
+# {name: form}, see `depthwise_forms`.
+FORWARD: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    **depthwise_forms.FORWARD,
+    "triton": depthwise_triton.correlation,
+}
+KERNEL_GRADIENT: dict[str, Callable[..., jax.Array]] = {
+    **depthwise_forms.KERNEL_GRADIENT,
+    "triton": depthwise_triton.kernel_gradient,
+}
 
 
 def depthwise_conv3d(
@@ -61,7 +71,7 @@ def depthwise_conv3d(
 @functools.partial(jax.jit, static_argnums=2)
 def depthwise_correlation(x: jax.Array, kernel: jax.Array, chosen: Chosen) -> jax.Array:
     """The convolution without its checks, bias and gradient."""
-    found: jax.Array = choice.by_platform(chosen, depthwise_forms.FORWARD, x, kernel)
+    found: jax.Array = choice.by_platform(chosen, FORWARD, x, kernel)
     return found
 
 
@@ -70,10 +80,7 @@ def depthwise_kernel_gradient(
     x: jax.Array, grad: jax.Array, shape: KernelShape, chosen: Chosen
 ) -> jax.Array:
     """The gradient of a kernel of a shape, from the input and what comes back."""
-    forms = {
-        name: functools.partial(form, shape=shape)
-        for name, form in depthwise_forms.KERNEL_GRADIENT.items()
-    }
+    forms = {name: functools.partial(form, shape=shape) for name, form in KERNEL_GRADIENT.items()}
     found: jax.Array = choice.by_platform(chosen, forms, x, grad)
     return found
 

@@ -39,7 +39,7 @@ _CHANNELS_LAST = ("NDHWC", "DHWIO", "NDHWC")
 _OVER_BATCH = lax.ConvDimensionNumbers((4, 0, 1, 2, 3), (4, 0, 1, 2, 3), (3, 4, 0, 1, 2))
 
 
-def _accumulator(dtype: jnp.dtype) -> jnp.dtype:
+def accumulator(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -61,7 +61,7 @@ def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A sum of shifted multiply-adds: no products beyond those needed, on the vector units."""
     kt, kh, kw, _ = kernel.shape
     padded = _pad(x, kernel.shape)
-    kernel = kernel.astype(_accumulator(x.dtype))
+    kernel = kernel.astype(accumulator(x.dtype))
 
     def plane(i: int | jax.Array, total: jax.Array) -> jax.Array:
         weights = lax.dynamic_index_in_dim(kernel, i, keepdims=False)
@@ -140,7 +140,7 @@ def kernel_gradient_taps(x: jax.Array, grad: jax.Array, shape: KernelShape) -> j
     """A loop over the taps, each one pass over both arrays."""
     kt, kh, kw, _ = shape
     padded = _pad(x, shape)
-    dtype = _accumulator(x.dtype)
+    dtype = accumulator(x.dtype)
 
     def tap(index: jax.Array) -> jax.Array:
         start = (0, index // (kh * kw), index // kw % kh, index % kw, 0)
@@ -158,7 +158,7 @@ def kernel_gradient_rows(x: jax.Array, grad: jax.Array, shape: KernelShape) -> j
     the cache while all taps are taken.
     """
     (kt, kh, kw, c), (b, t, h, w, _) = shape, x.shape
-    dtype = _accumulator(x.dtype)
+    dtype = accumulator(x.dtype)
     many = math.prod(shape) * dtype.itemsize > _MANY_SUMS_BYTES
     pieces = -(-w // (_FEWER_COLUMNS if many else _COLUMNS))
     columns = -(-w // pieces)
@@ -201,7 +201,7 @@ def _kernel_gradient(x: jax.Array, grad: jax.Array, shape: KernelShape, groups: 
         dimension_numbers=_OVER_BATCH,
         batch_group_count=groups,
         precision=_precision(x.dtype),
-        preferred_element_type=_accumulator(x.dtype),
+        preferred_element_type=accumulator(x.dtype),
     )
     return found.swapaxes(3, 4) if groups > 1 else found
 

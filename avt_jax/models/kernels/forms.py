@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from avt_jax.models.kernels import attention, choice, depthwise_conv, depthwise_forms
+from avt_jax.models.kernels import attention, choice, depthwise_conv
 
 # {pass: {name: form}}, see `choice.RULES`.
 REGISTRIES: dict[str, Mapping[str, Any]] = {
     **dict(
         zip(
             depthwise_conv.PASSES,
-            (depthwise_forms.FORWARD, depthwise_forms.FORWARD, depthwise_forms.KERNEL_GRADIENT),
+            (depthwise_conv.FORWARD, depthwise_conv.FORWARD, depthwise_conv.KERNEL_GRADIENT),
             strict=True,
         )
     ),

@@ -174,7 +174,8 @@ def test_tokamax_is_asked_for_only_where_it_is_named(rng, monkeypatch):
 
 
 def test_every_form_is_one_that_can_be_chosen():
-    assert set(choice.ONLY) < set(attention.FORMS)
+    known = set(attention.FORMS) | set(depthwise_conv.FORWARD) | set(depthwise_conv.KERNEL_GRADIENT)
+    assert set(choice.ONLY) < known
     assert set(choice.ONLY.values()) <= set(choice.PLATFORMS)
     with pytest.raises(UserError, match=r"'cpuu' is not known \(did you mean 'cpu'\?\)"):
         dot_product_attention(*[jnp.ones((1, 2, 1, 2))] * 3, kernels="cpuu")

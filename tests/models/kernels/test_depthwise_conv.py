@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl.testing import parameterized
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from avt_jax.models.kernels import choice, depthwise_forms
+from avt_jax.models.kernels import choice, depthwise_conv, depthwise_triton
 from avt_jax.models.kernels.depthwise_conv import depthwise_conv3d
 
 # (input, kernel): both forms of the sum, unequal sizes, axes shorter than the kernel, one channel,
@@ -28,6 +28,13 @@ CASES = (
     ((1, 1, 1, 1, 1), (3, 3, 3)),
 )
 DTYPES = ("float64", "float32", "bfloat16")
+# As they are, but for what runs without its GPU here: slowly.
+FORWARD = depthwise_conv.FORWARD | {
+    "triton": functools.partial(depthwise_triton.correlation, interpret=True)
+}
+KERNEL_GRADIENT = depthwise_conv.KERNEL_GRADIENT | {
+    "triton": functools.partial(depthwise_triton.kernel_gradient, interpret=True)
+}
 
 
 def naive(x, kernel):
@@ -67,9 +74,9 @@ def close(got, want, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", depthwise_forms.FORWARD)
+@pytest.mark.parametrize("name", FORWARD)
 def test_every_form_of_the_convolution(rng, name, dtype):
-    run = jax.jit(depthwise_forms.FORWARD[name])
+    run = jax.jit(FORWARD[name])
     with jax.enable_x64(dtype == "float64"):
         for shape, size in CASES:
             x, kernel, _ = draw(rng, shape, size, jnp.dtype(dtype))
@@ -79,9 +86,9 @@ def test_every_form_of_the_convolution(rng, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", depthwise_forms.KERNEL_GRADIENT)
+@pytest.mark.parametrize("name", KERNEL_GRADIENT)
 def test_every_form_of_the_kernels_gradient(rng, name, dtype):
-    run = jax.jit(depthwise_forms.KERNEL_GRADIENT[name], static_argnums=2)
+    run = jax.jit(KERNEL_GRADIENT[name], static_argnums=2)
     with jax.enable_x64(dtype == "float64"):
         for shape, size in CASES:
             x, kernel, grad = draw(rng, shape, size, jnp.dtype(dtype))
@@ -155,6 +162,62 @@ def test_a_sharded_batch_is_summed_once(rng, kernels):
     # One exchange, and it is not in a loop.
     assert text.count(" all-reduce(") == 1
     assert " all-reduce(" in text[text.index("\nENTRY ") :]
+
+
+@pytest.fixture
+def triton_everywhere(monkeypatch):
+    """Chosen as on a GPU of today, interpreted."""
+    monkeypatch.setattr(depthwise_conv, "FORWARD", FORWARD)
+    monkeypatch.setattr(depthwise_conv, "KERNEL_GRADIENT", KERNEL_GRADIENT)
+    monkeypatch.setattr(choice, "_since_ampere", lambda: True)
+    monkeypatch.setattr(choice, "ONLY", {})
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def test_triton_on_a_sharded_batch(rng, triton_everywhere):
+    conv = functools.partial(depthwise_conv3d, kernels="gpu")
+    x, weights, grad = (value.astype(np.float32) for value in draw(rng, (8, 3, 4, 4, 5), (3, 5, 5)))
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    by_example = NamedSharding(mesh, PartitionSpec("data"))
+    spread_x, spread_grad = (jax.device_put(value, by_example) for value in (x, grad))
+
+    def run(x, kernel, grad):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return jax.vjp(conv, x, kernel)[1](grad)
+
+    compiled = jax.jit(run).lower(spread_x, weights, spread_grad).compile()
+    grad_x, grad_kernel = compiled(spread_x, weights, spread_grad)
+    assert len(grad_x.sharding.device_set) == len(jax.devices()) > 1
+    close(grad_x, naive(grad, weights[::-1, ::-1, ::-1]), "float32")
+    close(grad_kernel, naive_kernel_gradient(x, grad, weights.shape), "float32")
+    text = compiled.as_text()
+    assert "all-gather(" not in text and text.count(" all-reduce(") == 1
+
+
+def test_triton_leaves_a_batch_that_does_not_divide_to_others(rng, triton_everywhere):
+    x, weights, grad = (value.astype(np.float32) for value in draw(rng, (3, 2, 4, 4, 5), (3, 3, 3)))
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        jaxpr = jax.make_jaxpr(lambda *args: jax.vjp(depthwise_conv3d, *args[:2])[1](args[2]))
+        assert "pallas_call" not in str(jaxpr(x, weights, grad))
+    alone = jax.make_jaxpr(lambda *args: jax.vjp(depthwise_conv3d, *args[:2])[1](args[2]))
+    assert "pallas_call" in str(alone(x, weights, grad))
+
+
+@pytest.mark.parametrize("size", (3, 5))
+def test_triton_lowers_for_a_gpu_that_is_not_here(size):
+    x = jax.ShapeDtypeStruct((8, 8, 14, 14, 320), jnp.bfloat16)
+    kernel = jax.ShapeDtypeStruct((size, size, size, 320), jnp.float32)
+    device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
+        for form, second in (
+            (depthwise_triton.correlation, kernel),
+            (functools.partial(depthwise_triton.kernel_gradient, shape=kernel.shape), x),
+        ):
+            traced = jax.jit(form).trace(x, second)
+            assert "triton" in traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
 def test_symbolic_batch(rng):
