@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from avt_jax.errors import UserError
-from avt_jax.models.kernels import attention, attention_flash, choice
+from avt_jax.models.kernels import attention, attention_flash, choice, depthwise_conv
 from avt_jax.models.kernels.attention import FORMS, dot_product_attention
 
 # Forms that a CPU runs; the Pallas form has tests of its own, cuDNN needs a GPU.
