@@ -21,6 +21,9 @@ A batch is a dict with the keys below:
     valid      [b] bool                  False: padding, counts nowhere
     id         [b] str                   clip id; stays on the host
 
+    notes      [b, 2] int32              with several processes: (signal that asks this one to stop,
+                                         damaged records that it met), in its first example
+
 and, on the device only, where clips are mixed with each other (`training.mixing`):
 
     partner_labels  {label set: [b] int32}   labels of the clip that was mixed in
@@ -36,6 +39,7 @@ VALID = "valid"
 ID = "id"
 PARTNER_LABELS = "partner_labels"
 OWN_SHARE = "own_share"
+NOTES = "notes"
 
 # What goes to the device; strings cannot.
-DEVICE_KEYS = (VIDEO, AUDIO, HAS_AUDIO, LABELS, GROUP, VALID)
+DEVICE_KEYS = (VIDEO, AUDIO, HAS_AUDIO, LABELS, GROUP, VALID, NOTES)

@@ -40,7 +40,8 @@ ALLOWED = {
         "data", "audio", "host", "tree",
     } | BASE,
     "cli": {
-        "experiment", "inference", "conversion", "evaluation", "data", "audio", "host", "tree"
+        "experiment", "inference", "conversion", "evaluation", "data", "audio", "host", "tree",
+        "training.processes",
     } | BASE,
 }  # fmt: skip
 # The rooms of data, the lower ones first: each may import those before it, and itself.

@@ -20,16 +20,17 @@ def run(command: Callable[[list[str] | None], int], argv: list[str] | None = Non
       argv: arguments after the command's name; None reads `sys.argv[1:]`.
 
     Returns:
-      The exit code: the command's own, 2 for a `UserError`, 130 after Ctrl-C.
+      The exit code: the command's own, 2 for a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
     """
     try:
         return command(argv)
     except UserError as error:
         print(f"avt: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("avt: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        # `Stopped` knows by which signal.
+        return 128 + int(getattr(stopped, "signal", signal.SIGINT))
     except BrokenPipeError:
         # The reader of a pipe (`avt inspect ... | head`) went away: nothing left to say, and the
         # interpreter must not complain while it flushes stdout at exit.

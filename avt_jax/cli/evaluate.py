@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avt_jax.cli import job
 from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError
 
@@ -23,7 +24,8 @@ reconstruction_<modality>.png, what was hidden and what the model makes of it.
   avt evaluate --checkpoint runs/quickstart/av
   avt evaluate --checkpoint runs/mine --data other/shards --split val --out report
   avt evaluate --checkpoint runs/mine --clips 4 --crops 3
-"""
+
+""" + job.EPILOG.format(command="evaluate")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="best",
         help="checkpoint with the best validation score, or the last one (default %(default)s)",
     )
+    job.add_options(cli)
     return cli
 
 
@@ -73,7 +76,12 @@ def main(argv: list[str] | None = None) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} {value}: give 1 or more.")
+    return job.run(args, functools.partial(_evaluate, args))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
     from avt_jax.experiment.evaluate import evaluate_run
+    from avt_jax.training.processes.agree import is_first
 
     found = evaluate_run(
         args.checkpoint,
@@ -86,8 +94,8 @@ def main(argv: list[str] | None = None) -> int:
         out_dir=args.out,
         say=functools.partial(print, file=sys.stderr),
     )
-    _show(found)
-    return 0
+    if is_first():
+        _show(found)
 
 
 def _show(found: EvaluationResult) -> None:

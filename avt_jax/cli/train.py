@@ -7,6 +7,7 @@ import functools
 import sys
 from pathlib import Path
 
+from avt_jax.cli import job
 from avt_jax.cli.common import parser, run
 
 EPILOG = """\
@@ -19,7 +20,8 @@ Any field can be changed: --config.optimizer.lr=3e-4 --config.model.modalities=a
 quickstart --doc' shows them all. A workdir that holds a run continues it from its last checkpoint:
 the same command resumes, and its length, learning rate, precision, batch size, paths and what is
 logged may be other ones then.
-"""
+
+""" + job.EPILOG.format(command="train")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli = parser("train", "Train a model from a config.", EPILOG)
     cli.add_argument("--config", required=True, metavar="FILE[:ARG]", help="config file or recipe")
     cli.add_argument("--workdir", required=True, type=Path, help="the run's folder")
+    job.add_options(cli)
     return cli
 
 
@@ -34,12 +37,15 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     args, overrides = build_parser().parse_known_args(argv)
-    from avt_jax.experiment.config import load_config
-    from avt_jax.experiment.run_training import train
 
-    say = functools.partial(print, flush=True)
-    train(load_config(args.config, overrides), args.workdir, say=say)
-    return 0
+    def command() -> None:
+        from avt_jax.experiment.config import load_config
+        from avt_jax.experiment.run_training import train
+
+        say = functools.partial(print, flush=True)
+        train(load_config(args.config, overrides), args.workdir, say=say)
+
+    return job.run(args, command)
 
 
 if __name__ == "__main__":

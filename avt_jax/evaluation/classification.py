@@ -17,6 +17,7 @@ from avt_jax.evaluation.multiview import ViewAverage
 
 Batch = dict[str, Any]
 Predict = Callable[[Batch], Mapping[str, np.ndarray]]
+Total = Callable[[np.ndarray], np.ndarray]
 
 TOP_K = 5
 JOINT = "action"
@@ -118,6 +119,16 @@ class Confusion:
         np.add.at(self._confusion_yy, (labels_b, np.argmax(probabilities_by, axis=1)), 1)
         self._top5 += int(np.sum(ranks_b < TOP_K))
 
+    @property
+    def counts(self) -> np.ndarray:
+        """All that is counted, [y * y + 1] int64."""
+        return np.append(self._confusion_yy, self._top5)
+
+    @counts.setter
+    def counts(self, counts: np.ndarray) -> None:
+        self._confusion_yy = counts[:-1].reshape(self._confusion_yy.shape)
+        self._top5 = int(counts[-1])
+
     def report(self) -> ClassificationReport:
         """The report so far; at least one example must have been added."""
         count = int(self._confusion_yy.sum())
@@ -149,6 +160,15 @@ class Joint:
         self._count += len(hit_bk)
         self._top1 += int(hit_bk[:, 0].sum())
         self._top5 += int(hit_bk.any(axis=1).sum())
+
+    @property
+    def counts(self) -> np.ndarray:
+        """All that is counted, [3] int64."""
+        return np.array([self._count, self._top1, self._top5], np.int64)
+
+    @counts.setter
+    def counts(self, counts: np.ndarray) -> None:
+        self._count, self._top1, self._top5 = map(int, counts)
 
     def report(self) -> ClassificationReport:
         """The report so far; at least one example must have been added."""
@@ -184,9 +204,16 @@ class _Evaluation:
             self._joint.add(found, labels)
         return int(valid_b.sum())
 
-    def report(self) -> dict[str, ClassificationReport]:
+    def combine(self, total: Total) -> None:
+        """Adds what others have counted."""
         if self._views and self._views.num_waiting:
             raise ValueError(f"the last record lacks views: {self._views.num_waiting} came")
+        for confusion in self._sets.values():
+            confusion.counts = total(confusion.counts)
+        if self._joint:
+            self._joint.counts = total(self._joint.counts)
+
+    def report(self) -> dict[str, ClassificationReport]:
         reports = {name: confusion.report() for name, confusion in self._sets.items()}
         return reports | {JOINT: self._joint.report()} if self._joint else reports
 
@@ -208,6 +235,7 @@ def evaluate(
     label_sets: Mapping[str, Sequence[str]],
     *,
     num_views: int = 1,
+    total: Total = np.asarray,
 ) -> dict[str, ClassificationReport]:
     """Judges predictions over a split.
 
@@ -216,6 +244,7 @@ def evaluate(
       batches: padded batches, once through (see `avt_jax.axes`).
       label_sets: {label set: class names}.
       num_views: rows that each clip has, one after another; their probabilities are averaged.
+      total: the sum of integers over all who judge a part of the split.
 
     Returns:
       {label set: report}; with several label sets also `JOINT`.
@@ -223,7 +252,9 @@ def evaluate(
     Raises:
       UserError: there is no clip, or a probability is not finite.
     """
-    return evaluate_variants(predict, batches, label_sets, {"": dict}, num_views=num_views)[""]
+    return evaluate_variants(
+        predict, batches, label_sets, {"": dict}, num_views=num_views, total=total
+    )[""]
 
 
 def evaluate_variants(
@@ -234,6 +265,7 @@ def evaluate_variants(
     *,
     num_views: int = 1,
     on_batch: Callable[[int], None] = lambda num_clips: None,
+    total: Total = np.asarray,
 ) -> dict[str, dict[str, ClassificationReport]]:
     """Judges predictions on several versions of every batch; the data is read once.
 
@@ -244,6 +276,7 @@ def evaluate_variants(
       variants: {name: batch -> changed copy}, for example `silence_audio` bound to its constant.
       num_views: rows that each clip has, one after another; their probabilities are averaged.
       on_batch: called with the number of real clips after each batch.
+      total: the sum of integers over all who judge a part of the split.
 
     Returns:
       {variant: {label set: report}}; with several label sets also `JOINT`.
@@ -252,15 +285,17 @@ def evaluate_variants(
       UserError: there is no clip, or a probability is not finite.
     """
     evaluations = {name: _Evaluation(label_sets, num_views) for name in variants}
-    total = 0
+    count = 0
     for batch in batches:
         num_clips = 0
         for name, change in variants.items():
             changed = change(batch)
             num_clips = evaluations[name].add(predict(changed), changed)
-        total += num_clips
+        count += num_clips
         on_batch(num_clips)
-    if not total:
+    for evaluation in evaluations.values():
+        evaluation.combine(total)
+    if not int(total(np.array([count]))[0]):
         raise UserError("there is no clip to evaluate; give a split that is not empty.")
     return {name: evaluation.report() for name, evaluation in evaluations.items()}
 

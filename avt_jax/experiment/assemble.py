@@ -30,15 +30,16 @@ from avt_jax.training import mesh as meshes
 from avt_jax.training.durations import in_steps
 from avt_jax.training.hiding import make_hide
 from avt_jax.training.inputs import input_spec, normalisation
-from avt_jax.training.loop import Batches, Schedule
+from avt_jax.training.loop import Batches, Evaluate, Schedule
 from avt_jax.training.mixing import make_mix
 from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from avt_jax.training.processes.agree import notes, read_notes, total
+from avt_jax.training.processes.stop import Interrupted
 from avt_jax.training.state import TrainState, init_sharded
 from avt_jax.training.step import PackedStep, TrainStep, make_train_step
 from avt_jax.tree.rngs import CountedRngs
 
 Say = Callable[[str], None]
-Evaluate = Callable[[TrainState], tuple[dict[str, float], float | None]]
 
 
 def silent(line: str) -> None:
@@ -235,33 +236,42 @@ class Experiment:
 
     @cached_property
     def evaluate(self) -> Evaluate:
-        """State -> (metrics, score) on the validation split; the score is the mean top-1.
+        """(state, asked) -> (metrics, score) on the validation split; the score is the mean top-1.
 
-        Without a validation split there are no metrics, and the score is None.
+        Several processes go through a part of it each. Without a validation split there are no
+        metrics, and the score is None.
         """
         val, data, mesh = self.splits.val, self.parts.data, self.mesh
         if val is None:
-            return lambda state: ({}, None)
+            return lambda state, asked: ({}, None)
         label_sets = self.splits.info.label_sets
         local_batch = meshes.check_batch_size(self.parts.train.eval_batch_size, mesh)
-        predict = jax.jit(
-            meshes.within(mesh, make_predict(self.skeleton, normalisation(data))),
-            out_shardings=meshes.replicated(mesh),
+        predict = make_predict(self.skeleton, normalisation(data))
+
+        def predict_and_read(
+            params: Any, stats: Any, batch: Mapping[str, Any]
+        ) -> tuple[dict[str, jax.Array], jax.Array]:
+            return predict(params, stats, batch), read_notes(batch[axes.NOTES])[0]
+
+        run = jax.jit(
+            meshes.within(mesh, predict_and_read),
+            out_shardings=(meshes.batch_sharding(mesh), meshes.replicated(mesh)),
         )
 
-        def evaluate(state: TrainState) -> tuple[dict[str, float], float | None]:
+        def evaluate(
+            state: TrainState, asked: Callable[[], int]
+        ) -> tuple[dict[str, float], float | None]:
             def predict_batch(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-                on_device = meshes.to_device(batch, mesh)
-                probabilities = predict(state.ema or state.params, state.stats, on_device)
-                # With several processes each goes through the whole split, so the global batch
-                # holds its clips once for every process and the first copy is all that is needed.
-                return jax.tree.map(
-                    lambda p: np.asarray(p)[: len(batch[axes.VALID])], probabilities
-                )
+                told = {axes.NOTES: notes(asked(), 0, len(batch[axes.VALID]))}
+                on_device = meshes.to_device({**batch, **told}, mesh)
+                found, stop = run(state.ema or state.params, state.stats, on_device)
+                if int(stop):
+                    raise Interrupted(int(stop))
+                return jax.tree.map(meshes.to_host, found)
 
             batches = self.eval_batches(val, data, local_batch)
             result = classification.evaluate(
-                predict_batch, batches, label_sets, num_views=data.eval_views
+                predict_batch, batches, label_sets, num_views=data.eval_views, total=total
             )
             values = {f"top1/{name}": result[name]["top1"] for name in label_sets}
             return values, float(np.mean(list(values.values())))
@@ -269,9 +279,15 @@ class Experiment:
         return evaluate
 
     def eval_batches(self, split: Any, data: DataConfig, batch_size: int) -> Any:
-        """Every clip of a split once, padded; of own batches, each as it is."""
+        """Every clip of this process's part of a split once, padded; own batches as they are."""
         if is_source(split):
-            return pipeline.eval_batches(split, data, batch_size=batch_size)
+            return pipeline.eval_batches(
+                split,
+                data,
+                batch_size=batch_size,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
         return (
             _padded(checked(batch, self.spec, self.classes, batch_size), batch_size)
             for batch in split

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 from tqdm import tqdm
 
 from avt_jax.audio.melspec import LOG_FLOOR
@@ -28,6 +29,7 @@ from avt_jax.experiment.reconstructions import write_reconstructions
 from avt_jax.experiment.splits import OwnData, check_classes, is_source, open_source, read_info
 from avt_jax.inference.load import LoadedRun
 from avt_jax.training.checkpoint import Run
+from avt_jax.training.processes import agree
 from avt_jax.training.writer import METRICS_FILE
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
@@ -85,6 +87,7 @@ def evaluate_run(
     Raises:
       UserError: no such run, data that do not fit it, or a folder that cannot be written.
     """
+    write, say = write and agree.is_first(), say if agree.is_first() else silent
     run_dir = Path(run_dir)
     model = LoadedRun(run_dir, step)
     trained = model.run
@@ -159,7 +162,13 @@ def _evaluate(
         if hasattr(batches, "close"):
             stack.enter_context(contextlib.closing(batches))
         bar = stack.enter_context(
-            tqdm(total=total, desc=f"evaluate {about['split']}", unit="clip", disable=None)
+            tqdm(
+                # Of this process's part, which is as large as the others'.
+                total=total and -(-total // jax.process_count()),
+                desc=f"evaluate {about['split']}",
+                unit="clip",
+                disable=None if agree.is_first() else True,
+            )
         )
         variants = _variants(experiment.parts.model["modalities"], data)
         found = evaluate_variants(
@@ -169,6 +178,7 @@ def _evaluate(
             variants,
             num_views=data.eval_views,
             on_batch=bar.update,
+            total=agree.total,
         )
     seconds = time.monotonic() - began
     whole = found.pop("")

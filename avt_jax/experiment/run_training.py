@@ -22,8 +22,9 @@ from avt_jax.experiment.start import starting_variables
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer, has_checkpoint
 from avt_jax.training.loop import fit
+from avt_jax.training.processes import agree
 from avt_jax.training.state import TrainState, with_variables
-from avt_jax.training.writer import METRICS_FILE, MetricWriter
+from avt_jax.training.writer import METRICS_FILE, MetricWriter, NoWriter, has_line
 
 
 @dataclass(frozen=True)
@@ -66,30 +67,40 @@ def train(
 
     Raises:
       UserError: anything wrong in the config, the data or the folder.
-      KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is saved.
+      Stopped: after Ctrl-C or SIGTERM, once a checkpoint is saved; a KeyboardInterrupt.
     """
+    say = say if agree.is_first() else silent
     experiment = config if isinstance(config, Experiment) else Experiment(config, data=data)
     workdir = Path(workdir)
-    continues = has_checkpoint(workdir)
-    changes = _checked_changes(experiment, workdir) if continues else []
+    continues = agree.as_the_first(has_checkpoint(workdir))
+    changes = agree.together(lambda: _checked_changes(experiment, workdir) if continues else [])
     with contextlib.ExitStack() as stack:
-        batches = stack.enter_context(contextlib.closing(experiment.train_batches(say)))
-        evaluate = experiment.evaluate
+        batches = agree.together(lambda: experiment.train_batches(say))
+        stack.enter_context(contextlib.closing(batches))
+        evaluate = agree.together(lambda: experiment.evaluate)
         state, shardings, said = _start(experiment, continues)
         step = experiment.packed_step(shardings, state)
         # Nothing is written before everything that can be wrong in the config has been looked at.
-        run_folder.prepare(workdir, experiment.config, experiment.splits.info, experiment.mesh)
+        info, mesh = experiment.splits.info, experiment.mesh
+        agree.by_the_first(lambda: run_folder.prepare(workdir, experiment.config, info, mesh))
         keep = {name: getattr(experiment.parts.train, name) for name in ("keep_last", "keep_best")}
         checkpointer = stack.enter_context(contextlib.closing(Checkpointer(workdir, **keep)))
         restored = checkpointer.restore(state, shardings)
         if restored:
             state, position = restored
-            said += batches.set_state(position)
-            run_folder.record_changes(workdir, experiment.config, changes, int(state.step))
-            said += [f"from step {int(state.step)} on: {change.words()}" for change in changes]
+            done = int(state.step)
+            said += agree.together(lambda: batches.set_state(position))
+            agree.by_the_first(
+                lambda: run_folder.record_changes(workdir, experiment.config, changes, done)
+            )
+            said += [f"from step {done} on: {change.words()}" for change in changes]
         for line in (*said, *_announcement(experiment, workdir, state)):
             say(line)
-        writer = MetricWriter(workdir, step=int(state.step))
+        # A training that was stopped while it evaluated a step does that first.
+        done, schedule = int(state.step), experiment.schedule
+        is_due = schedule.evaluates(done) and not has_line(workdir, done, "val")
+        is_due = agree.as_the_first(done > 0 and experiment.splits.val is not None and is_due)
+        writer = MetricWriter(workdir, step=done) if agree.is_first() else NoWriter()
         state = step.pack(state)
         state = fit(
             state,
@@ -97,13 +108,15 @@ def train(
             batches,
             key=experiment.keys[1],
             mesh=experiment.mesh,
-            schedule=experiment.schedule,
+            schedule=schedule,
             batch_size=experiment.parts.train.batch_size,
             checkpointer=checkpointer,
             writer=stack.enter_context(contextlib.closing(writer)),
             learning_rate=experiment.learning_rate,
             evaluate=evaluate,
             unpack=step.unpack,
+            max_damaged=experiment.parts.data.max_damaged,
+            evaluation_is_due=is_due,
         )
     return _result(state, workdir)
 
@@ -117,7 +130,9 @@ def _start(experiment: Experiment, continues: bool) -> tuple[TrainState, TrainSt
     said: list[str] = []
     if not continues:
         init = experiment.parts.init
-        starting, said = starting_variables(init, experiment.skeleton, experiment.spec)
+        starting, said = agree.together(
+            lambda: starting_variables(init, experiment.skeleton, experiment.spec)
+        )
     state, shardings = experiment.init_state()
     return with_variables(state, shardings, starting), shardings, said
 

@@ -27,6 +27,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from avt_jax import tree
 from avt_jax.errors import UserError, first_line
 from avt_jax.training.mesh import quick_to_compile
+from avt_jax.training.processes.agree import by_the_first
 from avt_jax.training.state import TrainState
 
 CHECKPOINTS = "checkpoints"
@@ -121,17 +122,27 @@ class Checkpointer:
             ),
         )
 
-    def save(self, state: TrainState, position: dict[str, Any], score: float | None = None) -> None:
+    def save(
+        self,
+        state: TrainState,
+        position: dict[str, Any],
+        score: float | None = None,
+        *,
+        replace: bool = False,
+    ) -> None:
         """Starts writing a checkpoint; returns before it is on disk.
 
         Args:
           state: the training state.
           position: the data iterator's state, JSON-able.
           score: validation score (higher is better), or None when it was not measured.
+          replace: in the place of one of the same step, which else stays.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
-            return
+            if not replace:
+                return
+            self._manager.delete(step)
         parts = _parts(state)
         self._manager.save(
             step,
@@ -208,10 +219,13 @@ class Checkpointer:
         return TrainState(**parts), read["meta"]["position"]
 
     def _set_aside(self, steps: list[int]) -> None:
-        for step in steps:
-            folder = self._folder / str(step)
-            folder.rename(folder.with_name(f"{step}.damaged"))
+        def rename() -> None:
+            for step in steps:
+                folder = self._folder / str(step)
+                folder.rename(folder.with_name(f"{step}.damaged"))
+
         if steps:
+            by_the_first(rename)
             self._manager.reload()
 
     def wait(self) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +13,7 @@ import jax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from avt_jax import axes
 from avt_jax.errors import UserError
 from avt_jax.losses.interface import Metrics
 from avt_jax.settings import Block, setting
@@ -29,9 +28,11 @@ from avt_jax.training.durations import (
     in_steps_setting,
 )
 from avt_jax.training.metrics import Mean, not_finite
+from avt_jax.training.processes import agree, peers
+from avt_jax.training.processes.stop import Interrupted, Stopped, StopRequest
 from avt_jax.training.state import TrainState
 from avt_jax.training.step import TrainStep, as_it_is
-from avt_jax.training.writer import MetricWriter
+from avt_jax.training.writer import MetricWriter, NoWriter
 
 
 @dataclass(frozen=True)
@@ -130,26 +131,8 @@ class Schedule:
         )
 
 
-class _StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopRequest:
-        with contextlib.suppress(ValueError):  # not in the main thread: leave signals alone
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, _frame: Any) -> None:
-        self.signal = number
-        signal.signal(number, self._before[number])  # a second one acts at once
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+# State, and how to ask for the number of a signal to stop -> (metrics, score or None).
+Evaluate = Callable[[TrainState, Callable[[], int]], tuple[dict[str, float], float | None]]
 
 
 def fit(
@@ -162,10 +145,12 @@ def fit(
     schedule: Schedule,
     batch_size: int,
     checkpointer: Checkpointer,
-    writer: MetricWriter,
+    writer: MetricWriter | NoWriter,
     learning_rate: Callable[[int], Any],
-    evaluate: Callable[[TrainState], tuple[dict[str, float], float | None]],
+    evaluate: Evaluate,
     unpack: Callable[[TrainState], TrainState] = as_it_is,
+    max_damaged: int | None = None,
+    evaluation_is_due: bool = False,
 ) -> TrainState:
     """Trains from `state.step` to `schedule.total_steps`.
 
@@ -179,51 +164,92 @@ def fit(
       batch_size: clips per step over all devices, for the rate shown.
       checkpointer, writer: where states and metrics go.
       learning_rate: step -> learning rate, to be logged.
-      evaluate: such a state -> (validation metrics, score or None: higher is better).
+      evaluate: such a state -> (validation metrics, score or None: higher is better); raises
+        `Interrupted` when it is left because of a signal.
       unpack: from the form that the step takes to the one that is saved.
+      max_damaged: most records that all processes together may pass over; None = any number.
+      evaluation_is_due: whether the state's own step is still to be evaluated.
 
     Returns:
       The final state, unpacked.
 
     Raises:
       UserError: a loss is not finite; names step and terms. The last good checkpoint stays.
-      KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint is saved.
+      Stopped: after Ctrl-C or SIGTERM of any process, once a checkpoint is saved.
     """
-    progress = _Progress(int(state.step), schedule.total_steps, batch_size)
-    pending = _Pending(progress)
-    with progress, _StopRequest() as stop:
-        for step in range(int(state.step) + 1, schedule.total_steps + 1):
-            batch = meshes.to_device(next(batches), mesh)
-            state, metrics = train_step(state, batch, key)
+    first = int(state.step)
+    progress = _Progress(first, schedule.total_steps, batch_size)
+    with progress, StopRequest() as stop:
+        pending = _Pending(progress, stop, max_damaged)
+
+        def keep(step: int, *, evaluates: bool, replaces: bool = False) -> int:
+            """Returns the signal that interrupted the evaluation, 0 without one."""
+            pending.drain()
+            values: dict[str, float] = {}
+            score, interrupted = None, 0
+            if evaluates:
+                peers.doing(f"evaluating after step {step}")
+                try:
+                    values, score = evaluate(state, stop.asked)
+                except Interrupted as error:
+                    interrupted = error.signal
+            progress.evaluated(step, values, writer)
+            peers.doing(f"saving after step {step}")
+            if not replaces or score is not None:
+                checkpointer.save(unpack(state), batches.get_state(), score, replace=replaces)
+            return interrupted
+
+        stopped = keep(first, evaluates=True, replaces=True) if evaluation_is_due else 0
+        last = first
+        while last < schedule.total_steps and not stopped:
+            step = last + 1
+            peers.doing(f"reading the data of step {step}")
+            batch = _with_notes(next(batches), stop.asked(), batches.num_damaged)
+            peers.doing(f"in step {step}")
+            state, metrics = train_step(state, meshes.to_device(batch, mesh), key)
             pending.add(step, metrics)
             if schedule.logs(step):
                 pending.drain()
-                more = {"lr": float(learning_rate(step - 1)), "damaged": batches.num_damaged}
+                damaged = max(pending.num_damaged, batches.num_damaged)
+                more = {"lr": float(learning_rate(step - 1)), "damaged": damaged}
                 writer.write(step, "train", progress.log(more))
-            if schedule.checkpoints(step) or stop.signal:
-                pending.drain()
-                values, score = evaluate(state) if schedule.evaluates(step) else ({}, None)
-                progress.evaluated(step, values, writer)
-                checkpointer.save(unpack(state), batches.get_state(), score)
-            if stop.signal:
-                break
+            stopped = pending.stop
+            if schedule.checkpoints(step) or stopped:
+                stopped = keep(step, evaluates=schedule.evaluates(step)) or pending.stop
+            last = step
         checkpointer.wait()
-        if stop.signal:
-            progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")
-            raise KeyboardInterrupt
+        if stopped:
+            progress.say(f"stopped at step {last}, checkpoint saved; run again to continue")
+            raise Stopped(stopped)
     return unpack(state)
+
+
+def _with_notes(batch: dict[str, Any], asked: int, num_damaged: int) -> dict[str, Any]:
+    """The batch, with what the other processes are to know."""
+    if jax.process_count() == 1:
+        return batch
+    rows = len(next(iter(batch.values())))
+    return batch | {axes.NOTES: agree.notes(asked, num_damaged, rows)}
 
 
 class _Pending:
     """Metrics that are still on the device.
 
     They are read one step late, so that the device never waits for the host; before anything is
-    kept, all of them are read, so no checkpoint follows a bad step.
+    kept, all of them are read, so no checkpoint follows a bad step. With them comes what other
+    processes have to say, to all of them at the same step.
     """
 
-    def __init__(self, progress: _Progress):
-        self._progress = progress
+    def __init__(self, progress: _Progress, stop: StopRequest, max_damaged: int | None):
+        self._progress, self._request, self._max_damaged = progress, stop, max_damaged
         self._steps: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self._stop = 0
+        self.num_damaged = 0
+
+    @property
+    def stop(self) -> int:
+        """The signal after which all processes stop, 0 without one."""
+        return self._stop if jax.process_count() > 1 else self._request.asked()
 
     def add(self, step: int, metrics: Metrics) -> None:
         self._steps.append((step, metrics))
@@ -233,8 +259,17 @@ class _Pending:
         while len(self._steps) > keep:
             step, on_device = self._steps.popleft()
             metrics = jax.device_get(on_device)
+            self._request.begun()
+            if axes.NOTES in metrics:
+                self._stop, self.num_damaged = map(int, metrics.pop(axes.NOTES))
             _check_finite(step, metrics)
             self._progress.add(step, metrics)
+            if self._max_damaged is not None and self.num_damaged > self._max_damaged:
+                raise UserError(
+                    f"step {step}: the processes met {self.num_damaged} damaged records and "
+                    f"config.data.max_damaged is {self._max_damaged}; mend the shards ('avt shards "
+                    "verify' names the records) or give a larger --config.data.max_damaged."
+                )
 
 
 def _check_finite(step: int, metrics: dict[str, Any]) -> None:
@@ -250,8 +285,15 @@ class _Progress:
     """One line that moves on a terminal; a line for each log entry elsewhere."""
 
     def __init__(self, start: int, total: int, batch_size: int):
+        # None = on a terminal. The other processes say nothing.
+        self._speaks = agree.is_first()
         self._bar = tqdm(
-            total=total, initial=start, desc="train", unit="step", disable=None, leave=True
+            total=total,
+            initial=start,
+            desc="train",
+            unit="step",
+            disable=None if self._speaks else True,
+            leave=True,
         )
         self._total, self._batch_size = total, batch_size
         self._mean = Mean()
@@ -286,7 +328,9 @@ class _Progress:
             self._bar.set_postfix_str(text)
         return values
 
-    def evaluated(self, step: int, values: dict[str, float], writer: MetricWriter) -> None:
+    def evaluated(
+        self, step: int, values: dict[str, float], writer: MetricWriter | NoWriter
+    ) -> None:
         """Shows and writes the metrics of an evaluation, if there are any."""
         if not values:
             return
@@ -297,6 +341,8 @@ class _Progress:
         self.say(f"step {step}/{self._total}: validation {text}")
 
     def say(self, text: str) -> None:
+        if not self._speaks:
+            return
         if self._bar.disable:
             print(text, file=sys.stderr, flush=True)
         else:

@@ -217,6 +217,14 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> int:
     return batch_size // jax.process_count()
 
 
+def to_host(x: jax.Array) -> np.ndarray:
+    """This process's part of an array whose first axis is split over all devices, in order."""
+    if x.is_fully_addressable:
+        return np.asarray(x)
+    parts = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in parts])
+
+
 def to_device(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """Moves this process's part of a batch to the mesh, as global arrays.
 

@@ -73,9 +73,8 @@ def prepare(workdir: Path, config: Mapping[str, Any], info: RecordsInfo, mesh: M
         "devices": {"platform": jax.default_backend(), "count": mesh.size},
     }
     workdir.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:
-        write_json(files[0], config, indent=1)
-        write_json(files[1], facts, indent=1)
+    write_json(files[0], config, indent=1)
+    write_json(files[1], facts, indent=1)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -182,7 +181,7 @@ def record_changes(
       changes: from `differences`.
       step: optimiser steps done.
     """
-    if not changes or jax.process_index():
+    if not changes:
         return
     facts = _read_json(Path(workdir) / RUN_FILE)
     entries = [{"step": step, **vars(change)} for change in changes]

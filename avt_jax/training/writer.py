@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
@@ -49,15 +50,37 @@ class MetricWriter:
         self._board.close()
 
 
+class NoWriter:
+    """In the place of a `MetricWriter` where another process writes."""
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def has_line(run_dir: Path, step: int, split: str) -> bool:
+    """Whether a run has metrics of a split at a step."""
+    path = Path(run_dir) / METRICS_FILE
+    return any((one["step"], one["split"]) == (step, split) for one in _entries(path))
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The lines that are ours; others, and one that a kill has cut off, are passed over."""
+    found = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("step"), int) and "split" in entry:
+                found.append(entry)
+    return found
+
+
 def _keep_until(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the line that was being written when the process was killed
-        if entry["step"] <= step:
-            kept.append(line + "\n")
-    write_text(path, "".join(kept))
+    if path.exists():
+        kept = [json.dumps(entry) + "\n" for entry in _entries(path) if entry["step"] <= step]
+        write_text(path, "".join(kept))

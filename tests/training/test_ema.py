@@ -81,7 +81,7 @@ def test_evaluations_are_given_the_average(tmp_path):
     state, step = linear_step(optax.sgd(0.5), ema_decay=0.9)
     seen = []
 
-    def evaluate(state):
+    def evaluate(state, asked):
         seen.append(np.asarray(state.ema["w"]))
         return {}, 0.0
 

@@ -55,7 +55,7 @@ def test_every_logged_rate_is_the_one_of_its_step(tmp_path, warmup, warmup_steps
     state, step = linear_step(optimizer)
     weights = []
 
-    def evaluate(state):
+    def evaluate(state, asked):
         weights.append(float(state.params["w"][0]))
         return {}, 0.0
 
@@ -97,7 +97,7 @@ def test_a_resumed_run_goes_on_with_the_schedule(tmp_path):
     first, step = linear_step(optimizer)
     schedule = every(TOTAL, log=3, evaluate=4, checkpoint=0)
 
-    def stop(state):
+    def stop(state, asked):
         os.kill(os.getpid(), signal.SIGTERM)
         return {}, 0.0
 

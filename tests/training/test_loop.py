@@ -38,7 +38,7 @@ def test_logs_evaluates_and_checkpoints_when_due(tmp_path, capsys):
 def test_the_final_step_is_always_looked_at(tmp_path, intervals, logs, evaluations, saved):
     seen = []
 
-    def evaluate(state):
+    def evaluate(state, asked):
         seen.append(int(state.step))
         return {"top1/label": 0.25}, 0.25
 
@@ -65,7 +65,7 @@ def test_the_rate_leaves_out_what_evaluations_take(tmp_path, monkeypatch, capsys
         clock.now += 2.0
         return step(*arguments)
 
-    def evaluate(state):
+    def evaluate(state, asked):
         clock.now += 1000.0
         return {"top1/label": 0.5}, 0.5
 
@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, bad_step):
 
 
 def test_sigterm_saves_a_checkpoint_and_stops(tmp_path):
-    def evaluate(state):
+    def evaluate(state, asked):
         os.kill(os.getpid(), signal.SIGTERM)
         return {"top1/label": 0.5}, 0.5
 

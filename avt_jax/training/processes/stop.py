@@ -1,0 +1,100 @@
+"""Ctrl-C and SIGTERM: the first one asks a training to save and stop, the second one ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_is_own_process = False
+
+
+def this_process_is_ours() -> None:
+    """Says that the process does nothing but this command, so that it may be ended at once."""
+    global _is_own_process
+    _is_own_process = True
+
+
+class Stopped(KeyboardInterrupt):
+    """A training that was stopped by a signal, once a checkpoint is saved.
+
+    Attributes:
+      signal: its number.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
+
+
+class Interrupted(Exception):
+    """Work that was left because a signal asks to stop; nothing of it is kept.
+
+    Attributes:
+      signal: its number.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a request, within a `with`.
+
+    Until `begun` a process of ours is ended at once instead: there is nothing to save, and Python
+    would not see a signal before the compiler returns.
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+        self._before: dict[int, Any] = {}
+        self._ends_at_once = _is_own_process
+        self._ours, self._wakeup = socket.socketpair()
+
+    def asked(self) -> int:
+        """The signal's number, 0 without one."""
+        return self._signal or 0
+
+    def begun(self) -> None:
+        """There is something to save from now on."""
+        self._ends_at_once = False
+
+    def __enter__(self) -> StopRequest:
+        with contextlib.suppress(ValueError):  # not in the main thread: leave signals alone
+            for number in _SIGNALS:
+                self._before[number] = signal.signal(number, self._note)
+            if self._ends_at_once:
+                self._wakeup.setblocking(False)
+                signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+                threading.Thread(target=self._listen, name="avt-stop", daemon=True).start()
+        return self
+
+    def _note(self, number: int, _frame: Any) -> None:
+        self._signal = number
+        signal.signal(number, self._before[number])  # a second one acts at once
+
+    def _listen(self) -> None:
+        # Python writes each signal's number there the moment that it comes.
+        while received := self._ours.recv(1):
+            if received[0] in _SIGNALS and self._ends_at_once:
+                print(
+                    "avt: stopped before the first step was done; there was nothing to save",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(128 + received[0])
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._wakeup.close()  # the thread reads the end
+        self._ours.close()
