@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 
 from avt_jax.cli import common
+from avt_jax.cli.supervise import LOST_PEER, supervise
 from avt_jax.errors import UserError, first_line
 
 EPILOG = """\
@@ -64,7 +65,6 @@ def run(args: argparse.Namespace, command: Callable[[], None]) -> int:
     for name in ("join_timeout", "peer_timeout"):
         if getattr(args, name) < 5:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give 5 or more.")
-    # They import JAX.
     from avt_jax.training.processes import job, stop
 
     stop.this_process_is_ours()
@@ -72,6 +72,8 @@ def run(args: argparse.Namespace, command: Callable[[], None]) -> int:
     if found is None:
         command()
         return 0
+    if (code := supervise()) is not None:
+        return code
     job.join(found, timeout_sec=args.join_timeout, peer_timeout_sec=args.peer_timeout)
     code = common.run(lambda argv: _run_watched(command), [])
     if code not in (0, 130, 143):
@@ -97,7 +99,7 @@ def _run_watched(command: Callable[[], None]) -> int:
     except Exception as error:
         if peers.lost(error):
             print(f"avt: error: a connection broke ({first_line(error)})", file=sys.stderr)
-            return peers.EXIT_CODE
+            return LOST_PEER
         peers.failed(first_line(error))
         traceback.print_exc()
         return 1

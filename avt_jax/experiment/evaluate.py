@@ -87,7 +87,7 @@ def evaluate_run(
     Raises:
       UserError: no such run, data that do not fit it, or a folder that cannot be written.
     """
-    write, say = write and agree.is_first(), say if agree.is_first() else silent
+    write, say = (write, say) if agree.is_first() else (False, silent)
     run_dir = Path(run_dir)
     model = LoadedRun(run_dir, step)
     trained = model.run
@@ -107,9 +107,8 @@ def evaluate_run(
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--out {folder}: {error.strerror}; give another folder.") from error
-    size = batch_size or experiment.parts.train.eval_batch_size
     about = {"run": str(run_dir), "step": trained.step, "data": settings.path, "split": split}
-    evaluation = _evaluate(experiment, model, source, settings, size, about, say)
+    evaluation = _evaluate(experiment, model, source, settings, batch_size, about, say)
     files: list[Path] = []
     if write:
         files = _write(evaluation, folder, run_dir)
@@ -151,14 +150,15 @@ def _evaluate(
     model: LoadedRun,
     source: Any,
     data: DataConfig,
-    batch_size: int,
+    batch_size: int | None,
     about: dict[str, Any],
     say: Say,
 ) -> report.Evaluation:
+    size = batch_size or experiment.parts.train.eval_batch_size
     began = time.monotonic()
     total = len(source) if is_source(source) else None
     with contextlib.ExitStack() as stack:
-        batches = experiment.eval_batches(source, data, batch_size)
+        batches = experiment.eval_batches(source, data, size)
         if hasattr(batches, "close"):
             stack.enter_context(contextlib.closing(batches))
         bar = stack.enter_context(

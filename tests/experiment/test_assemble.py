@@ -30,7 +30,7 @@ def test_evaluations_use_the_average_where_there_is_one(monkeypatch, with_ema):
     by_params, by_average = jax.nn.one_hot(jnp.array([0, 1]), 3)
     average = {"chosen": by_average} if with_ema else {}
     metrics, score = experiment.evaluate(
-        TrainState(jnp.int32(1), {"chosen": by_params}, {}, average, {})
+        TrainState(jnp.int32(1), {"chosen": by_params}, {}, average, {}), lambda: 0
     )
     val = experiment.splits.val
     labels = np.array([val[index]["labels"]["label"] for index in range(len(val))])

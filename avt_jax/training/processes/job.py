@@ -6,10 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import jax
-
 from avt_jax.errors import UserError, first_line
-from avt_jax.training.processes import peers
 
 # (option, environment variable) of what is told to each process.
 _TOLD = (
@@ -100,13 +97,18 @@ def join(job: Job, *, timeout_sec: int, peer_timeout_sec: int) -> None:
     Raises:
       UserError: not all processes came, or JAX does not find out what the job is.
     """
+    # Not above: whether there is a job is asked before anything of JAX is loaded.
+    import jax
+
+    from avt_jax.training.processes import peers
+
     try:
         jax.distributed.initialize(
             job.coordinator,
             job.num_processes,
             job.process_id,
             initialization_timeout=timeout_sec,
-            # Ours speaks first: what JAX does then is to abort.
+            # Our watch names who died; JAX, which aborts, comes after it.
             heartbeat_timeout_seconds=2 * peer_timeout_sec + 60,
         )
     except (RuntimeError, ValueError, TypeError) as error:

@@ -86,7 +86,7 @@ class _Watch(threading.Thread):
     def __init__(self, client: Any, process_id: int, num_processes: int, timeout_sec: int):
         super().__init__(name="avt-peers", daemon=True)
         self._client = client
-        self._id, self._count, self.timeout_sec = process_id, num_processes, timeout_sec
+        self._id, self.count, self.timeout_sec = process_id, num_processes, timeout_sec
         self.what = "starting"
         self.ended = threading.Event()
         self._host = socket.gethostname()
@@ -114,11 +114,9 @@ class _Watch(threading.Thread):
                 answered = now
             except Exception as error:  # the service is in the first process, and of C++
                 if now - answered > min(self.timeout_sec, 5 * _BEAT_SEC):
-                    self._end(
-                        f"process 0 of {self._count} does not answer ({type(error).__name__})"
-                    )
+                    self.end(f"process 0 of {self.count} does not answer ({type(error).__name__})")
                 continue
-            for index in range(self._count):
+            for index in range(self.count):
                 text = found.get(f"{_FOLDER}/{index}", "")
                 if heard.get(index, ("", 0.0))[0] != text or index not in heard:
                     heard[index] = (text, now)
@@ -129,16 +127,16 @@ class _Watch(threading.Thread):
             return
         word, _, rest = text.partition("\n")
         host, _, what = rest.partition("\n")
-        name = f"process {index} of {self._count}" + (f" on {host}" if host else "")
+        name = f"process {index} of {self.count}" + (f" on {host}" if host else "")
         if word == _FAILED:
-            self._end(f"{name} has failed: {what}")
+            self.end(f"{name} has failed: {what}")
         if word != _DONE and now - since > self.timeout_sec:
-            self._end(
+            self.end(
                 f"{name} has not been heard of for {now - since:.0f} s; it died or hangs"
                 + (f" (at last {what})" if what else "")
             )
 
-    def _end(self, why: str) -> None:
+    def end(self, why: str) -> None:
         if self.ended.is_set():
             return
         print(

@@ -8,9 +8,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# One that comes sooner is the same request, come twice.
+_SECOND_AFTER_SEC = 1.0
 
 _is_own_process = False
 
@@ -54,6 +58,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        self._noted_sec = 0.0
         self._before: dict[int, Any] = {}
         self._ends_at_once = _is_own_process
         self._ours, self._wakeup = socket.socketpair()
@@ -77,8 +82,13 @@ class StopRequest:
         return self
 
     def _note(self, number: int, _frame: Any) -> None:
-        self._signal = number
-        signal.signal(number, self._before[number])  # a second one acts at once
+        now = time.monotonic()
+        if self._signal is None:
+            self._signal, self._noted_sec = number, now
+        # Launchers send a signal to a process and to what started it, which hands it on.
+        elif now - self._noted_sec > _SECOND_AFTER_SEC:
+            signal.signal(number, self._before[number])
+            os.kill(os.getpid(), number)
 
     def _listen(self) -> None:
         # Python writes each signal's number there the moment that it comes.
