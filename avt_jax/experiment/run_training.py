@@ -71,7 +71,10 @@ def train(
     """
     say = say if agree.is_first() else silent
     experiment = config if isinstance(config, Experiment) else Experiment(config, data=data)
-    workdir = Path(workdir)
+    return _result(_train(experiment, Path(workdir), say), Path(workdir))
+
+
+def _train(experiment: Experiment, workdir: Path, say: Say) -> TrainState:
     continues = agree.as_the_first(has_checkpoint(workdir))
     changes = agree.together(lambda: _checked_changes(experiment, workdir) if continues else [])
     with contextlib.ExitStack() as stack:
@@ -88,19 +91,12 @@ def train(
         restored = checkpointer.restore(state, shardings)
         if restored:
             state, position = restored
-            done = int(state.step)
             said += agree.together(lambda: batches.set_state(position))
-            agree.by_the_first(
-                lambda: run_folder.record_changes(workdir, experiment.config, changes, done)
-            )
-            said += [f"from step {done} on: {change.words()}" for change in changes]
+            said += _record_changes(experiment, workdir, changes, int(state.step))
         for line in (*said, *_announcement(experiment, workdir, state)):
             say(line)
-        # A training that was stopped while it evaluated a step does that first.
-        done, schedule = int(state.step), experiment.schedule
-        is_due = schedule.evaluates(done) and not has_line(workdir, done, "val")
-        is_due = agree.as_the_first(done > 0 and experiment.splits.val is not None and is_due)
-        writer = MetricWriter(workdir, step=done) if agree.is_first() else NoWriter()
+        is_due = _is_evaluation_due(experiment, workdir, int(state.step))
+        writer = MetricWriter(workdir, step=int(state.step)) if agree.is_first() else NoWriter()
         state = step.pack(state)
         state = fit(
             state,
@@ -108,7 +104,7 @@ def train(
             batches,
             key=experiment.keys[1],
             mesh=experiment.mesh,
-            schedule=schedule,
+            schedule=experiment.schedule,
             batch_size=experiment.parts.train.batch_size,
             checkpointer=checkpointer,
             writer=stack.enter_context(contextlib.closing(writer)),
@@ -118,7 +114,7 @@ def train(
             max_damaged=experiment.parts.data.max_damaged,
             evaluation_is_due=is_due,
         )
-    return _result(state, workdir)
+    return state
 
 
 def _start(experiment: Experiment, continues: bool) -> tuple[TrainState, TrainState, list[str]]:
@@ -157,6 +153,21 @@ def _checked_changes(experiment: Experiment, workdir: Path) -> list[run_folder.C
         workdir, saved, experiment.config, experiment.splits.info, can_start_anew
     )
     return run_folder.differences(saved, experiment.config)
+
+
+def _record_changes(
+    experiment: Experiment, workdir: Path, changes: list[run_folder.Change], step: int
+) -> list[str]:
+    """Writes down what a continued run does otherwise; a line for each."""
+    config = experiment.config
+    agree.by_the_first(lambda: run_folder.record_changes(workdir, config, changes, step))
+    return [f"from step {step} on: {change.words()}" for change in changes]
+
+
+def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool:
+    """Whether a training was stopped while it evaluated this step."""
+    is_due = step > 0 and experiment.schedule.evaluates(step) and experiment.splits.val is not None
+    return agree.as_the_first(is_due and not has_line(workdir, step, "val"))
 
 
 def _announcement(experiment: Experiment, workdir: Path, state: TrainState) -> list[str]:
