@@ -177,59 +177,81 @@ def fit(
       UserError: a loss is not finite; names step and terms. The last good checkpoint stays.
       Stopped: after Ctrl-C or SIGTERM of any process, once a checkpoint is saved.
     """
-    first = int(state.step)
-    progress = _Progress(first, schedule.total_steps, batch_size)
+    last, stopped = int(state.step), 0
+    progress = _Progress(last, schedule.total_steps, batch_size)
     with progress, StopRequest() as stop:
         pending = _Pending(progress, stop, max_damaged)
-
-        def keep(step: int, *, evaluates: bool, replaces: bool = False) -> int:
-            """Returns the signal that interrupted the evaluation, 0 without one."""
-            pending.drain()
-            values: dict[str, float] = {}
-            score, interrupted = None, 0
-            if evaluates:
-                peers.doing(f"evaluating after step {step}")
-                try:
-                    values, score = evaluate(state, stop.asked)
-                except Interrupted as error:
-                    interrupted = error.signal
-            progress.evaluated(step, values, writer)
-            peers.doing(f"saving after step {step}")
-            if not replaces or score is not None:
-                checkpointer.save(unpack(state), batches.get_state(), score, replace=replaces)
-            return interrupted
-
-        stopped = keep(first, evaluates=True, replaces=True) if evaluation_is_due else 0
-        last = first
+        keeper = _Keeper(batches, checkpointer, writer, evaluate, unpack, pending, progress, stop)
+        if evaluation_is_due:
+            stopped = keeper.keep(last, state, evaluates=True, replaces=True)
         while last < schedule.total_steps and not stopped:
-            step = last + 1
-            peers.doing(f"reading the data of step {step}")
-            batch = _with_notes(next(batches), stop.asked(), batches.num_damaged)
-            peers.doing(f"in step {step}")
-            state, metrics = train_step(state, meshes.to_device(batch, mesh), key)
-            pending.add(step, metrics)
-            if schedule.logs(step):
-                pending.drain()
-                damaged = max(pending.num_damaged, batches.num_damaged)
-                more = {"lr": float(learning_rate(step - 1)), "damaged": damaged}
-                writer.write(step, "train", progress.log(more))
+            batch = meshes.to_device(_next_batch(last + 1, batches, stop), mesh)
+            state, metrics = train_step(state, batch, key)
+            last += 1
+            pending.add(last, metrics)
+            if schedule.logs(last):
+                keeper.log(last, {"lr": float(learning_rate(last - 1))})
             stopped = pending.stop
-            if schedule.checkpoints(step) or stopped:
-                stopped = keep(step, evaluates=schedule.evaluates(step)) or pending.stop
-            last = step
-        checkpointer.wait()
-        if stopped:
-            progress.say(f"stopped at step {last}, checkpoint saved; run again to continue")
-            raise Stopped(stopped)
+            if schedule.checkpoints(last) or stopped:
+                stopped = keeper.keep(last, state, evaluates=schedule.evaluates(last))
+        keeper.end(last, stopped)
     return unpack(state)
 
 
-def _with_notes(batch: dict[str, Any], asked: int, num_damaged: int) -> dict[str, Any]:
-    """The batch, with what the other processes are to know."""
+@dataclass(frozen=True)
+class _Keeper:
+    """Logs, evaluates and saves; the fields are those of `fit`."""
+
+    batches: Batches
+    checkpointer: Checkpointer
+    writer: MetricWriter | NoWriter
+    evaluate: Evaluate
+    unpack: Callable[[TrainState], TrainState]
+    pending: _Pending
+    progress: _Progress
+    request: StopRequest
+
+    def log(self, step: int, more: dict[str, float]) -> None:
+        """Writes and shows the training metrics since the last time."""
+        self.pending.drain()
+        damaged = max(self.pending.num_damaged, self.batches.num_damaged)
+        self.writer.write(step, "train", self.progress.log(more | {"damaged": damaged}))
+
+    def keep(self, step: int, state: TrainState, *, evaluates: bool, replaces: bool = False) -> int:
+        """Returns the signal after which the training stops now, 0 without one."""
+        self.pending.drain()
+        values: dict[str, float] = {}
+        score, interrupted = None, 0
+        if evaluates:
+            peers.doing(f"evaluating after step {step}")
+            try:
+                values, score = self.evaluate(state, self.request.asked)
+            except Interrupted as error:
+                interrupted = error.signal
+        self.progress.evaluated(step, values, self.writer)
+        peers.doing(f"saving after step {step}")
+        if not replaces or score is not None:
+            position = self.batches.get_state()
+            self.checkpointer.save(self.unpack(state), position, score, replace=replaces)
+        return interrupted or self.pending.stop
+
+    def end(self, step: int, stopped: int) -> None:
+        """Waits for what is being saved; raises where a signal stopped the training."""
+        self.checkpointer.wait()
+        if stopped:
+            self.progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")
+            raise Stopped(stopped)
+
+
+def _next_batch(step: int, batches: Batches, stop: StopRequest) -> dict[str, Any]:
+    """This process's part of a step's batch, with what the other processes are to know."""
+    peers.doing(f"reading the data of step {step}")
+    batch = next(batches)
+    peers.doing(f"in step {step}")
     if jax.process_count() == 1:
         return batch
     rows = len(next(iter(batch.values())))
-    return batch | {axes.NOTES: agree.notes(asked, num_damaged, rows)}
+    return batch | {axes.NOTES: agree.notes(stop.asked(), batches.num_damaged, rows)}
 
 
 class _Pending:
