@@ -185,8 +185,7 @@ def fit(
         if evaluation_is_due:
             stopped = keeper.keep(last, state, evaluates=True, replaces=True)
         while last < schedule.total_steps and not stopped:
-            batch = meshes.to_device(_next_batch(last + 1, batches, stop), mesh)
-            state, metrics = train_step(state, batch, key)
+            state, metrics = train_step(state, _next_batch(last + 1, batches, stop, mesh), key)
             last += 1
             pending.add(last, metrics)
             if schedule.logs(last):
@@ -243,15 +242,15 @@ class _Keeper:
             raise Stopped(stopped)
 
 
-def _next_batch(step: int, batches: Batches, stop: StopRequest) -> dict[str, Any]:
-    """This process's part of a step's batch, with what the other processes are to know."""
+def _next_batch(step: int, batches: Batches, stop: StopRequest, mesh: Mesh) -> dict[str, Any]:
+    """A step's batch on the devices; of several processes with what each is to tell the others."""
     peers.doing(f"reading the data of step {step}")
     batch = next(batches)
     peers.doing(f"in step {step}")
-    if jax.process_count() == 1:
-        return batch
-    rows = len(next(iter(batch.values())))
-    return batch | {axes.NOTES: agree.notes(stop.asked(), batches.num_damaged, rows)}
+    if jax.process_count() > 1:
+        rows = len(next(iter(batch.values())))
+        batch = batch | {axes.NOTES: agree.notes(stop.asked(), batches.num_damaged, rows)}
+    return meshes.to_device(batch, mesh)
 
 
 class _Pending:
