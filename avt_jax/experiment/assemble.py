@@ -251,7 +251,7 @@ class Experiment:
         def predict_and_read(
             params: Any, stats: Any, batch: Mapping[str, Any]
         ) -> tuple[dict[str, jax.Array], jax.Array]:
-            return predict(params, stats, batch), read_notes(batch[axes.NOTES])[0]
+            return predict(params, stats, batch), read_notes(batch)[axes.NOTES][0]
 
         run = jax.jit(
             meshes.within(mesh, predict_and_read),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from avt_jax import axes, tree
+from avt_jax import tree
 from avt_jax.losses.interface import Metrics
 from avt_jax.losses.objective import Objective
 from avt_jax.models.forward import Forward, Hide, Normalisation
@@ -80,8 +80,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
         metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))
-        if axes.NOTES in batch:
-            metrics[axes.NOTES] = read_notes(batch[axes.NOTES])
+        metrics |= read_notes(batch)
         state = replace(
             state, step=state.step + 1, params=params, stats=stats, ema=ema, opt_state=opt_state
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from avt_jax import axes
 from avt_jax.errors import UserError
 
 # A message that goes to all processes, in bytes of UTF-8.
@@ -57,9 +58,12 @@ def notes(asked: int, num_damaged: int, rows: int) -> np.ndarray:
     return found
 
 
-def read_notes(notes_b2: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(the highest signal, the sum of damaged records) of all processes, on the device."""
-    return notes_b2[:, 0].max(), notes_b2[:, 1].sum()
+def read_notes(batch: Mapping[str, Any]) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """{NOTES: (the highest signal, the sum of damaged records) of all processes}, if it has any."""
+    if axes.NOTES not in batch:
+        return {}
+    asked, damaged = batch[axes.NOTES][:, 0], batch[axes.NOTES][:, 1]
+    return {axes.NOTES: (asked.max(), damaged.sum())}
 
 
 def as_the_first(flag: bool) -> bool:
