@@ -30,7 +30,7 @@ from typing import Any
 import simplejpeg
 from pipeline_clips import make_shards
 
-from avt_jax.cli.process import restart_with_kept_memory
+from avt_jax.cli.processes.start import restart_with_kept_memory
 from avt_jax.data import records
 from avt_jax.data.loading import pipeline, sampling
 from avt_jax.data.loading.config import DataConfig

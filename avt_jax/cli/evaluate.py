@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avt_jax.cli import job
 from avt_jax.cli.common import parser, run
+from avt_jax.cli.processes import job
 from avt_jax.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 
 from avt_jax import __version__
 from avt_jax.cli.common import run
-from avt_jax.cli.process import keep_compiled_programs, restart_with_kept_memory
+from avt_jax.cli.processes.start import keep_compiled_programs, restart_with_kept_memory
 from avt_jax.errors import UserError, nearest
 
 # command -> (module below `avt_jax.cli`, what it does)

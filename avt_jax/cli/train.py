@@ -7,8 +7,8 @@ import functools
 import sys
 from pathlib import Path
 
-from avt_jax.cli import job
 from avt_jax.cli.common import parser, run
+from avt_jax.cli.processes import job
 
 EPILOG = """\
 A config is a Python file or the name of a recipe, with an argument after a colon:

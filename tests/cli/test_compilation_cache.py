@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from avt_jax.cli.process import keep_compiled_programs
+from avt_jax.cli.processes.start import keep_compiled_programs
 from avt_jax.host.cache import compiled_folder
 
 VARIABLES = (
@@ -48,7 +48,7 @@ def test_no_folder_is_no_error(monkeypatch, tmp_path):
 
 def test_the_second_process_compiles_nothing(tmp_path):
     program = (
-        "from avt_jax.cli.process import keep_compiled_programs as keep; keep();"
+        "from avt_jax.cli.processes.start import keep_compiled_programs as keep; keep();"
         "import jax, jax.numpy as jnp;"
         "from jax._src import monitoring;"
         "seen = []; monitoring.register_event_listener(lambda name, **_: seen.append(name));"

@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 
-from avt_jax.cli import process
+from avt_jax.cli.processes import start as process
 
 _SHOW = (
-    "import os, sys; from avt_jax.cli.process import restart_with_kept_memory as again; again();"
+    "import os, sys; from avt_jax.cli.processes.start import restart_with_kept_memory as again;"
+    "again();"
     "print(os.getpid(), sys.argv[1:], os.environ.get('GLIBC_TUNABLES'))"
 )
 

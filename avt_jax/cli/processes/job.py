@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 
 from avt_jax.cli import common
-from avt_jax.cli.supervise import LOST_PEER, supervise
+from avt_jax.cli.processes.supervise import LOST_PEER, supervise
 from avt_jax.errors import UserError, first_line
 
 EPILOG = """\
