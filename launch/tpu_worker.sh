@@ -10,7 +10,6 @@
 set -euo pipefail
 # shellcheck source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-cd
 RUN="$HOME/avt_run"
 
 setup() {
@@ -85,7 +84,11 @@ status() {
 stop() { if running; then kill -TERM "$(cat "$RUN/pid")"; fi; }
 
 case "${1:-}" in
-    setup | start | watch | status | stop) "$@" ;;
+    setup | start | watch | status | stop)
+        # What is given without a folder lies in the home folder, wherever this was called.
+        cd
+        "$@"
+        ;;
     -h | --help) usage "${BASH_SOURCE[0]}" ;;
     *) fail "unknown command '${1:-}'; tpu_worker.sh takes setup, start, status or stop." ;;
 esac

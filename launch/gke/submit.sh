@@ -35,9 +35,9 @@ esac
 name "the name of the job" "$NAME"
 shift 2
 
-# shellcheck disable=SC2034  # some are read by their names, in manifest
 IMAGE="" ACCELERATOR="" TOPOLOGY="" NODES=1 NAMESPACE=default SERVICE_ACCOUNT="" QUEUE="" SPOT=""
 MAX_RESTARTS=10 GRACE=600
+# shellcheck disable=SC2034  # some are read by their names, in manifest
 while [ $# -gt 0 ]; do
     case "$1" in
         --image) value "$1" $#; IMAGE="$2"; shift 2 ;;
