@@ -51,7 +51,7 @@ ssh_step() {
 
 # scp_step ADVICE WORKER FROM TO [OPTION]
 scp_step() {
-    tpus tpu-vm scp ${5:+"$5"} "$3" "$4" ${SSH_ARGS[@]+"${SSH_ARGS[@]}"} "--worker=$2"
+    tpus tpu-vm scp "$3" "$4" ${5:+"$5"} ${SSH_ARGS[@]+"${SSH_ARGS[@]}"} "--worker=$2"
     step "$1" "${GCLOUD[@]}"
 }
 
@@ -275,7 +275,7 @@ pod_fetch() {
     note "Copying $WORKDIR to $TO"
     step "Name another folder with --to." mkdir -p -- "$TO" || return
     if [[ "$WORKDIR" == gs://* ]]; then
-        step "$AGAIN" gcloud storage rsync --recursive "$WORKDIR" "$TO"
+        step "$AGAIN" gcloud storage rsync "$WORKDIR" "$TO" --recursive
     else
         scp_step "The pod still has the results. $AGAIN" 0 "$NAME:$WORKDIR" "$TO" --recurse
     fi

@@ -301,10 +301,9 @@ def test_results_are_fetched(cloud):
     ran = all_of(cloud, train=["--config", "c", "--workdir=runs/a"])
     assert ran.returncode == 0
     calls = [call for call in cloud.calls() if "--recurse" in call]
-    assert [call[5:7] for call in calls] == [["--recurse", "p1:runs/a"]]
-    assert calls[0][7] == "runs/p1"
+    assert [call[5:8] for call in calls] == [["p1:runs/a", "runs/p1", "--recurse"]]
     assert pod(cloud, "fetch", "--workdir", "gs://b/r", "--to", "here").returncode == 0
-    assert cloud.calls() == [["gcloud", "storage", "rsync", "--recursive", "gs://b/r", "here"]]
+    assert cloud.calls() == [["gcloud", "storage", "rsync", "gs://b/r", "here", "--recursive"]]
 
 
 def test_what_was_not_fetched_is_not_deleted(cloud):
