@@ -84,6 +84,8 @@ taken_away() { case "$STATE" in SUSPENDING | SUSPENDED) ;; *) return 1 ;; esac; 
 tell_what_is_left() {
     local code=$? delete
     trap - EXIT
+    # After an interruption it would hold on to the terminal or the pipe.
+    [ -z "${NAP:-}" ] || kill "$NAP" 2>/dev/null || true
     delete="$(quoted bash launch/tpu_pod.sh delete "$NAME" --zone "$ZONE" ${PROJECT:+--project "$PROJECT"})"
     look || true
     case "$STATE" in
@@ -123,7 +125,8 @@ pod_create() {
 # In the background: a signal is acted upon only between commands.
 nap() {
     sleep "$POLL" &
-    wait $!
+    NAP=$!
+    wait "$NAP"
 }
 
 # missed: counts failed looks at the pod, and fails at the fifth in a row: connections come back.

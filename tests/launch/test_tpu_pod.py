@@ -282,7 +282,7 @@ def test_the_same_command_goes_on(cloud):
 def test_an_interruption_says_what_goes_on(cloud):
     cloud.rule("gcloud", DESCRIBE, ABSENT, state("ACTIVE"))
     cloud.rule("gcloud", "worker.sh status", status("running"))
-    arguments = ["all", "p1", "--zone", "z", "--type", "v6e-16", "--poll", "50", "--", *TRAIN]
+    arguments = ["all", "p1", "--zone", "z", "--type", "v6e-16", "--poll", "600", "--", *TRAIN]
     process = cloud.start("tpu_pod.sh", *arguments)
     for line in process.stdout:
         if "Waiting until" in line:
