@@ -51,11 +51,12 @@ stage inspect "3/6 A look at the data" \
     $AVT inspect $OUT/shards --out $OUT/contact_sheet.png
 for model in "${models[@]}"; do
     stage "train_$model" "4/6 Training (modalities: $model)" \
-        $AVT train --config quickstart --workdir $OUT/$model \
-        --config.data.path=$OUT/shards --config.model.modalities=$model
+        $AVT train --config quickstart --workdir "$OUT/$model" \
+        --config.data.path=$OUT/shards "--config.model.modalities=$model"
     stage "evaluate_$model" "5/6 Evaluating on the test split (modalities: $model)" \
-        $AVT evaluate --checkpoint $OUT/$model --split test
+        $AVT evaluate --checkpoint "$OUT/$model" --split test
 done
+# shellcheck disable=SC2046  # several names, none of which has a space
 stage predict "6/6 Classifying three videos it has never seen" \
     $AVT predict --checkpoint $OUT/av --out $OUT/predictions \
     $(.venv/bin/python launch/quickstart_report.py --examples $OUT)

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: finds the checkout, makes or reuses its own virtual environment.
 #
 #   AVT_PYTHON   interpreter for the environment (default: the newest of python3.12, 3.13, 3.11,
@@ -33,7 +34,7 @@ setup_env() {
     stamp="$extras $("$VENV/bin/python" -c 'import hashlib, sys; print(sys.version, hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$ROOT/setup.py")"
     if [ "$(cat "$VENV/.avt_installed" 2>/dev/null)" != "$stamp" ]; then
         say "Installing avt_jax and its dependencies (about 1.2 GB, a few minutes the first time)"
-        "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -e "$ROOT[$extras]"
+        "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -e "${ROOT}[$extras]"
         printf '%s' "$stamp" >"$VENV/.avt_installed"
     else
         say "Using the virtual environment in .venv"

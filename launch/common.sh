@@ -1,0 +1,81 @@
+# shellcheck shell=bash
+# Sourced by the scripts that start trainings elsewhere: messages, quoting, steps that can be shown
+# instead of run, checks of names.
+
+# shellcheck source=setup_env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+
+# Set by --dry-run: commands are printed, not run.
+DRY_RUN=""
+
+# fail MESSAGE: a mistake of the user; one sentence and exit code 2, as `avt` has it.
+fail() {
+    echo "avt: error: $*" >&2
+    exit 2
+}
+
+# usage FILE: the comment at the top of a script is its help.
+usage() { sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "$1"; }
+
+# need TOOL HINT: refuses to start without a program.
+need() {
+    [ -n "$DRY_RUN" ] || command -v "$1" >/dev/null || fail "'$1' was not found; $2."
+}
+
+# quoted WORD...: the words as one line that a shell reads as the same words.
+quoted() {
+    local line
+    printf -v line '%q ' "$@"
+    printf '%s' "${line% }"
+}
+
+# note TEXT: a heading; a comment in what --dry-run prints, which can be copied into a shell.
+note() { if [ -n "$DRY_RUN" ]; then echo "# $*"; else say "$*"; fi; }
+
+# step ADVICE COMMAND...: shows a command and runs it, or only shows it. When it fails, says so, with
+# the exit code, which is returned, and the advice.
+step() {
+    local advice="$1" code=0
+    shift
+    if [ -n "$DRY_RUN" ]; then
+        quoted "$@"
+        echo
+        return
+    fi
+    echo "\$ $(quoted "$@")"
+    "$@" || code=$?
+    [ "$code" -eq 0 ] || echo "avt: error: the command $(quoted "$@") failed with exit code $code. $advice" >&2
+    return "$code"
+}
+
+# matches WHAT VALUE PATTERN RULE: refuses a value that is not wholly as an extended regular expression
+# says. None that is used here admits a leading '-', so no value can be taken for an option.
+matches() {
+    [[ "$2" =~ ^($3)$ ]] || fail "$1 is '$2'; it must be $4."
+}
+
+# name WHAT VALUE: what Google Cloud and Kubernetes both take for a name; 40 leave room for suffixes.
+name() {
+    matches "$1" "$2" '[a-z]([-a-z0-9]{0,38}[a-z0-9])?' \
+        "up to 40 lower-case letters, digits and '-', with a letter first and no '-' last"
+}
+
+# whole WHAT VALUE [LEAST]: refuses what is no whole number, or is smaller.
+whole() {
+    matches "$1" "$2" '0|[1-9][0-9]{0,8}' "a whole number"
+    [ "$2" -ge "${3:-0}" ] || fail "$1 is $2; it must be ${3:-0} or more."
+}
+
+# value OPTION COUNT: refuses an option that is the last word, where COUNT words are left.
+value() { [ "$2" -ge 2 ] || fail "$1 needs a value."; }
+
+# find_avt: sets AVT to the program: the given one, that of the active environment, the checkout's.
+find_avt() {
+    if [ -z "${AVT:-}" ]; then
+        AVT="$(command -v avt)" || AVT="$VENV/bin/avt"
+        # What PATH has needs no path: what --dry-run prints stays short.
+        [ "$AVT" = "$VENV/bin/avt" ] || AVT=avt
+    fi
+    [ -n "$DRY_RUN" ] || command -v "$AVT" >/dev/null ||
+        fail "'avt' was not found; activate its environment, or make one: bash launch/test.sh."
+}

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# What runs on each worker of a TPU pod; launch/tpu_pod.sh calls it over ssh, from the home folder.
+#
+#   bash avt/launch/tpu_worker.sh setup            an environment in avt/.venv with the extra "tpu"
+#   bash avt/launch/tpu_worker.sh start ARGS...    `avt train ARGS` that outlives the connection
+#   bash avt/launch/tpu_worker.sh status           one line: "avt-status HOST running|exited N|none"
+#   bash avt/launch/tpu_worker.sh stop             SIGTERM: a checkpoint is saved
+#
+# avt_run/ has train.log and, once the training has ended, its exit code.
+set -euo pipefail
+# shellcheck source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+RUN="$HOME/avt_run"
+
+setup() {
+    local python
+    if [ ! -x "$VENV/bin/python" ]; then
+        if python="$(find_python 2>/dev/null)"; then
+            "$python" -m venv "$VENV"
+        else
+            # The images of TPU VMs are older than the Python that is needed; uv brings one.
+            say "No Python 3.11 to 3.13 here: installing one with uv"
+            python3 -m pip install --user --quiet uv
+            python3 -m uv venv --seed --python 3.12 "$VENV"
+        fi
+    fi
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -e "${ROOT}[tpu]"
+    "$VENV/bin/avt" --version
+}
+
+# The process that watches over the training: the environment of a process cannot be mistaken for
+# that of another which has got its number since.
+running() {
+    local pid
+    pid="$(cat "$RUN/pid" 2>/dev/null)" && grep -qz '^AVT_WATCHED=1$' "/proc/$pid/environ" 2>/dev/null
+}
+
+start() {
+    local wanted
+    wanted="$(quoted "$@")"
+    mkdir -p "$RUN"
+    if running; then
+        [ "$(cat "$RUN/arguments")" = "$wanted" ] ||
+            fail "another training runs on $(hostname): avt train $(cat "$RUN/arguments"); stop it first."
+        echo "The training runs already."
+        return
+    fi
+    rm -f "$RUN/exit_code"
+    printf '%s' "$wanted" >"$RUN/arguments"
+    AVT_WATCHED=1 setsid nohup bash "$ROOT/launch/tpu_worker.sh" watch "$@" \
+        </dev/null >>"$RUN/train.log" 2>&1 &
+    echo "$!" >"$RUN/pid"
+}
+
+watch() {
+    local child code=0
+    say "$(date -u +%FT%TZ) avt train $(quoted "$@")"
+    PATH="$VENV/bin:$PATH" avt train "$@" &
+    child=$!
+    trap 'kill -TERM "$child" 2>/dev/null' TERM
+    # A signal ends the first wait; the second has the code of the training.
+    wait "$child" || code=$?
+    while kill -0 "$child" 2>/dev/null; do
+        code=0
+        wait "$child" || code=$?
+    done
+    echo "$code" >"$RUN/exit_code.new"
+    mv "$RUN/exit_code.new" "$RUN/exit_code"
+}
+
+status() {
+    local state=none
+    if running; then
+        state=running
+    elif [ -e "$RUN/exit_code" ]; then
+        state="exited $(cat "$RUN/exit_code")"
+    elif [ -e "$RUN/pid" ]; then
+        # Killed with what watched over it, as by a machine that was started anew.
+        state="exited 137"
+    fi
+    echo "avt-status $(hostname) $state"
+}
+
+stop() { if running; then kill -TERM "$(cat "$RUN/pid")"; fi; }
+
+case "${1:-}" in
+    setup | start | watch | status | stop)
+        # What is given without a folder lies in the home folder, wherever this was called.
+        cd
+        "$@"
+        ;;
+    -h | --help) usage "${BASH_SOURCE[0]}" ;;
+    *) fail "unknown command '${1:-}'; tpu_worker.sh takes setup, start, status or stop." ;;
+esac

@@ -1,0 +1,158 @@
+"""launch/gke/submit.sh: the manifests as Kubernetes reads them."""
+
+import re
+
+import pytest
+import yaml
+
+IMAGE = "europe-docker.pkg.dev/p/r/avt:1"
+TPU = ["tpu", "job1", "--image", IMAGE, "--accelerator", "tpu-v6e-slice", "--topology", "4x4"]
+TPU += ["--nodes", "4"]
+GPU = ["gpu", "job1", "--image", IMAGE, "--accelerator", "nvidia-h100-80gb", "--nodes", "2"]
+
+
+def manifest(machine, *arguments, train=("--x",)):
+    ran = machine.run("gke/submit.sh", *arguments, "--dry-run", "--", *train)
+    assert ran.returncode == 0, ran.stderr
+    return yaml.safe_load(ran.stdout)
+
+
+def job_of(found):
+    return found["spec"]["replicatedJobs"][0]["template"]["spec"]
+
+
+def pod_of(found):
+    return job_of(found)["template"]["spec"]
+
+
+def as_kubernetes_reads(argument, variables):
+    """Its expansion of arguments: $$ is $, $(NAME) a variable if there is one."""
+    return re.sub(
+        r"\$\$|\$\(([^)]*)\)",
+        lambda found: (
+            "$" if found[0] == "$$" else variables.get(found[1], found[0])
+        ),
+        argument,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [TPU, GPU])
+def test_arguments_arrive_as_they_were_given(machine, nasty, kind):
+    found = manifest(machine, *kind, train=[*nasty, "$(AVT_COORDINATOR)", "$$(HOME)", "- &a *b {c"])
+    container = pod_of(found)["containers"][0]
+    variables = {"AVT_COORDINATOR": "wrong", "HOME": "wrong", "id": "wrong"}
+    assert [as_kubernetes_reads(argument, variables) for argument in container["args"]] == [
+        "train", *nasty, "$(AVT_COORDINATOR)", "$$(HOME)", "- &a *b {c",
+    ]  # fmt: skip
+    assert "command" not in container
+
+
+@pytest.mark.parametrize("kind", [TPU, GPU])
+def test_what_both_have(machine, kind):
+    found = manifest(machine, *kind, "--max-restarts", "7", "--grace", "900")
+    assert (found["apiVersion"], found["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    assert found["metadata"]["name"] == "job1"
+    assert found["spec"]["failurePolicy"]["maxRestarts"] == 7
+    assert found["spec"]["network"]["enableDNSHostnames"] is True
+    assert found["spec"]["replicatedJobs"][0]["replicas"] == 1
+    job, pod = job_of(found), pod_of(found)
+    assert job["completionMode"] == "Indexed"
+    assert job["parallelism"] == job["completions"] == int(kind[-1])
+    assert job["backoffLimit"] == 0
+    assert pod["restartPolicy"] == "Never"
+    assert pod["terminationGracePeriodSeconds"] == 900
+    assert pod["containers"][0]["image"] == IMAGE
+    # Refused arguments: no restart.
+    rule = job["podFailurePolicy"]["rules"][0]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [2])
+    assert rule["onExitCodes"]["containerName"] == pod["containers"][0]["name"]
+    assert found["spec"]["failurePolicy"]["rules"] == [
+        {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    ]
+    shared = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes[shared["/dev/shm"]]["emptyDir"] == {"medium": "Memory"}
+    assert "nodeName" not in pod and "tolerations" not in pod and "serviceAccountName" not in pod
+    assert "labels" not in found["metadata"]
+
+
+def test_tpu(machine):
+    pod = pod_of(manifest(machine, *TPU))
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
+        "cloud.google.com/gke-tpu-topology": "4x4",
+    }
+    assert pod["containers"][0]["resources"] == {"limits": {"google.com/tpu": 4}}
+    assert "env" not in pod["containers"][0]
+
+
+def test_gpu(machine):
+    pod = pod_of(manifest(machine, *GPU))
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}
+    container = pod["containers"][0]
+    assert container["resources"] == {"limits": {"nvidia.com/gpu": 8}}
+    env = {variable["name"]: variable for variable in container["env"]}
+    # <JobSet>-<replicated job>-<job>-<pod>.<JobSet>, the names of JobSet's headless service.
+    assert env["AVT_COORDINATOR"]["value"] == "job1-workers-0-0.job1:12345"
+    assert env["AVT_NUM_PROCESSES"]["value"] == "2"
+    field = env["AVT_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert field == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+
+
+@pytest.mark.parametrize("kind", [TPU, GPU])
+def test_options(machine, kind):
+    options = ["--spot", "--queue", "q", "--service-account", "writer", "--namespace", "null"]
+    found = manifest(machine, *kind, *options)
+    assert found["metadata"]["namespace"] == "null"
+    assert found["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "q"}
+    pod = pod_of(found)
+    assert pod["serviceAccountName"] == "writer"
+    assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
+    assert pod["tolerations"][0]["key"] == "cloud.google.com/gke-spot"
+
+
+def test_what_is_shown_is_submitted(machine, tmp_path):
+    machine.program("kubectl", '#!/bin/sh\necho "$@" >%s/told; cat >>%s/told\n' % ((tmp_path,) * 2))
+    shown = machine.run("gke/submit.sh", *TPU, "--dry-run", "--", "--x")
+    assert not (tmp_path / "told").exists()
+    ran = machine.run("gke/submit.sh", *TPU, "--", "--x")
+    assert ran.returncode == 0, ran.stderr
+    head, _, body = (tmp_path / "told").read_text().partition("\n")
+    assert head == "create --filename=-"
+    assert shown.stdout == body + "# kubectl create --filename=- reads the above\n"
+    assert "kubectl delete jobset job1" in ran.stdout
+    assert "Nodes cost money" in ran.stdout
+
+
+def test_a_failure_is_told(machine):
+    machine.program("kubectl")
+    machine.rule("kubectl", "create", ("AlreadyExists\n", 1))
+    ran = machine.run("gke/submit.sh", *TPU, "--", "--x")
+    assert ran.returncode == 1
+    assert "kubectl create --filename=- failed with exit code 1" in ran.stderr
+    assert "kubectl delete jobset job1 --namespace=default" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["cpu"], "unknown kind 'cpu'"),
+        (["tpu"], "the name of the job is missing"),
+        (["tpu", "--x"], "the name of the job is '--x'"),
+        (["tpu", "a" * 41], "up to 40 lower-case letters"),
+        (["tpu", "j", "--", "--x"], "--image is missing"),
+        (["tpu", "j", "--image", "-i", "--", "--x"], "--image is '-i'"),
+        ([*GPU, "--topology", "4x4", "--", "--x"], "GPU nodes have none"),
+        ([*TPU, "--nodes", "3", "--", "--x"], "has 16 chips, and --nodes 3"),
+        ([*TPU, "--namespace", "a: b", "--", "--x"], "--namespace is 'a: b'"),
+        (TPU, "no arguments for 'avt train'"),
+        ([*TPU, "--dry-run", "--", "a\x07b"], "has a control character"),
+        ([*TPU, "--", "--x"], "'kubectl' was not found; install it"),
+    ],
+)
+def test_mistakes(machine, arguments, said):
+    ran = machine.run("gke/submit.sh", *arguments)
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert ran.stdout == ""
