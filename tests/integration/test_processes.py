@@ -15,8 +15,10 @@ SETTINGS = [
     "--config.train.eval_every_steps=2",
     "--config.model.drop_path=0.2",
     # Not one that depends on how long the training is.
-    "--config.optimizer.lr=1e-3",
-    "--config.optimizer.min_lr=1e-3",
+    "--config.optimizer.lr=1e-2",
+    "--config.optimizer.min_lr=1e-2",
+    # AdamW's first steps have the size of the rate however small the gradient.
+    "--config.optimizer.name=sgd",
     "--config.optimizer.warmup_epochs=0",
     # Parameters are cut, too, however small.
     "--config.mesh.min_cut_mb=0",
@@ -69,7 +71,7 @@ def test_two_processes_train_as_one_and_either_goes_on(tmp_path):
     assert_same(logged(changing), logged(alone))
     expected, found = load_run(alone, "last"), load_run(changing, "last")
     for name, value in expected.params.items():
-        np.testing.assert_allclose(found.params[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found.params[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_evaluation_is_divided(tmp_path):

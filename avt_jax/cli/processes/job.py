@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
 from avt_jax.cli import common
 from avt_jax.cli.processes.supervise import LOST_PEER, supervise
 from avt_jax.errors import UserError, first_line
+
+_LINGER_SEC = 3
 
 EPILOG = """\
 Several processes run the same command, one for each host or GPU; the first one writes and speaks:
@@ -77,6 +80,8 @@ def run(args: argparse.Namespace, command: Callable[[], None]) -> int:
     job.join(found, timeout_sec=args.join_timeout, peer_timeout_sec=args.peer_timeout)
     code = common.run(lambda argv: _run_watched(command), [])
     if code not in (0, 130, 143):
+        # The others, which ask the first process, have this long to say the same.
+        time.sleep(_LINGER_SEC)
         # Not the ordinary way, on which JAX waits for processes that have ended.
         sys.stdout.flush()
         sys.stderr.flush()
