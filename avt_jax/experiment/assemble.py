@@ -241,42 +241,61 @@ class Experiment:
         Several processes go through a part of it each. Without a validation split there are no
         metrics, and the score is None.
         """
-        val, data, mesh = self.splits.val, self.parts.data, self.mesh
+        val, data = self.splits.val, self.parts.data
         if val is None:
             return lambda state, asked: ({}, None)
         label_sets = self.splits.info.label_sets
-        local_batch = meshes.check_batch_size(self.parts.train.eval_batch_size, mesh)
-        predict = make_predict(self.skeleton, normalisation(data))
+        local_batch = meshes.check_batch_size(self.parts.train.eval_batch_size, self.mesh)
+
+        def evaluate(
+            state: TrainState, asked: Callable[[], int]
+        ) -> tuple[dict[str, float], float | None]:
+            result = classification.evaluate(
+                lambda batch: self.predict_part(state, batch, asked),
+                self.eval_batches(val, data, local_batch),
+                label_sets,
+                num_views=data.eval_views,
+                total=total,
+            )
+            values = {f"top1/{name}": result[name]["top1"] for name in label_sets}
+            return values, float(np.mean(list(values.values())))
+
+        return evaluate
+
+    @cached_property
+    def _predict(self) -> Callable[..., tuple[dict[str, jax.Array], jax.Array]]:
+        """Jitted: (parameters, statistics, batch) -> (probabilities, a signal to stop or 0)."""
+        predict = make_predict(self.skeleton, normalisation(self.parts.data))
 
         def predict_and_read(
             params: Any, stats: Any, batch: Mapping[str, Any]
         ) -> tuple[dict[str, jax.Array], jax.Array]:
             return predict(params, stats, batch), read_notes(batch)[axes.NOTES][0]
 
-        run = jax.jit(
-            meshes.within(mesh, predict_and_read),
-            out_shardings=(meshes.batch_sharding(mesh), meshes.replicated(mesh)),
+        return jax.jit(
+            meshes.within(self.mesh, predict_and_read),
+            out_shardings=(meshes.batch_sharding(self.mesh), meshes.replicated(self.mesh)),
         )
 
-        def evaluate(
-            state: TrainState, asked: Callable[[], int]
-        ) -> tuple[dict[str, float], float | None]:
-            def predict_batch(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-                told = {axes.NOTES: notes(asked(), 0, len(batch[axes.VALID]))}
-                on_device = meshes.to_device({**batch, **told}, mesh)
-                found, stop = run(state.ema or state.params, state.stats, on_device)
-                if int(stop):
-                    raise Interrupted(int(stop))
-                return jax.tree.map(meshes.to_host, found)
+    def predict_part(
+        self, state: TrainState, batch: Mapping[str, Any], asked: Callable[[], int]
+    ) -> dict[str, np.ndarray]:
+        """Probabilities of this process's part of a batch, the averaged parameters' if there are.
 
-            batches = self.eval_batches(val, data, local_batch)
-            result = classification.evaluate(
-                predict_batch, batches, label_sets, num_views=data.eval_views, total=total
-            )
-            values = {f"top1/{name}": result[name]["top1"] for name in label_sets}
-            return values, float(np.mean(list(values.values())))
+        Args:
+          state: in either form.
+          batch: this process's part, see `avt_jax.axes`.
+          asked: gives the number of a signal that asks this process to stop, or 0.
 
-        return evaluate
+        Raises:
+          Interrupted: a process was asked to stop.
+        """
+        told = {axes.NOTES: notes(asked(), 0, len(batch[axes.VALID]))}
+        on_device = meshes.to_device({**batch, **told}, self.mesh)
+        found, stop = self._predict(state.ema or state.params, state.stats, on_device)
+        if int(stop):
+            raise Interrupted(int(stop))
+        return jax.tree.map(meshes.to_host, found)
 
     def eval_batches(self, split: Any, data: DataConfig, batch_size: int) -> Any:
         """Every clip of this process's part of a split once, padded; own batches as they are."""

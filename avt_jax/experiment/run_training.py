@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from avt_jax import tree
@@ -16,6 +17,7 @@ from avt_jax.conversion.initial import InitConfig
 from avt_jax.errors import UserError
 from avt_jax.evaluation.report import read_metrics
 from avt_jax.experiment.assemble import Experiment, Say, silent
+from avt_jax.experiment.cost import step_arguments
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.splits import OwnData, length
 from avt_jax.experiment.start import starting_variables
@@ -24,6 +26,7 @@ from avt_jax.training.checkpoint import Checkpointer, has_checkpoint
 from avt_jax.training.loop import fit
 from avt_jax.training.processes import agree
 from avt_jax.training.state import TrainState, with_variables
+from avt_jax.training.step import PackedStep
 from avt_jax.training.writer import METRICS_FILE, MetricWriter, NoWriter, has_line
 
 
@@ -98,6 +101,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say) -> TrainState:
         is_due = _is_evaluation_due(experiment, workdir, int(state.step))
         writer = MetricWriter(workdir, step=int(state.step)) if agree.is_first() else NoWriter()
         state = step.pack(state)
+        _rehearse(experiment, state, step, checkpointer)
         state = fit(
             state,
             step,
@@ -162,6 +166,21 @@ def _record_changes(
     config = experiment.config
     agree.by_the_first(lambda: run_folder.record_changes(workdir, config, changes, step))
     return [f"from step {step} on: {change.words()}" for change in changes]
+
+
+def _rehearse(
+    experiment: Experiment, state: TrainState, step: PackedStep, checkpointer: Checkpointer
+) -> None:
+    """Compiles what evaluating, saving and logging need: nothing is compiled later on."""
+    if int(state.step) >= experiment.schedule.total_steps:
+        return
+    experiment.learning_rate(0)
+    checkpointer.rehearse(step.unpack(state))
+    if experiment.splits.val is not None:
+        clips = experiment.parts.train.eval_batch_size // jax.process_count()
+        _, shapes, _ = step_arguments(experiment, clips)
+        batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        experiment.predict_part(state, batch, lambda: 0)
 
 
 def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool:

@@ -154,6 +154,10 @@ class Checkpointer:
             metrics=None if score is None else {_SCORE: float(score)},
         )
 
+    def rehearse(self, state: TrainState) -> None:
+        """Compiles what saving such a state needs."""
+        _checksums(_parts(state))
+
     def restore(
         self, like: TrainState, shardings: TrainState
     ) -> tuple[TrainState, dict[str, Any]] | None:
