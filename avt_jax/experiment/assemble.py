@@ -35,6 +35,7 @@ from avt_jax.training.mixing import make_mix
 from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from avt_jax.training.state import TrainState, init_sharded
 from avt_jax.training.step import PackedStep, TrainStep, make_train_step
+from avt_jax.training.step.accumulate import check_micro_batches
 from avt_jax.tree.rngs import CountedRngs
 
 Say = Callable[[str], None]
@@ -183,6 +184,7 @@ class Experiment:
             hide=hide,
             shared_pass=parts.masking.shared_pass,
             mix=mix,
+            accumulate=parts.train.accumulate,
         )
 
     def init_state(self) -> tuple[TrainState, TrainState]:
@@ -221,6 +223,12 @@ class Experiment:
         """
         train, parts = self.splits.train, self.parts
         local = meshes.check_batch_size(parts.train.batch_size, self.mesh)
+        check_micro_batches(
+            parts.train.accumulate,
+            parts.train.batch_size,
+            self.mesh.size,
+            self.objective.neighbours,
+        )
         if not is_source(train):
             return OwnBatches(train, self.spec, self.classes, local)
         data = tune_workers.settle(train, parts.data, say=say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,10 +19,8 @@ from avt_jax.models.forward import Forward, Hide, Normalisation
 from avt_jax.training import mesh as meshes
 from avt_jax.training.mixing import Mix
 from avt_jax.training.state import TrainState
+from avt_jax.training.step.accumulate import MIXING, Accumulated, Gradient
 from avt_jax.tree.stacks import Packing
-
-# A use of the step's key like those of `models.forward.Forward.key`, and beyond them.
-_MIXING = 2**31 + 4
 
 TrainStep = Callable[[TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]]
 
@@ -36,11 +35,12 @@ def make_train_step(
     hide: Mapping[str, Hide] | None = None,
     shared_pass: bool = False,
     mix: Mix | None = None,
+    accumulate: int = 1,
 ) -> TrainStep:
     """Builds the pure (not yet jitted) function (state, batch, key) -> (state, metrics).
 
     The key is folded with the state's step, so a resumed run draws what the uninterrupted one did.
-    BatchNorm sees the whole batch: under `jit` on a mesh its statistics are global.
+    BatchNorm sees the whole batch, or micro-batch: under `jit` on a mesh its statistics are global.
 
     Args:
       skeleton: the model's structure.
@@ -51,30 +51,28 @@ def make_train_step(
       hide: {modality: how to choose what is hidden}, for the reconstruction terms.
       shared_pass: see `models.forward.Forward`.
       mix: mixes the clips of a batch with each other, from `training.mixing.make_mix`.
+      accumulate: micro-batches that a batch is cut into, see `step.accumulate`.
     """
+    gradient: Gradient
+    if accumulate > 1:
+        gradient = Accumulated(
+            skeleton,
+            objective,
+            normalisation,
+            number=accumulate,
+            hide=hide,
+            shared_pass=shared_pass,
+            mix=mix,
+        )
+    else:
+        gradient = functools.partial(
+            _at_once, skeleton, objective, normalisation, hide, shared_pass, mix
+        )
 
     def train_step(
         state: TrainState, batch: dict[str, Any], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        step_key = jax.random.fold_in(key, state.step)
-        if mix:
-            batch = mix(batch, jax.random.fold_in(step_key, _MIXING))
-
-        def loss_fn(params: tree.Flat) -> tuple[jax.Array, tuple[Metrics, tree.Flat]]:
-            model = skeleton.merge(params, state.stats)
-            forward = Forward(
-                model,
-                batch,
-                normalisation,
-                train=True,
-                key=step_key,
-                hide=hide,
-                shared_pass=shared_pass,
-            )
-            loss, metrics = objective(forward, batch, state.step)
-            return loss, (metrics, skeleton.statistics(model, like=params))
-
-        (_, (metrics, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        grads, metrics, stats = gradient(state, batch, jax.random.fold_in(key, state.step))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
@@ -85,6 +83,39 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _at_once(
+    skeleton: tree.Skeleton[Any],
+    objective: Objective,
+    normalisation: Normalisation,
+    hide: Mapping[str, Hide] | None,
+    shared_pass: bool,
+    mix: Mix | None,
+    state: TrainState,
+    batch: Mapping[str, Any],
+    key: jax.Array,
+) -> tuple[tree.Flat, Metrics, tree.Flat]:
+    """(gradient, metrics, new running statistics) of a batch; `key` is the step's."""
+    if mix:
+        batch = mix(batch, jax.random.fold_in(key, MIXING))
+
+    def loss_fn(params: tree.Flat) -> tuple[jax.Array, tuple[Metrics, tree.Flat]]:
+        model = skeleton.merge(params, state.stats)
+        forward = Forward(
+            model,
+            batch,
+            normalisation,
+            train=True,
+            key=key,
+            hide=hide,
+            shared_pass=shared_pass,
+        )
+        loss, metrics = objective(forward, batch, state.step)
+        return loss, (metrics, skeleton.statistics(model, like=params))
+
+    grads, (metrics, stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+    return grads, metrics, stats
 
 
 def jit_train_step(train_step: TrainStep, shardings: TrainState, mesh: Mesh) -> TrainStep:
