@@ -1,10 +1,12 @@
 """A batch in micro-batches trains as the whole batch does: losses, metrics, gradients, draws."""
 
+import chex
 import jax
 import numpy as np
 import optax
 import pytest
 
+import avt_jax
 from avt_jax import axes
 from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment
@@ -38,7 +40,7 @@ def experiment(accumulate, weights, *, devices=1, **changes):
         {
             "data.path": "generated:32:verb=3,noun=5",
             "model": MODEL,
-            "optimizer": {"warmup_steps": 0, "clip_norm": 0.0, "lr": 1e-3},
+            "optimizer": {"warmup_epochs": 0.0, "clip_norm": 0.0, "lr": 1e-3},
             "losses.weights": dict.fromkeys(TERMS, 0.0) | weights,
             "losses.matching_group": 4,
             "train": {"batch_size": CLIPS, "steps": 4, "accumulate": accumulate},
@@ -129,13 +131,12 @@ def test_the_loss_weights_may_still_grow_and_the_forms_of_the_contrastive_loss(f
         np.testing.assert_allclose(results[1][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("devices", (2, 8))
-def test_devices_agree(devices):
+def test_eight_devices_agree_with_one():
     weights = dict.fromkeys(TERMS, 0.5)
     changes = {"losses.matching_group": 2}
     one = experiment(2, weights, **changes)
     batch = first_batch(one)
-    many = experiment(2, weights, devices=devices, **changes)
+    many = experiment(2, weights, devices=8, **changes)  # groups of two on two devices
     assert_same(step_once(many, batch), step_once(one, batch))
 
 
@@ -172,10 +173,32 @@ def test_batch_statistics_are_the_mean_of_the_micro_batches():
 def test_a_step_needs_the_memory_of_a_micro_batch():
     bytes_ = {}
     for accumulate in (1, 4):
-        made = experiment(accumulate, dict.fromkeys(TERMS, 0.5))
-        arguments = step_arguments(made, CLIPS)
-        bytes_[accumulate] = xla.temporary_bytes(made.step, *arguments, donate=(0,))
+        made = experiment(accumulate, {"classification": 1.0, "contrastive": 1.0})
+        state, batch, key = step_arguments(made, CLIPS)
+        step = made.packed_step(made.init_state()[1], state)
+        packed = jax.eval_shape(step.pack, state)
+        bytes_[accumulate] = xla.temporary_bytes(step.jitted, packed, batch, key)
     assert bytes_[4] < 0.6 * bytes_[1]
+
+
+def test_a_run_goes_on_from_its_checkpoint_with_other_micro_batches(tmp_path):
+    weights = dict.fromkeys(("classification", "contrastive", "masked_audio"), 1.0)
+
+    def trained(folder, steps, accumulate):
+        # The rate is constant, so that it does not depend on the length.
+        changes = {"train.steps": steps, "optimizer.min_lr": 1e-3}
+        made = experiment(accumulate, weights, **changes)
+        return avt_jax.train(made, tmp_path / folder).state
+
+    straight = trained("straight", 2, 2)
+    trained("stopped", 1, 2)
+    chex.assert_trees_all_equal(trained("stopped", 2, 2).params, straight.params)
+    trained("changed", 1, 2)
+    other = trained("changed", 2, 4)
+    assert int(other.step) == 2
+    for path, value in other.params.items():
+        # Where a gradient is rounding alone, Adam's step is its sign.
+        np.testing.assert_allclose(value, straight.params[path], atol=2.1e-3, err_msg=path)
 
 
 def counted(accumulate, weights):
