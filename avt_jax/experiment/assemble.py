@@ -122,7 +122,13 @@ class Experiment:
     @cached_property
     def skeleton(self) -> tree.Skeleton[Any]:
         """The model's structure, without arrays."""
-        return tree.Skeleton(lambda: self.build(jax.random.key(0)))
+        rules = self.parts.optimizer
+
+        def frozen(params: Mapping[str, Any]) -> set[str]:
+            rules.check_paths(params)
+            return rules.frozen_paths(params)
+
+        return tree.Skeleton(lambda: self.build(jax.random.key(0)), frozen)
 
     @cached_property
     def objective(self) -> Objective:
@@ -159,8 +165,15 @@ class Experiment:
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        """Over flat parameters."""
-        return make_optimizer(self.parts.optimizer, self.learning_rate)
+        """Over flat parameters.
+
+        Raises:
+          UserError: a rule of the config matches no parameter.
+        """
+        skeleton = self.skeleton
+        return make_optimizer(
+            self.parts.optimizer, self.learning_rate, skeleton.params, skeleton.packing
+        )
 
     @cached_property
     def step(self) -> TrainStep:

@@ -45,7 +45,7 @@ def make_train_step(
     Args:
       skeleton: the model's structure.
       objective: named, weighted loss terms.
-      optimizer: optax transformation over flat parameters.
+      optimizer: optax transformation over the flat parameters that are trained.
       normalisation: how raw pixels and log-mels become model input.
       ema_decay: in [0, 1); 0 = no averaged parameters.
       hide: {modality: how to choose what is hidden}, for the reconstruction terms.
@@ -73,8 +73,10 @@ def make_train_step(
         state: TrainState, batch: dict[str, Any], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
         grads, metrics, stats = gradient(state, batch, jax.random.fold_in(key, state.step))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        grads = skeleton.packing.masked(grads)
+        trained, frozen = skeleton.packing.divide(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = frozen | optax.apply_updates(trained, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
         metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))
         state = replace(
@@ -100,8 +102,10 @@ def _at_once(
     if mix:
         batch = mix(batch, jax.random.fold_in(key, MIXING))
 
-    def loss_fn(params: tree.Flat) -> tuple[jax.Array, tuple[Metrics, tree.Flat]]:
-        model = skeleton.merge(params, state.stats)
+    trained, frozen = skeleton.packing.divide(state.params)
+
+    def loss_fn(trained: tree.Flat) -> tuple[jax.Array, tuple[Metrics, tree.Flat]]:
+        model = skeleton.merge(trained | frozen, state.stats)
         forward = Forward(
             model,
             batch,
@@ -112,9 +116,9 @@ def _at_once(
             shared_pass=shared_pass,
         )
         loss, metrics = objective(forward, batch, state.step)
-        return loss, (metrics, skeleton.statistics(model, like=params))
+        return loss, (metrics, skeleton.statistics(model, like=state.params))
 
-    grads, (metrics, stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, (metrics, stats) = jax.grad(loss_fn, has_aux=True)(trained)
     return grads, metrics, stats
 
 

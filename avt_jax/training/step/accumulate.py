@@ -108,34 +108,35 @@ class Accumulated:
         mesh = jax.sharding.get_abstract_mesh()
         check_micro_batches(self._number, clips, 1 if mesh.empty else mesh.size, run)
         parts = MicroBatch(jnp.int32(0), self._number, clips, run)
+        trained, frozen = self._skeleton.packing.divide(state.params)
         whole = self._forward(None, batch, key, self._hide)
         hidden = {name: whole.hidden(name) for name in self._hide}
 
-        def forward(params: tree.Flat, index: jax.Array) -> tuple[Any, Forward, Mapping[str, Any]]:
-            model = self._skeleton.merge(params, state.stats)
+        def forward(trained: tree.Flat, index: jax.Array) -> tuple[Any, Forward, Mapping[str, Any]]:
+            model = self._skeleton.merge(trained | frozen, state.stats)
             part = replace(parts, index=index)
             own = self._cut(part, batch, key)
             hide = {name: _chosen(part, found) for name, found in hidden.items()}
             return model, self._forward(model, own, key, hide), own
 
-        counts, embeddings = self._look(forward, state.params, parts)
+        counts, embeddings = self._look(forward, trained, parts)
         grads, at_embeddings, metrics = self._of_whole(state, batch, key, embeddings)
 
         def loss_fn(
-            params: tree.Flat, index: jax.Array
+            trained: tree.Flat, index: jax.Array
         ) -> tuple[jax.Array, tuple[Metrics, tree.Flat]]:
             part = replace(parts, index=index)
-            model, work, own = forward(params, index)
+            model, work, own = forward(trained, index)
             with drawing_for(part):
                 found = self._objective.metrics(work, own, self._own)
                 loss = self._objective.total(found, state.step, counts)
                 if at_embeddings is not None:
                     pairs = zip(work.embeddings, at_embeddings, strict=True)
                     loss += sum(_product(z_md, part.take(grad_bd)) for z_md, grad_bd in pairs)
-            return loss, (found, self._skeleton.statistics(model, like=params))
+            return loss, (found, self._skeleton.statistics(model, like=state.params))
 
         def add(grads: tree.Flat, index: jax.Array) -> tuple[tree.Flat, tuple[Metrics, tree.Flat]]:
-            more, found = jax.grad(loss_fn, has_aux=True)(state.params, index)
+            more, found = jax.grad(loss_fn, has_aux=True)(trained, index)
             return jax.tree.map(jnp.add, grads, more), found
 
         grads, (found, stats) = jax.lax.scan(add, grads, jnp.arange(self._number))
@@ -168,7 +169,7 @@ class Accumulated:
         return self._mix(own, jax.random.fold_in(key, MIXING), partners=partners)
 
     def _look(
-        self, forward: Callable[..., Any], params: tree.Flat, parts: MicroBatch
+        self, forward: Callable[..., Any], trained: tree.Flat, parts: MicroBatch
     ) -> tuple[dict[str, jax.Array], _Embeddings | None]:
         """(counts of the batch, embeddings of the batch if a term needs them), without gradient.
 
@@ -176,7 +177,7 @@ class Accumulated:
         """
 
         def look(nothing: None, index: jax.Array) -> tuple[None, Any]:
-            _, work, own = forward(params, index)
+            _, work, own = forward(trained, index)
             with drawing_for(replace(parts, index=index)):
                 found = self._objective.metrics(work, own, self._own)
                 counts = {name: found[name][1] for name in self._own}
@@ -195,17 +196,18 @@ class Accumulated:
         embeddings: _Embeddings | None,
     ) -> tuple[tree.Flat, _Embeddings | None, Metrics]:
         """(gradient at the parameters, at the embeddings, metrics) of the terms of all clips."""
+        trained, frozen = self._skeleton.packing.divide(state.params)
         if embeddings is None:
-            return jax.tree.map(jnp.zeros_like, state.params), None, {}
+            return jax.tree.map(jnp.zeros_like, trained), None, {}
 
-        def loss_fn(params: tree.Flat, embeddings: _Embeddings) -> tuple[jax.Array, Metrics]:
-            model = self._skeleton.merge(params, state.stats)
+        def loss_fn(trained: tree.Flat, embeddings: _Embeddings) -> tuple[jax.Array, Metrics]:
+            model = self._skeleton.merge(trained | frozen, state.stats)
             work = self._forward(model, batch, key, {})
             work.embeddings = embeddings  # in place of computing them
             found = self._objective.metrics(work, batch, self._whole)
             return self._objective.total(found, state.step), found
 
-        made = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(state.params, embeddings)
+        made = jax.grad(loss_fn, argnums=(0, 1), has_aux=True)(trained, embeddings)
         (grads, at_embeddings), metrics = made
         return grads, at_embeddings, metrics
 
