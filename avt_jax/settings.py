@@ -264,8 +264,12 @@ def _tuple_in_words(args: tuple[Any, ...], rule: _Rule) -> str:
     if rule.choices:
         return f"{'any' if any_length else number} of {', '.join(map(repr, rule.choices))}"
     if typing.get_origin(args[0]) is tuple:
-        inner = len(typing.get_args(args[0]))
-        return f"{number} groups of {inner} texts"
+        inner = typing.get_args(args[0])
+        if set(inner) == {str}:
+            return f"{number} groups of {len(inner)} texts"
+        return f"{number} groups of {' and '.join(_in_words(kind, rule) for kind in inner)}"
+    if args[0] is str:
+        return f"{number} texts"
     return f"{number} {_WORDS[args[0]]}s {_range(rule)}".rstrip() + order
 
 

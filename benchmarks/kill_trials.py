@@ -7,8 +7,8 @@ A trial starts a training of one or two processes, sends SIGKILL or SIGTERM to o
 at a moment drawn evenly from the time that the whole training takes, start-up included, waits for
 their end and runs the same command again, without a signal. Checked of each: the final parameters
 are bit-identical to those of a training that was left alone, on as many processes; it went on from
-the newest checkpoint that was complete at the kill; after SIGTERM the exit code says so within 30 s,
-and no step is lost.
+the newest checkpoint that was complete at the kill; after SIGTERM the exit code says so, and it
+takes less than 30 s.
 
 By default the training is a stub: loop, checkpoints, metrics and processes are the real ones, on
 one array and data that count. `--real` trains the quickstart's smallest model.

@@ -37,6 +37,7 @@ from avt_jax.training.processes.agree import notes, read_notes, total
 from avt_jax.training.processes.stop import Interrupted
 from avt_jax.training.state import TrainState, init_sharded
 from avt_jax.training.step import PackedStep, TrainStep, make_train_step
+from avt_jax.training.step.accumulate import check_micro_batches
 from avt_jax.tree.rngs import CountedRngs
 
 Say = Callable[[str], None]
@@ -122,7 +123,13 @@ class Experiment:
     @cached_property
     def skeleton(self) -> tree.Skeleton[Any]:
         """The model's structure, without arrays."""
-        return tree.Skeleton(lambda: self.build(jax.random.key(0)))
+        rules = self.parts.optimizer
+
+        def frozen(params: Mapping[str, Any]) -> set[str]:
+            rules.check_paths(params)
+            return rules.frozen_paths(params)
+
+        return tree.Skeleton(lambda: self.build(jax.random.key(0)), frozen)
 
     @cached_property
     def objective(self) -> Objective:
@@ -159,8 +166,15 @@ class Experiment:
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        """Over flat parameters."""
-        return make_optimizer(self.parts.optimizer, self.learning_rate)
+        """Over flat parameters.
+
+        Raises:
+          UserError: a rule of the config matches no parameter.
+        """
+        skeleton = self.skeleton
+        return make_optimizer(
+            self.parts.optimizer, self.learning_rate, skeleton.params, skeleton.packing
+        )
 
     @cached_property
     def step(self) -> TrainStep:
@@ -184,6 +198,7 @@ class Experiment:
             hide=hide,
             shared_pass=parts.masking.shared_pass,
             mix=mix,
+            accumulate=parts.train.accumulate,
         )
 
     def init_state(self) -> tuple[TrainState, TrainState]:
@@ -222,6 +237,12 @@ class Experiment:
         """
         train, parts = self.splits.train, self.parts
         local = meshes.check_batch_size(parts.train.batch_size, self.mesh)
+        check_micro_batches(
+            parts.train.accumulate,
+            parts.train.batch_size,
+            self.mesh.size,
+            self.objective.neighbours,
+        )
         if not is_source(train):
             return OwnBatches(train, self.spec, self.classes, local)
         data = tune_workers.settle(train, parts.data, say=say)

@@ -124,4 +124,4 @@ def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
     )
 
 
-TERM = Term(_term, Options, modalities=("video", "audio"), needs="project")
+TERM = Term(_term, Options, modalities=("video", "audio"), needs="project", whole_batch=True)

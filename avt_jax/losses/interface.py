@@ -72,8 +72,14 @@ class Forward(Protocol):
     def reconstruction(self, name: str) -> Reconstruction:
         """Hides part of "audio" or "video" and reconstructs it."""
 
+    def gumbel(self, use: int) -> jax.Array:
+        """Standard Gumbel noise [b, b], float32, for each pair of clips; uses as those of `key`."""
+
     def key(self, use: int) -> jax.Array:
-        """A PRNG key of this batch for one use; 0 and 1 are what is hidden, 2 and 3 matching."""
+        """A PRNG key of this batch for one use; 0 and 1 are what is hidden, 2 and 3 matching.
+
+        Micro-batches of one batch share it: what is drawn from it must not differ between clips.
+        """
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,10 @@ class Term:
         what every model can.
       advice: how to make it able, to stand before "give 0": "put 'audio' into X or ".
       hides: the modality of which this term hides a part; "" hides nothing.
+      whole_batch: it compares all clips of a batch, and reads no more of the model than embeddings,
+        temperature and bias. A step in micro-batches has these of the whole batch ready.
+      neighbours: options -> how many neighbouring clips of a batch it compares with each other;
+        0 = all of them. None: it compares none, or is of the whole batch.
     """
 
     compute: Callable[[Forward, Batch, Any], Metrics]
@@ -96,3 +106,5 @@ class Term:
     needs: str = ""
     advice: str = ""
     hides: str = ""
+    whole_batch: bool = False
+    neighbours: Callable[[Any], int] | None = None

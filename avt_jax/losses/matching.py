@@ -48,7 +48,7 @@ def sample_hard_negatives(
     sim_bb: jax.Array,
     group_b: jax.Array,
     valid_b: jax.Array,
-    key: jax.Array,
+    noise_bb: jax.Array,
     *,
     temperature: jax.Array | float,
     label_bl: jax.Array | None = None,
@@ -61,7 +61,7 @@ def sample_hard_negatives(
         that lends the other one.
       group_b: [b] int32 source video; equal ids are never negatives.
       valid_b: [b] bool; False (padding, no audio) neither picks nor is picked.
-      key: PRNG key.
+      noise_bb: [b, b] standard Gumbel noise, by which a partner is drawn.
       temperature: > 0, no unit; lower is harder.
       label_bl: [b, l] int32 labels, one column per label set; rows that agree in all of them are
         not negatives either. None: labels play no part.
@@ -85,7 +85,7 @@ def sample_hard_negatives(
     if label_bl is not None:
         negative_bb &= (label_bl[:, None] != label_bl).any(-1)
     logits_bb = jnp.where(negative_bb, sim_bb / temperature, _EXCLUDED)
-    index_b = jax.random.categorical(key, jax.lax.stop_gradient(logits_bb), axis=-1)
+    index_b = (noise_bb + jax.lax.stop_gradient(logits_bb)).argmax(-1)
     return index_b.astype(jnp.int32), negative_bb.any(-1)
 
 
@@ -154,8 +154,8 @@ def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
     )
     # Two products, and not one and its transpose: rows stay on the device of their clip.
     audio_sim_bb, video_sim_bb = z_video_bd @ z_audio_bd.T, z_audio_bd @ z_video_bd.T
-    audio_index_b, audio_found_b = mine(audio_sim_bb, key=forward.key(_AUDIO_MINING))
-    video_index_b, video_found_b = mine(video_sim_bb, key=forward.key(_VIDEO_MINING))
+    audio_index_b, audio_found_b = mine(audio_sim_bb, noise_bb=forward.gumbel(_AUDIO_MINING))
+    video_index_b, video_found_b = mine(video_sim_bb, noise_bb=forward.gumbel(_VIDEO_MINING))
     return matching_loss(
         forward.match_logits,
         *forward.mismatch_logits(audio_index_b, video_index_b, options.matching_group),
@@ -165,4 +165,10 @@ def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
     )
 
 
-TERM = Term(_term, Options, modalities=("video", "audio"), needs="match")
+TERM = Term(
+    _term,
+    Options,
+    modalities=("video", "audio"),
+    needs="match",
+    neighbours=lambda options: options.matching_group,
+)

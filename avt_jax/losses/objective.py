@@ -6,6 +6,7 @@ weight is 0 is not called, so neither its computation nor what only it needs of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -129,6 +130,17 @@ class Objective:
         """Modalities of which an active term hides a part."""
         return tuple(sorted({TERMS[name][0].hides for name in self.weights} - {""}))
 
+    @property
+    def of_whole_batch(self) -> tuple[str, ...]:
+        """Active terms that compare all clips of a batch."""
+        return tuple(name for name in self.weights if TERMS[name][0].whole_batch)
+
+    @property
+    def neighbours(self) -> int:
+        """Neighbouring clips of a batch that active terms compare with each other; 0 = all."""
+        groups = (TERMS[name][0].neighbours for name in self.weights)
+        return math.lcm(*(group(self.config) for group in groups if group is not None))
+
     def __call__(
         self, forward: Forward, batch: Batch, step: jax.Array | int = 0
     ) -> tuple[jax.Array, Metrics]:
@@ -142,15 +154,44 @@ class Objective:
         Returns:
           (loss, metrics): float32 scalar; {name: (sum, count)} with "loss" for the total.
         """
+        metrics = self.metrics(forward, batch, tuple(self.weights))
+        total = self.total(metrics, step)
+        return total, metrics | {"loss": (total, jnp.float32(1))}
+
+    def metrics(self, forward: Forward, batch: Batch, terms: Collection[str]) -> Metrics:
+        """What some of the active terms give.
+
+        Args:
+          forward: as for a call.
+          batch: the same.
+          terms: their names.
+        """
+        metrics: Metrics = {}
+        for name in self.weights:
+            if name in terms:
+                metrics |= TERMS[name][0].compute(forward, batch, self.config)
+        return metrics
+
+    def total(
+        self,
+        sums: Metrics,
+        step: jax.Array | int = 0,
+        counts: Mapping[str, jax.Array] | None = None,
+    ) -> jax.Array:
+        """The weighted sum of those active terms that are given, float32.
+
+        Args:
+          sums: {name: (sum, count)}.
+          step: optimiser steps done, for the warm-up of the weights.
+          counts: {name: count} to divide by, where the sums are of a part of the batch.
+        """
         ramp: jax.Array | float = 1.0
         if self.warmup_steps:
             ramp = jnp.minimum(step / self.warmup_steps, 1.0)
         total = jnp.float32(0)
-        metrics: Metrics = {}
         for name, weight in self.weights.items():
-            found = TERMS[name][0].compute(forward, batch, self.config)
-            loss_sum, count = found[name]
-            scale = weight if name == "classification" else weight * ramp
-            total += scale * loss_sum / jnp.maximum(count, 1)
-            metrics |= found
-        return total, metrics | {"loss": (total, jnp.float32(1))}
+            if name in sums:
+                loss_sum, count = sums[name]
+                scale = weight if name == "classification" else weight * ramp
+                total += scale * loss_sum / jnp.maximum(counts[name] if counts else count, 1)
+        return total

@@ -13,6 +13,7 @@ from flax import nnx
 from avt_jax import axes, tree
 from avt_jax.models.partners import interleaved, take_clips
 from avt_jax.models.preprocess import normalise_video, standardise_audio
+from avt_jax.tree.micro_batches import per_pair
 from avt_jax.tree.rngs import CountedRngs
 
 
@@ -108,8 +109,16 @@ class Forward:
             )
         return inputs
 
+    def gumbel(self, use: int) -> jax.Array:
+        """Standard Gumbel noise [b, b] from the key of one use: float32, for each pair of clips."""
+        key, length = self.key(use), len(self._batch[axes.VALID])
+        return per_pair(lambda clips: jax.random.gumbel(key, (clips, clips)), length)
+
     def key(self, use: int) -> jax.Array:
-        """A PRNG key of this batch for one use; 0 and 1 are what is hidden, 2 and 3 matching."""
+        """A PRNG key of this batch for one use; 0 and 1 are what is hidden, 2 and 3 matching.
+
+        Micro-batches of one batch share it.
+        """
         if self._key is None:
             raise ValueError("hiding and mining need a key")
         # Beyond any count that the dropout stream reaches.

@@ -40,6 +40,13 @@ class TrainConfig(Block, where="config.train"):
     """The config block `train`."""
 
     batch_size: int = setting(32, "clips per step, over all devices", at_least=1, at_most=10**9)
+    accumulate: int = setting(
+        1,
+        "micro-batches that a batch is cut into: a step needs the memory of one, and trains on the "
+        "whole batch's loss. BatchNorm that is not frozen normalises within a micro-batch",
+        at_least=1,
+        at_most=10**6,
+    )
     eval_batch_size: int = setting(
         32, "clips per evaluation batch, over all devices", at_least=1, at_most=10**9
     )

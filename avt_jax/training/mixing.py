@@ -6,9 +6,9 @@ for each step, as the recipes of UniFormer and MBT do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,18 @@ from avt_jax import axes
 from avt_jax.errors import UserError
 from avt_jax.settings import Block, setting
 
-Mix = Callable[[Mapping[str, Any], jax.Array], dict[str, Any]]
+
+class Mix(Protocol):
+    """Mixes the clips of a batch; see `make_mix`."""
+
+    def __call__(
+        self,
+        batch: Mapping[str, Any],
+        key: jax.Array,
+        *,
+        partners: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]: ...
+
 
 _MAX_ALPHA = 100.0
 
@@ -53,9 +64,10 @@ def make_mix(config: MixingConfig, terms: Collection[str]) -> Mix | None:
       terms: names of the active loss terms.
 
     Returns:
-      (batch, PRNG key) -> the batch with mixed video (float32 raw levels) and audio, the partners'
-      labels under `axes.PARTNER_LABELS` and under `axes.OWN_SHARE` [b] float32 how much of each
-      clip is its own. None when mixing is off.
+      (batch, PRNG key, partners=None) -> the batch with mixed video (float32 raw levels) and audio,
+      the partners' labels under `axes.PARTNER_LABELS` and under `axes.OWN_SHARE` [b] float32 how
+      much of each clip is its own. `partners` is a batch with each clip's partner in its place;
+      None = the same batch backwards. None instead of a function when mixing is off.
 
     Raises:
       UserError: mixing is on and so is a term that is not the classification.
@@ -73,12 +85,15 @@ def make_mix(config: MixingConfig, terms: Collection[str]) -> Mix | None:
             "of config.mixing."
         )
 
-    def mix(batch: Mapping[str, Any], key: jax.Array) -> dict[str, Any]:
+    def mix(
+        batch: Mapping[str, Any], key: jax.Array, *, partners: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        others = jax.tree.map(lambda x: x[::-1], dict(batch)) if partners is None else partners
         with_box, keeps, place = _draw(config, key)
         mixed, shares = dict(batch), []
         valid_b = batch[axes.VALID]
         # A clip without a real partner stays as it is.
-        is_mixed_b = valid_b & valid_b[::-1]
+        is_mixed_b = valid_b & others[axes.VALID]
         for name, plane in ((axes.VIDEO, (2, 3)), (axes.AUDIO, (1, 2))):
             own = batch[name].astype(jnp.float32)
             sides = tuple(own.shape[axis] for axis in plane)
@@ -86,10 +101,10 @@ def make_mix(config: MixingConfig, terms: Collection[str]) -> Mix | None:
             shares.append(weight_hw.mean())
             shape = [own.shape[axis] if axis in plane else 1 for axis in range(own.ndim)]
             weight = weight_hw.reshape(shape)
-            both = weight * own + (1 - weight) * own[::-1]
+            both = weight * own + (1 - weight) * others[name].astype(jnp.float32)
             # `where`, not a weight of 1: padding may hold anything, and 0 * inf is not 0.
             mixed[name] = jnp.where(is_mixed_b.reshape(-1, *(1,) * (own.ndim - 1)), both, own)
-        mixed[axes.PARTNER_LABELS] = {k: v[::-1] for k, v in batch[axes.LABELS].items()}
+        mixed[axes.PARTNER_LABELS] = others[axes.LABELS]
         # Boxes are whole pixels, so what is kept of picture and sound differs by a little.
         mixed[axes.OWN_SHARE] = jnp.where(is_mixed_b, sum(shares) / len(shares), 1.0)
         return mixed

@@ -28,7 +28,7 @@ _PACKAGES = ("avt_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "nu
 # the optimiser's state without a meaning.
 CHANGEABLE = (
     r"train\..*",
-    r"optimizer\.(lr|min_lr|warmup_.*|weight_decay|clip_norm|momentum|b1|b2)",
+    r"optimizer\.(lr|min_lr|warmup_.*|weight_decay(_rules)?|layer_decay|clip_norm|momentum|b1|b2)",
     r"losses\.warmup_.*",
     r"data\.(path|train_split|eval_.*|num_threads|num_workers|prefetch|max_damaged)",
     r"model\.(precision|kernels|(.*\.)?remat)",

@@ -7,7 +7,7 @@ matched with regular expressions, and calling a jitted function on them costs li
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -40,12 +40,18 @@ class Skeleton(Generic[M]):
 
     Args:
       build: makes the model; called abstractly, so no array is allocated.
+      frozen: {path: shape} of the parameters -> the paths of those that are not trained.
     """
 
-    def __init__(self, build: Callable[[], M]):
+    def __init__(
+        self,
+        build: Callable[[], M],
+        frozen: Callable[[Mapping[str, Any]], Collection[str]] = lambda params: (),
+    ):
         model = nnx.eval_shape(build)
         self._graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
         self._params, self._stats = states
+        self._find_frozen = frozen
         self.params: dict[str, jax.ShapeDtypeStruct] = _flatten(self._params)
         self.stats: dict[str, jax.ShapeDtypeStruct] = _flatten(self._stats)
 
@@ -91,7 +97,7 @@ class Skeleton(Generic[M]):
     @cached_property
     def packing(self) -> Packing:
         """How the arrays are packed for a training step."""
-        return Packing(self._stacked[1], self.params, self.stats)
+        return Packing(self._stacked[1], self.params, self.stats, self._find_frozen(self.params))
 
 
 def split(model: nnx.Module) -> tuple[Flat, Flat]:

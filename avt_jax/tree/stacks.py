@@ -7,11 +7,12 @@ one layer is traced and compiled in place of all, and there are fewer arrays to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 # What stands for the number of the layer in the path of a stacked array.
@@ -21,6 +22,8 @@ MIN_DEPTH = 3
 # The entries that arrays of so many numbers or fewer share, by kind.
 _MAX_SMALL = 2**17
 MATRICES, VECTORS, STATISTICS = "small matrices", "small vectors", "small statistics"
+# The same of parameters that are not trained.
+_FROZEN = {MATRICES: "small frozen matrices", VECTORS: "small frozen vectors"}
 
 
 class LayerStack(nnx.Module):
@@ -99,6 +102,7 @@ class Packing:
       stacks: {path of a stack: number of its layers}, from `stack_layers`.
       params: {flat path: shape}.
       stats: the same of the running statistics.
+      frozen: flat paths of parameters that are not trained.
     """
 
     def __init__(
@@ -106,14 +110,23 @@ class Packing:
         stacks: Mapping[str, int],
         params: Mapping[str, jax.ShapeDtypeStruct],
         stats: Mapping[str, jax.ShapeDtypeStruct],
+        frozen: Collection[str] = (),
     ):
         self._stacks = dict(stacks)
         self._small: dict[str, dict[str, jax.ShapeDtypeStruct]] = {}
+        self._frozen = frozenset(frozen)
+        # Of towers that are frozen in part: 0 for the parameters that are.
+        self._trained: dict[str, float] = {}
+        for path in params if frozen else ():
+            if not self.is_frozen(path):
+                self._trained[path] = float(path not in self._frozen)
         for group in (params, stats):
             for path, leaf in sorted(jax.eval_shape(self.stack, dict(group)).items()):
                 if leaf.size <= _MAX_SMALL and leaf.dtype == jnp.float32:
                     kind = MATRICES if is_matrix(path, leaf.shape) else VECTORS
                     kind = kind if group is params else STATISTICS
+                    if group is params and self.is_frozen(path):
+                        kind = _FROZEN[kind]
                     self._small.setdefault(kind, {})[path] = leaf
 
     def layers(self, path: str) -> list[str] | None:
@@ -154,35 +167,37 @@ class Packing:
         return flat
 
     def close(self, stacked: Mapping[str, Any]) -> dict[str, Any]:
-        """Stacked to packed."""
+        """Stacked to packed; what differs in shape from the model's arrays stays stacked."""
         packed = dict(stacked)
         for name, small in self._small.items():
-            if small.keys() <= stacked.keys():
+            if all(p in stacked and stacked[p].shape == one.shape for p, one in small.items()):
                 parts = [packed.pop(path).reshape(-1) for path in small]
                 packed[name] = jnp.concatenate(parts)
         return packed
 
     def open(self, packed: Mapping[str, Any]) -> dict[str, Any]:
-        """Packed to stacked. Its gradient is packed by `close`."""
-        if not self._small.keys() & packed.keys():
-            return dict(packed)
-
-        @jax.custom_vjp
-        def cut(packed: dict[str, Any]) -> dict[str, Any]:
-            return self._cut(packed)
-
-        # Cut backwards, each of the small arrays would be padded to the size of all.
-        cut.defvjp(lambda packed: (self._cut(packed), None), lambda _, grad: (self.close(grad),))
-        return cut(dict(packed))
-
-    def _cut(self, packed: Mapping[str, Any]) -> dict[str, Any]:
+        """Packed to stacked. Its gradient is packed, too."""
         stacked = {path: value for path, value in packed.items() if path not in self._small}
         for name in self._small.keys() & packed.keys():
-            start = 0
-            for path, leaf in self._small[name].items():
-                stacked[path] = packed[name][start : start + leaf.size].reshape(leaf.shape)
-                start += leaf.size
+            stacked |= self._cut(name, packed[name])
         return stacked
+
+    def _cut(self, name: str, shared: Any) -> dict[str, Any]:
+        def parts(shared: Any) -> dict[str, Any]:
+            found, start = {}, 0
+            for path, leaf in self._small[name].items():
+                found[path] = shared[start : start + leaf.size].reshape(leaf.shape)
+                start += leaf.size
+            return found
+
+        def backward(_: None, grads: dict[str, Any]) -> tuple[Any]:
+            return (jnp.concatenate([grads[path].reshape(-1) for path in self._small[name]]),)
+
+        # Cut backwards, each of the small arrays would be padded to the size of all.
+        cut = jax.custom_vjp(parts)
+        cut.defvjp(lambda shared: (parts(shared), None), backward)
+        found: dict[str, Any] = cut(shared)
+        return found
 
     def pack(self, flat: Mapping[str, Any]) -> dict[str, Any]:
         """Flat to packed."""
@@ -195,6 +210,52 @@ class Packing:
     def is_shared(self, path: str) -> bool:
         """Whether this is the path of an entry that holds all small arrays of a group."""
         return path in self._small
+
+    def is_frozen(self, path: str) -> bool:
+        """Whether nothing of an entry, flat, stacked or packed, is trained.
+
+        A layer's parameter is frozen with those of its tower or not at all: see `masked`.
+        """
+        if self.is_shared(path):
+            return path in _FROZEN.values()
+        layers = self.layers(self.stacked_path(path)) or [path]
+        return self._frozen.issuperset(layers)
+
+    def divide(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(those that are trained, those that are not); flat, stacked or packed."""
+        frozen = {path: value for path, value in params.items() if self.is_frozen(path)}
+        return {path: value for path, value in params.items() if path not in frozen}, frozen
+
+    def masked(self, grads: Mapping[str, Any]) -> dict[str, Any]:
+        """A gradient with 0 for the frozen layers of towers that have others, too."""
+        if all(self._trained.values()):
+            return dict(grads)
+        return {
+            path: grad * self.spread(self._trained, path, grad.ndim) for path, grad in grads.items()
+        }
+
+    def spread(self, values: Mapping[str, float], path: str, ndim: int) -> float | np.ndarray:
+        """What multiplies an entry, if each parameter has a number.
+
+        Args:
+          values: {flat path: number}.
+          path: of the entry, flat, stacked or packed.
+          ndim: of the entry's array.
+
+        Returns:
+          One number, or float32 that broadcasts to the entry.
+        """
+        if path in self._small:
+            pieces = [self._per_layer(values, one) for one in self._small[path]]
+            sizes = [leaf.size for leaf in self._small[path].values()]
+            each = [np.repeat(v, n // len(v)) for v, n in zip(pieces, sizes, strict=True)]
+            found = np.concatenate(each)
+        else:
+            found = self._per_layer(values, path).reshape(-1, *(1,) * (ndim - 1))
+        return float(found.flat[0]) if (found == found.flat[0]).all() else found
+
+    def _per_layer(self, values: Mapping[str, float], path: str) -> np.ndarray:
+        return np.array([values[one] for one in self.layers(path) or [path]], np.float32)
 
     def is_packed(self, arrays: Mapping[str, Any]) -> bool:
         """Whether a dictionary is packed or stacked."""

@@ -91,7 +91,7 @@ def mine(sim, group, valid=None, label=None, temperature=0.1, seed=0):
         jnp.asarray(sim, jnp.float32),
         jnp.array(group),
         valid,
-        jax.random.key(seed),
+        jax.random.gumbel(jax.random.key(seed), np.shape(sim)),
         temperature=temperature,
         label_bl=label,
     )
@@ -119,13 +119,13 @@ def test_no_negative_is_said(group):
 
 def test_similar_clips_are_drawn_as_often_as_the_formula_says():
     sim = np.array([[0.9, 0.2, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    keys = jax.random.split(jax.random.key(1), 4000)
+    noise = jax.random.gumbel(jax.random.key(1), (4000, 3, 3))
     draw = jax.vmap(
-        lambda key: sample_hard_negatives(
-            jnp.asarray(sim), jnp.arange(3), jnp.ones(3, bool), key, temperature=0.2
+        lambda noise: sample_hard_negatives(
+            jnp.asarray(sim), jnp.arange(3), jnp.ones(3, bool), noise, temperature=0.2
         )[0]
     )
-    share = float((draw(keys)[:, 0] == 1).mean())
+    share = float((draw(noise)[:, 0] == 1).mean())
     assert abs(share - np.exp(1) / (np.exp(1) + 1)) < 0.03
 
 
@@ -133,8 +133,9 @@ def test_negatives_come_from_the_clips_own_group():
     sim = jnp.zeros((7, 7)).at[0, 6].set(1.0)  # the most similar one is in another group
     group = jnp.arange(7)
     for seed in range(20):
+        noise = jax.random.gumbel(jax.random.key(seed), (7, 7))
         index, found = sample_hard_negatives(
-            sim, group, jnp.ones(7, bool), jax.random.key(seed), temperature=0.1, group_size=3
+            sim, group, jnp.ones(7, bool), noise, temperature=0.1, group_size=3
         )
         # Groups of 3, 3 and 1: the last clip has nobody to be mistaken for.
         np.testing.assert_array_equal(found, [True] * 6 + [False])

@@ -5,10 +5,12 @@ import signal
 
 import numpy as np
 import pytest
-from toy_run import every, linear_step, logged, restored, run, warmup_and_cosine
+from toy_run import Linear, every, linear_step, logged, restored, run, warmup_and_cosine
 
 from avt_jax.training.durations import Pace
 from avt_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
+from avt_jax.tree import Skeleton
+from avt_jax.tree.stacks import Packing
 
 TOTAL = 12
 LR, START, END = 0.5, 0.02, 0.01
@@ -27,7 +29,8 @@ def made(*, total=TOTAL, **warmup):
         **({"warmup_epochs": 0.0} | warmup),
     )
     rate = learning_rate_schedule(config, total_steps=total, pace=Pace(8, steps_per_epoch=2))
-    return rate, make_optimizer(config, rate)
+    params = Skeleton(Linear).params
+    return rate, make_optimizer(config, rate, params, Packing({}, params, {}))
 
 
 def by_hand(step, *, warmup_steps, total=TOTAL):

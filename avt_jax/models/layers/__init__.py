@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from avt_jax.models.kernels.attention import dot_product_attention
 from avt_jax.models.kernels.choice import AUTO, Kernels, by_platform
 from avt_jax.models.layers.norms import LayerNorm
 from avt_jax.settings import Block
+from avt_jax.tree.micro_batches import per_clip
 
 # Types that a model may compute in.
 PRECISIONS = ("float32", "bfloat16")
@@ -126,7 +128,8 @@ def drop_path(x: jax.Array, rate: Rate, *, train: bool, rngs: nnx.Rngs | None) -
         return x
     if rngs is None:
         raise ValueError('drop path in training needs rngs with a stream "dropout"')
-    keep_b = jax.random.bernoulli(rngs.dropout(), 1 - rate, (x.shape[0],))
+    draw = functools.partial(jax.random.bernoulli, rngs.dropout(), 1 - rate)
+    keep_b = per_clip(lambda length: draw((length,)), x.shape[0])
     keep = keep_b.reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,10 +20,8 @@ from avt_jax.training import mesh as meshes
 from avt_jax.training.mixing import Mix
 from avt_jax.training.processes.agree import read_notes
 from avt_jax.training.state import TrainState
+from avt_jax.training.step.accumulate import MIXING, Accumulated, Gradient
 from avt_jax.tree.stacks import Packing
-
-# A use of the step's key like those of `models.forward.Forward.key`, and beyond them.
-_MIXING = 2**31 + 4
 
 TrainStep = Callable[[TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]]
 
@@ -37,47 +36,48 @@ def make_train_step(
     hide: Mapping[str, Hide] | None = None,
     shared_pass: bool = False,
     mix: Mix | None = None,
+    accumulate: int = 1,
 ) -> TrainStep:
     """Builds the pure (not yet jitted) function (state, batch, key) -> (state, metrics).
 
     The key is folded with the state's step, so a resumed run draws what the uninterrupted one did.
-    BatchNorm sees the whole batch: under `jit` on a mesh its statistics are global.
+    BatchNorm sees the whole batch, or micro-batch: under `jit` on a mesh its statistics are global.
 
     Args:
       skeleton: the model's structure.
       objective: named, weighted loss terms.
-      optimizer: optax transformation over flat parameters.
+      optimizer: optax transformation over the flat parameters that are trained.
       normalisation: how raw pixels and log-mels become model input.
       ema_decay: in [0, 1); 0 = no averaged parameters.
       hide: {modality: how to choose what is hidden}, for the reconstruction terms.
       shared_pass: see `models.forward.Forward`.
       mix: mixes the clips of a batch with each other, from `training.mixing.make_mix`.
+      accumulate: micro-batches that a batch is cut into, see `step.accumulate`.
     """
+    gradient: Gradient
+    if accumulate > 1:
+        gradient = Accumulated(
+            skeleton,
+            objective,
+            normalisation,
+            number=accumulate,
+            hide=hide,
+            shared_pass=shared_pass,
+            mix=mix,
+        )
+    else:
+        gradient = functools.partial(
+            _at_once, skeleton, objective, normalisation, hide, shared_pass, mix
+        )
 
     def train_step(
         state: TrainState, batch: dict[str, Any], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        step_key = jax.random.fold_in(key, state.step)
-        if mix:
-            batch = mix(batch, jax.random.fold_in(step_key, _MIXING))
-
-        def loss_fn(params: tree.Flat) -> tuple[jax.Array, tuple[Metrics, tree.Flat]]:
-            model = skeleton.merge(params, state.stats)
-            forward = Forward(
-                model,
-                batch,
-                normalisation,
-                train=True,
-                key=step_key,
-                hide=hide,
-                shared_pass=shared_pass,
-            )
-            loss, metrics = objective(forward, batch, state.step)
-            return loss, (metrics, skeleton.statistics(model, like=params))
-
-        (_, (metrics, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        grads, metrics, stats = gradient(state, batch, jax.random.fold_in(key, state.step))
+        grads = skeleton.packing.masked(grads)
+        trained, frozen = skeleton.packing.divide(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        params = frozen | optax.apply_updates(trained, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
         metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))
         metrics |= read_notes(batch)
@@ -87,6 +87,41 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _at_once(
+    skeleton: tree.Skeleton[Any],
+    objective: Objective,
+    normalisation: Normalisation,
+    hide: Mapping[str, Hide] | None,
+    shared_pass: bool,
+    mix: Mix | None,
+    state: TrainState,
+    batch: Mapping[str, Any],
+    key: jax.Array,
+) -> tuple[tree.Flat, Metrics, tree.Flat]:
+    """(gradient, metrics, new running statistics) of a batch; `key` is the step's."""
+    if mix:
+        batch = mix(batch, jax.random.fold_in(key, MIXING))
+
+    trained, frozen = skeleton.packing.divide(state.params)
+
+    def loss_fn(trained: tree.Flat) -> tuple[jax.Array, tuple[Metrics, tree.Flat]]:
+        model = skeleton.merge(trained | frozen, state.stats)
+        forward = Forward(
+            model,
+            batch,
+            normalisation,
+            train=True,
+            key=key,
+            hide=hide,
+            shared_pass=shared_pass,
+        )
+        loss, metrics = objective(forward, batch, state.step)
+        return loss, (metrics, skeleton.statistics(model, like=state.params))
+
+    grads, (metrics, stats) = jax.grad(loss_fn, has_aux=True)(trained)
+    return grads, metrics, stats
 
 
 def jit_train_step(train_step: TrainStep, shardings: TrainState, mesh: Mesh) -> TrainStep:

@@ -1,0 +1,110 @@
+"""Which parameters decay, how fast each learns, which are not trained: from rules over paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avt_jax.errors import UserError, nearest
+from avt_jax.models.depths import layers_above
+from avt_jax.settings import Block, setting
+from avt_jax.tree.stacks import is_matrix
+
+Rules = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class RulesConfig(Block, where="config.optimizer"):
+    """The fields of the block `optimizer` that speak of single parameters."""
+
+    weight_decay_rules: Rules = setting(
+        (),
+        "ordered (path regex, factor of weight_decay); the first match counts. What none matches "
+        "decays if it has two or more dimensions",
+        at_least=0,
+    )
+    lr_scale_rules: Rules = setting(
+        (),
+        "ordered (path regex, factor of the learning rate); the first match counts, 1 without one; "
+        "0 = frozen",
+        at_least=0,
+    )
+    frozen: tuple[str, ...] = setting(
+        (), "path regexes of parameters that are not trained: no gradient, no moments, no decay"
+    )
+    layer_decay: float = setting(
+        1.0,
+        "the learning rate of each layer below the last is multiplied by this once more, that of "
+        "the embeddings below the first most often; 1 = off",
+        above=0,
+        at_most=1,
+    )
+
+    def check(self) -> None:
+        """Refuses expressions that do not compile."""
+        for field, pattern in self._patterns():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(
+                    f"{field}: {pattern!r} is no regular expression ({error}); mend it."
+                ) from error
+
+    def _patterns(self) -> Iterable[tuple[str, str]]:
+        for name in ("weight_decay_rules", "lr_scale_rules"):
+            yield from ((f"config.optimizer.{name}", rule[0]) for rule in getattr(self, name))
+        yield from (("config.optimizer.frozen", pattern) for pattern in self.frozen)
+
+    def check_paths(self, paths: Iterable[str]) -> None:
+        """Makes sure that every expression matches a parameter.
+
+        Raises:
+          UserError: one matches none; the nearest path is named.
+        """
+        paths = list(paths)
+        for field, pattern in self._patterns():
+            if not any(re.search(pattern, path) for path in paths):
+                raise UserError(
+                    f"{field}: {pattern!r} matches no parameter{nearest(pattern, paths)}; mend it "
+                    "or leave it out."
+                )
+
+    def decay_factors(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """{flat path: what `weight_decay` is multiplied by}; `params` has arrays or shapes."""
+        return {
+            path: _first(self.weight_decay_rules, path, float(is_matrix(path, leaf.shape)))
+            for path, leaf in params.items()
+        }
+
+    def rate_factors(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """{flat path: what the learning rate is multiplied by}; 0 for what is not trained."""
+        above = layers_above(params)
+        return {
+            path: 0.0
+            if any(re.search(pattern, path) for pattern in self.frozen)
+            else _first(self.lr_scale_rules, path, 1.0) * self.layer_decay ** above[path]
+            for path in params
+        }
+
+    def frozen_paths(self, params: Mapping[str, Any]) -> set[str]:
+        """The flat paths of what is not trained.
+
+        Raises:
+          UserError: nothing is.
+        """
+        if not (self.frozen or self.lr_scale_rules):
+            return set()
+        found = {path for path, factor in self.rate_factors(params).items() if not factor}
+        if len(found) == len(params):
+            raise UserError(
+                "config.optimizer.frozen and lr_scale_rules leave no parameter to train; give "
+                "narrower expressions."
+            )
+        return found
+
+
+def _first(rules: Sequence[tuple[str, float]], path: str, otherwise: float) -> float:
+    """The value of the first rule that is found in a path."""
+    return next((value for pattern, value in rules if re.search(pattern, path)), otherwise)

@@ -1,0 +1,118 @@
+"""Optax transformations over a model's parameters in any of the forms of `tree.stacks`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from avt_jax.tree.stacks import Packing
+
+
+def scale_each(factors: Mapping[str, float], packing: Packing) -> optax.GradientTransformation:
+    """Multiplies each parameter's update by a number: {flat path: number}."""
+
+    def scale(updates: Any, params: Any) -> Any:
+        del params
+        return {
+            path: update * packing.spread(factors, path, update.ndim)
+            for path, update in updates.items()
+        }
+
+    return optax.stateless(scale)
+
+
+def decay_each(
+    weight_decay: float, factors: Mapping[str, float], packing: Packing
+) -> optax.GradientTransformation:
+    """Adds `weight_decay` times a number, {flat path: number}, times each parameter."""
+
+    def decay(updates: Any, params: Any) -> Any:
+        decayed = dict(updates)
+        for path, update in updates.items():
+            factor = weight_decay * packing.spread(factors, path, update.ndim)
+            if np.any(factor):
+                decayed[path] = update + factor * params[path]
+        return decayed
+
+    # The state of Optax's own decay under a mask: checkpoints from before these rules are read.
+    return optax.GradientTransformation(
+        lambda params: optax.MaskedState(optax.EmptyState()),
+        lambda updates, state, params=None: (decay(updates, params), state),
+    )
+
+
+def trained_only(
+    inner: optax.GradientTransformation, packing: Packing
+) -> optax.GradientTransformation:
+    """The same for what is trained: the initial state has nothing of what is frozen."""
+    return optax.GradientTransformation(
+        lambda params: inner.init(packing.divide(params)[0]), inner.update
+    )
+
+
+def for_each_layer(
+    inner: optax.GradientTransformation, packing: Packing
+) -> optax.GradientTransformation:
+    """The same for layers in stacks as for single ones.
+
+    For a transformation that looks at a parameter as a whole, and would take a tower's for one.
+
+    Args:
+      inner: treats every parameter by itself.
+      packing: of the parameters.
+    """
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if not packing.is_packed(grads):
+            return inner.update(grads, state, params)
+        opened, params = packing.open(grads), packing.open(params)
+        state = _on_flat(packing.open, state)
+        by_depth = defaultdict(list)
+        for path in opened:
+            by_depth[len(packing.layers(path) or ())].append(path)
+        updates: dict[str, Any] = {}
+        states = []
+        for depth, paths in by_depth.items():
+            part = _only(state, paths)
+            axes = jax.tree.map(lambda node: 0 if _is_flat(node) else None, part, is_leaf=_is_flat)
+            given = ({p: opened[p] for p in paths}, part, {p: params[p] for p in paths})
+            apply = inner.update
+            if depth:
+                apply = jax.vmap(apply, in_axes=(0, axes, 0), out_axes=(0, axes))
+            found, new = apply(*given)
+            updates |= found
+            states.append(new)
+        return packing.close(updates), _on_flat(packing.close, _joined(states))
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _is_flat(node: Any) -> bool:
+    return isinstance(node, dict)
+
+
+def _on_flat(function: Callable[[Mapping[str, Any]], dict[str, Any]], state: Any) -> Any:
+    return jax.tree.map(lambda n: function(n) if _is_flat(n) else n, state, is_leaf=_is_flat)
+
+
+def _only(state: Any, paths: list[str]) -> Any:
+    def chosen(node: Any) -> Any:
+        return {path: node[path] for path in paths} if _is_flat(node) else node
+
+    return jax.tree.map(chosen, state, is_leaf=_is_flat)
+
+
+def _joined(states: list[Any]) -> Any:
+    def join(first: Any, *others: Any) -> Any:
+        if not _is_flat(first):
+            return first
+        for other in others:
+            first = first | other
+        return first
+
+    return jax.tree.map(join, *states, is_leaf=_is_flat)
