@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,12 +211,24 @@ def _announcement(experiment: Experiment, workdir: Path, state: TrainState) -> l
         )
     else:
         progress = f"{f'continuing at step {done} of' if done else 'training for'} {total} steps"
+    where = f"{mesh.size} {jax.default_backend()} device(s)"
+    if jax.process_count() > 1:
+        where += f" of {jax.process_count()} processes"
     return [
-        f"{train} and {val}, {tree.parameter_count(state.params) / 1e6:.2f} M parameters, "
-        f"{mesh.size} {jax.default_backend()} device(s)",
+        f"{train} and {val}, {tree.parameter_count(state.params) / 1e6:.2f} M parameters, {where}, "
+        f"parameters and optimiser {_mib_on_a_device(state):.2f} MiB on each",
         f"loss = {terms}",
         f"{progress}; everything goes to {workdir}",
     ]
+
+
+def _mib_on_a_device(state: TrainState) -> float:
+    """Of the arrays of a state, cut as they are."""
+    sizes = (
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(state)
+    )
+    return sum(sizes) / 2**20
 
 
 def _result(state: TrainState, workdir: Path) -> TrainingResult:
