@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from avt_jax import axes, tree
@@ -67,8 +68,11 @@ class MeshConfig(Block, where="config.mesh"):
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Builds the mesh over all devices (one CPU device is a 1x1 mesh).
 
+    Of several slices, TPU pods that a slower network joins, the axis data goes across: what travels
+    between them are sums of gradients, once a step.
+
     Raises:
-      UserError: the device count is not data * fsdp.
+      UserError: the device count is not data * fsdp, or parameters would be cut across slices.
     """
     devices = jax.devices() if devices is None else devices
     data = len(devices) // config.fsdp if config.data == -1 else config.data
@@ -78,9 +82,26 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"{len(devices)}; set data=-1 and an fsdp that divides {len(devices)}."
         )
     # Auto axes: the newer explicit ones refuse slicing and nnx.Linear on sharded arrays.
-    return jax.make_mesh(
-        (data, config.fsdp), (DATA, FSDP), axis_types=(AxisType.Auto,) * 2, devices=devices
-    )
+    kinds = (AxisType.Auto,) * 2
+    # GPUs have such an index, too, of hosts; their networks do carry more.
+    is_tpu = devices[0].platform == "tpu"
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if is_tpu else 1
+    if slices == 1:
+        shape = (data, config.fsdp)
+        return jax.make_mesh(shape, (DATA, FSDP), axis_types=kinds, devices=devices)
+    return Mesh(_across_slices(data, config.fsdp, slices, devices), (DATA, FSDP), axis_types=kinds)
+
+
+def _across_slices(
+    data: int, fsdp: int, slices: int, devices: Sequence[jax.Device]
+) -> np.ndarray[Any, Any]:
+    """[data, fsdp] devices, slice after slice along the first axis."""
+    if data % slices:
+        raise UserError(
+            f"config.mesh asks for fsdp={fsdp} on {slices} slices of {len(devices) // slices} "
+            "devices; give an fsdp that divides the devices of a slice."
+        )
+    return mesh_utils.create_hybrid_device_mesh((data // slices, fsdp), (slices, 1), devices)
 
 
 def within(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -35,6 +35,29 @@ def test_devices_must_divide(data, fsdp):
         make(data, fsdp)
 
 
+class Chip:
+    """A TPU chip of a slice of 2 x 2, as JAX describes it."""
+
+    platform, device_kind, core_on_chip = "tpu", "TPU v5 lite", 0
+
+    def __init__(self, number):
+        self.id, self.slice_index, self.process_index = number, number // 4, number // 4
+        self.coords = (number % 2, number // 2 % 2, 0)
+
+
+def test_slices_are_joined_along_the_batch():
+    chips = [Chip(number) for number in (5, 0, 3, 6, 1, 4, 7, 2)]
+    for fsdp in (1, 2, 4):
+        found = meshes._across_slices(8 // fsdp, fsdp, 2, chips)
+        assert found.shape == (8 // fsdp, fsdp)
+        assert sorted(chip.id for chip in found.flat) == list(range(8))
+        slices = np.vectorize(lambda chip: chip.slice_index)(found)
+        assert (slices == slices[:, :1]).all(), "parameters are cut within a slice"
+        assert slices[:, 0].tolist() == sorted(slices[:, 0]), "a slice's part of the batch is whole"
+    with pytest.raises(UserError, match="fsdp=8 on 2 slices of 4 devices"):
+        meshes.make_mesh(meshes.MeshConfig(-1, 8, COPY), chips)
+
+
 def test_rules_choose_the_largest_divisible_axis():
     mesh = make(fsdp=4)
     params = {
