@@ -232,8 +232,8 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> int:
     """
     if batch_size < 1 or batch_size % mesh.size:
         raise UserError(
-            f"the batch size {batch_size} does not divide over {mesh.size} devices; use a multiple of "
-            f"{mesh.size} (config.train.batch_size, eval_batch_size; docs/scaling.md says which "
+            f"the batch size {batch_size} does not divide over {mesh.size} devices; use a multiple "
+            f"of {mesh.size} (config.train.batch_size, eval_batch_size; docs/scaling.md says which "
             "learning rate a larger batch wants)."
         )
     return batch_size // jax.process_count()
