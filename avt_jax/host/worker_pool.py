@@ -139,10 +139,17 @@ def _ending(exit_code: int | None) -> str:
     return f"was ended by {signal.Signals(-exit_code).name}"
 
 
-def guard_worker() -> None:
-    """Call first in a worker process: it then lives exactly as long as its parent."""
-    # Ctrl-C reaches every process of the group: the parent alone says what happens then.
+def guard_worker(*, survives_sigterm: bool = False) -> None:
+    """Call first in a worker process: it then lives exactly as long as its parent.
+
+    Args:
+      survives_sigterm: where the parent needs it to the end, and does not end it by that signal.
+    """
+    # Ctrl-C reaches every process of the group, as SIGTERM does where a scheduler ends a job: the
+    # parent alone says what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if survives_sigterm:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -1,6 +1,10 @@
 """Several real processes: they train as one does, stop together, and name one that died."""
 
+import contextlib
 import json
+import os
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +125,29 @@ def test_one_is_stopped_or_dies(endless, tmp_path):
     job.processes[1].wait(60)
     assert job.processes[1].returncode == 75, job.stderr(1)
     assert "most likely since process 0 of the job has died" in job.stderr(1)
+
+
+def descendants(pid):
+    """Process numbers of a process's children and theirs, on Linux."""
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            found += [int(child), *descendants(child)]
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="no /proc")
+def test_a_whole_tree_of_processes_is_signalled(tmp_path):
+    words = ["--workdir", tmp_path / "run", "--config.train.steps=1000000"]
+    job = Job(tmp_path / "says", 1, *SETTINGS, *words, "--config.data.num_workers=2")
+    job.wait_for("step 5/")
+    tree = descendants(job.processes[0].pid)
+    assert len(tree) >= 2, "workers read the data"
+    for pid in [*tree, job.processes[0].pid]:
+        with contextlib.suppress(ProcessLookupError):  # one that evaluated has ended
+            os.kill(pid, signal.SIGTERM)
+    assert job.wait(60) == [143], job.stderr()
+    assert "checkpoint saved" in job.stderr()
 
 
 def test_a_mistake_of_one_ends_all(tmp_path):

@@ -329,4 +329,4 @@ def _closing(
 def _init_worker(worker_index: int, num_workers: int) -> None:
     """Lets a worker live exactly as long as the main process."""
     del worker_index, num_workers  # Grain passes them to every such function
-    worker_pool.guard_worker()
+    worker_pool.guard_worker(survives_sigterm=True)

@@ -79,6 +79,10 @@ class StopRequest:
                 self._wakeup.setblocking(False)
                 signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
                 threading.Thread(target=self._listen, name="avt-stop", daemon=True).start()
+                # That thread takes the signals. What is started from here on, workers that read data
+                # among them, inherits the mask: a scheduler that signals a whole tree of processes
+                # does not take the data away from a training that is to save.
+                signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         return self
 
     def _note(self, number: int, _frame: Any) -> None:
@@ -102,6 +106,8 @@ class StopRequest:
                 os._exit(128 + received[0])
 
     def __exit__(self, *_: object) -> None:
+        if _is_own_process:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
