@@ -79,9 +79,9 @@ class StopRequest:
                 self._wakeup.setblocking(False)
                 signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
                 threading.Thread(target=self._listen, name="avt-stop", daemon=True).start()
-                # That thread takes the signals. What is started from here on, workers that read data
-                # among them, inherits the mask: a scheduler that signals a whole tree of processes
-                # does not take the data away from a training that is to save.
+                # That thread takes the signals. What is started from here on, workers that read
+                # data among them, inherits the mask: a scheduler that signals a whole tree of
+                # processes does not take the data away from a training that is to save.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         return self
 
