@@ -141,12 +141,12 @@ def test_values_altered_behind_the_format_are_noticed(run_dir):
 
 
 def test_swapped_values_change_the_checksum(run_dir):
-    from avt_jax.training.checkpoint import _checksum
+    from avt_jax.training.checkpoint.checksum import checksum
 
     x = jnp.arange(6.0)
-    assert int(_checksum({"a": x})) != int(_checksum({"a": x[::-1]}))
-    assert int(_checksum({"a": x})) != int(_checksum({"b": x}))
-    assert int(_checksum({"a": x})) == int(_checksum({"a": np.asarray(x)}))
+    assert int(checksum({"a": x})) != int(checksum({"a": x[::-1]}))
+    assert int(checksum({"a": x})) != int(checksum({"b": x}))
+    assert int(checksum({"a": x})) == int(checksum({"a": np.asarray(x)}))
 
 
 def test_checkpoint_of_another_model(run_dir):

@@ -1,0 +1,92 @@
+"""A trained model, read from its run folder onto the host."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from avt_jax import tree
+from avt_jax.errors import UserError
+from avt_jax.training.checkpoint import folder as folders
+from avt_jax.training.checkpoint import run_files, stored
+from avt_jax.training.checkpoint.folder import CHECKPOINTS
+from avt_jax.training.checkpoint.run_files import CONFIG_FILE, RUN_FILE
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model as read from its run folder.
+
+    Attributes:
+      config: the resolved config, {block: {field: value}}.
+      label_sets: {label set: class names}, in the order of the logits.
+      records: how the shards were made: {"frame_rate_hz", "short_side_px", "jpeg_quality"}.
+      params: {path: array}; the averaged parameters when the run kept an average.
+      stats: {path: array} BatchNorm running statistics.
+      step: optimiser steps done.
+    """
+
+    config: dict[str, Any]
+    label_sets: dict[str, tuple[str, ...]]
+    records: dict[str, float]
+    params: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    step: int
+
+
+def load_run(run_dir: str | Path, which: str = "best") -> Run:
+    """Reads a trained model from its run folder, onto the host.
+
+    Args:
+      run_dir: what `avt train --workdir` wrote.
+      which: "best" = highest validation score (newest when none was measured), or "last".
+
+    Returns:
+      The `Run`, its arrays checked against the checksums stored with them.
+
+    Raises:
+      UserError: no such run, one of its files is damaged, or none of its checkpoints is intact.
+    """
+    run_dir = Path(run_dir)
+    for name in (CONFIG_FILE, RUN_FILE):
+        if not (run_dir / name).is_file():
+            raise UserError(
+                f"{run_dir} is not a run folder: {name} is missing; give the folder that "
+                "'avt train --workdir' wrote."
+            )
+    config, facts = run_files.read_config(run_dir), run_files.read_facts(run_dir)
+    label_sets = {name: tuple(classes) for name, classes in facts["label_sets"].items()}
+    stored.quiet_orbax()
+    for step in _steps_in_order(run_dir / CHECKPOINTS, which):
+        try:
+            params, stats = _read_variables(run_dir.absolute() / CHECKPOINTS / str(step))
+        except stored.DamagedError as error:
+            print(f"avt: checkpoint {step} is damaged ({error}); trying another", file=sys.stderr)
+            continue
+        return Run(config, label_sets, facts["records"], params, stats, step)
+    raise UserError(f"{run_dir / CHECKPOINTS} holds no intact checkpoint; train the run first.")
+
+
+def _steps_in_order(folder: Path, which: str) -> list[int]:
+    steps = folders.list_steps(folder)
+    if which == "last":
+        return steps
+    return folders.best_first({step: stored.score_of(folder / str(step)) for step in steps})
+
+
+def _read_variables(step_folder: Path) -> tuple[tree.Flat, tree.Flat]:
+    meta = stored.read_meta(step_folder)
+    there = stored.stored_arrays(step_folder, meta)
+    weights = "ema" if "ema" in there else "params"
+    wanted = {group: there[group] for group in (weights, "stats") if group in there}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    read = stored.read_arrays(step_folder, wanted, as_numpy)
+    state: dict[str, tree.Flat] = {weights: {}, "stats": {}, **read}
+    stored.check_sums(state, meta)
+    return state[weights], state["stats"]
