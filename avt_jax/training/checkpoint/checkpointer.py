@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -184,7 +185,7 @@ class Checkpointer:
     def _set_aside(self, steps: list[int]) -> None:
         for step in steps:
             try:
-                aside = folders.set_aside(self._folder, step)
+                aside = folders.set_aside(self._folder / str(step))
             except OSError as error:
                 raise self._cannot_write(None, error) from error
             print(f"avt: checkpoint {step} is now {aside}", file=sys.stderr)
@@ -223,13 +224,17 @@ class Checkpointer:
         try:
             self.wait()
         finally:
-            self._saver.close()
+            self._or_cannot_write(self._saver.close)
 
     def _or_cannot_write(self, write: Callable[[], None]) -> None:
         try:
             write()
         except Exception as error:
             step, self._saving = self._saving, None
+            if agree.is_first():
+                # Its part of a full disk.
+                with contextlib.suppress(OSError):
+                    folders.clean(self._folder)
             if not isinstance(error, OSError) and not any(s in str(error) for s in _OF_THE_DISK):
                 raise
             raise self._cannot_write(step, error) from error

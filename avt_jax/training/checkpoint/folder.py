@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from avt_jax.errors import UserError
+
 CHECKPOINTS = "checkpoints"
 
-_DAMAGED, _DELETED = ".damaged", ".deleted"
+DAMAGED, _DELETED = ".damaged", ".deleted"
 # What Orbax calls a step that is being written.
 _PARTIAL = ".orbax-checkpoint-tmp"
 
@@ -19,10 +22,20 @@ def has_checkpoint(run_dir: str | Path) -> bool:
 
 
 def list_steps(folder: Path) -> list[int]:
-    """The steps of the finished checkpoints in a folder, the newest first; [] without a folder."""
-    if not folder.is_dir():
+    """The steps of the finished checkpoints in a folder, the newest first; [] without a folder.
+
+    Raises:
+      UserError: it cannot be looked into.
+    """
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    names = (entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise UserError(
+            f"cannot look into {folder}: {error.strerror or error}; make it readable for this "
+            "user, or give another folder."
+        ) from error
     # Only names that a step's number has: not "007".
     return sorted((int(n) for n in names if n.isdecimal() and str(int(n)) == n), reverse=True)
 
@@ -36,7 +49,7 @@ def is_left_behind(path: Path) -> bool:
 def is_set_aside(path: Path) -> bool:
     """Whether an entry is a damaged checkpoint that was set aside."""
     step, _, rest = path.name.partition(".")
-    return step.isdecimal() and f".{rest}".startswith(_DAMAGED)
+    return step.isdecimal() and f".{rest}".startswith(DAMAGED)
 
 
 def clean(folder: Path) -> None:
@@ -54,13 +67,13 @@ def delete(folder: Path, step: int) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def set_aside(folder: Path, step: int) -> Path:
-    """Renames a damaged checkpoint to `<step>.damaged`, with a number where that is taken."""
-    aside, number = folder / f"{step}{_DAMAGED}", 1
-    while aside.exists():
+def set_aside(path: Path) -> Path:
+    """Renames what is damaged to `<name>.damaged`, with a number where that is taken."""
+    aside, number = path.with_name(f"{path.name}{DAMAGED}"), 1
+    while os.path.lexists(aside):
         number += 1
-        aside = folder / f"{step}{_DAMAGED}-{number}"
-    return (folder / str(step)).rename(aside)
+        aside = path.with_name(f"{path.name}{DAMAGED}-{number}")
+    return path.rename(aside)
 
 
 def kept(scores: Mapping[int, float | None], *, last: int, best: int) -> set[int]:
