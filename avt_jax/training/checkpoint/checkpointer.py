@@ -62,6 +62,7 @@ class Checkpointer:
         self._saver = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         # The step that is being written.
         self._saving: int | None = None
+        self._has_failed = False
 
     def _open_folder(self) -> None:
         try:
@@ -224,13 +225,16 @@ class Checkpointer:
         try:
             self.wait()
         finally:
-            self._or_cannot_write(self._saver.close)
+            # What failed once may fail again here, and has been told.
+            with contextlib.suppress(*([Exception] if self._has_failed else [])):
+                self._or_cannot_write(self._saver.close)
 
     def _or_cannot_write(self, write: Callable[[], None]) -> None:
         try:
             write()
         except Exception as error:
-            step, self._saving = self._saving, None
+            step, self._saving, self._has_failed = self._saving, None, True
+            stored.quiet_loose_ends()
             if agree.is_first():
                 # Its part of a full disk.
                 with contextlib.suppress(OSError):

@@ -63,25 +63,35 @@ def load_run(run_dir: str | Path, which: str = "best") -> Run:
     config, facts = run_files.read_config(run_dir), run_files.read_facts(run_dir)
     label_sets = {name: tuple(classes) for name, classes in facts["label_sets"].items()}
     stored.quiet_orbax()
-    for step in _steps_in_order(run_dir / CHECKPOINTS, which):
+    folder = run_dir.absolute() / CHECKPOINTS
+    metas = _read_metas(folder)
+    scores = {step: meta.score for step, meta in metas.items()}
+    for step in folders.best_first(scores) if which == "best" else metas:
         try:
-            params, stats = _read_variables(run_dir.absolute() / CHECKPOINTS / str(step))
+            params, stats = _read_variables(folder / str(step), metas[step])
         except stored.DamagedError as error:
-            print(f"avt: checkpoint {step} is damaged ({error}); trying another", file=sys.stderr)
+            _say_damaged(step, error)
             continue
         return Run(config, label_sets, facts["records"], params, stats, step)
     raise UserError(f"{run_dir / CHECKPOINTS} holds no intact checkpoint; train the run first.")
 
 
-def _steps_in_order(folder: Path, which: str) -> list[int]:
-    steps = folders.list_steps(folder)
-    if which == "last":
-        return steps
-    return folders.best_first({step: stored.score_of(folder / str(step)) for step in steps})
+def _read_metas(folder: Path) -> dict[int, stored.Meta]:
+    """{step: what its checkpoint holds besides arrays}, the newest first."""
+    metas = {}
+    for step in folders.list_steps(folder):
+        try:
+            metas[step] = stored.read_meta(folder / str(step))
+        except stored.DamagedError as error:
+            _say_damaged(step, error)
+    return metas
 
 
-def _read_variables(step_folder: Path) -> tuple[tree.Flat, tree.Flat]:
-    meta = stored.read_meta(step_folder)
+def _say_damaged(step: int, error: stored.DamagedError) -> None:
+    print(f"avt: checkpoint {step} is damaged ({error}); trying another", file=sys.stderr)
+
+
+def _read_variables(step_folder: Path, meta: stored.Meta) -> tuple[tree.Flat, tree.Flat]:
     there = stored.stored_arrays(step_folder, meta)
     weights = "ema" if "ema" in there else "params"
     wanted = {group: there[group] for group in (weights, "stats") if group in there}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from avt_jax.training.checkpoint.checksum import checksums
 STATE, META = "state", "meta"
 _META_FILE = Path(META) / "metadata"
 _CHECK = "check"
+# The parts of a state that are a model's.
+_VARIABLES = {"params", "stats", "ema"}
 # Checkpoints of earlier versions: the score was Orbax's own, and nothing vouched for the rest.
 _EARLIER = {"position", "checksums"}
 _EARLIER_SCORE = Path("metrics") / "metrics"
@@ -67,7 +71,7 @@ def structure(state: Mapping[str, Any]) -> int:
     return _crc(
         [
             (group, path, list(leaf.shape), str(np.dtype(leaf.dtype)))
-            for group in ("params", "stats", "ema")
+            for group in sorted(_VARIABLES)
             for path, leaf in sorted(state.get(group, {}).items())
         ]
     )
@@ -91,7 +95,9 @@ def read_meta(step_folder: Path) -> Meta:
         meta = Meta(**fields)
     except TypeError as error:
         raise DamagedError(f"{_META_FILE} is of another version: {first_line(error)}") from error
-    if not (isinstance(meta.position, dict) and isinstance(meta.checksums, dict)):
+    sums = meta.checksums
+    has_sums = isinstance(sums, dict) and all(type(one) is int for one in sums.values())
+    if not (isinstance(meta.position, dict) and has_sums and _VARIABLES <= sums.keys()):
         raise DamagedError(f"{_META_FILE} is not what was written")
     return meta
 
@@ -154,11 +160,8 @@ def stored_arrays(step_folder: Path, meta: Meta) -> dict[str, Any]:
       DamagedError: it cannot be read, or is not what was saved.
     """
 
-    def read() -> dict[str, Any]:
-        with ocp.PyTreeCheckpointer() as reader:
-            return dict(reader.metadata(step_folder / STATE).item_metadata.tree)
-
-    stored = _or_damaged(read)
+    with ocp.PyTreeCheckpointer() as reader:
+        stored = _or_damaged(lambda: dict(reader.metadata(step_folder / STATE).item_metadata.tree))
     if meta.structure is not None and _or_damaged(lambda: structure(stored)) != meta.structure:
         raise DamagedError("its arrays are not named and shaped as those that were saved")
     return stored
@@ -176,13 +179,10 @@ def read_arrays(step_folder: Path, targets: Any, restore_args: Any) -> dict[str,
       DamagedError: they cannot be read.
     """
 
-    def read() -> dict[str, Any]:
-        # The handler itself: around it Orbax makes processes wait for one that has failed.
-        handler = ocp.PyTreeCheckpointHandler()
-        args = ocp.args.PyTreeRestore(targets, restore_args=restore_args, partial_restore=True)
-        return dict(handler.restore(step_folder / STATE, args=args))
-
-    return _or_damaged(read)
+    # The handler itself: around it Orbax makes processes wait for one that has failed.
+    handler = ocp.PyTreeCheckpointHandler()
+    args = ocp.args.PyTreeRestore(targets, restore_args=restore_args, partial_restore=True)
+    return _or_damaged(lambda: dict(handler.restore(step_folder / STATE, args=args)))
 
 
 def check_sums(parts: Mapping[str, Any], meta: Meta) -> None:
@@ -191,13 +191,15 @@ def check_sums(parts: Mapping[str, Any], meta: Meta) -> None:
         raise DamagedError("its checksum does not match")
 
 
-def _or_damaged(read: Any) -> Any:
+def _or_damaged(read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (MemoryError, jax.errors.JaxRuntimeError, UserError):
         # Of this machine, not of the file.
         raise
-    except Exception as error:  # Orbax and TensorStore raise of everything for damaged files
+    except Exception as error:
+        quiet_loose_ends()
+        # Orbax and TensorStore raise everything for damaged files.
         raise DamagedError(first_line(error)) from error
 
 
@@ -208,3 +210,22 @@ def quiet_orbax() -> None:
     matters; and errors of its thread with a traceback, though it raises them in ours as well.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def quiet_loose_ends() -> None:
+    """Keeps what Orbax has begun beside what failed from writing tracebacks when it ends, too.
+
+    Its reads and writes run side by side in event loops; the first that fails is raised.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+    if getattr(before, "__name__", "") == _not_of_a_closed_loop.__name__:
+        return
+    sys.unraisablehook = functools.wraps(_not_of_a_closed_loop)(
+        functools.partial(_not_of_a_closed_loop, before)
+    )
+
+
+def _not_of_a_closed_loop(before: Callable[[Any], None], unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        before(unraisable)
