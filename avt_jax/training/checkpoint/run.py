@@ -16,7 +16,6 @@ from avt_jax.errors import UserError
 from avt_jax.training.checkpoint import folder as folders
 from avt_jax.training.checkpoint import run_files, stored
 from avt_jax.training.checkpoint.folder import CHECKPOINTS
-from avt_jax.training.checkpoint.run_files import CONFIG_FILE, RUN_FILE
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,7 @@ def load_run(run_dir: str | Path, which: str = "best") -> Run:
       UserError: no such run, one of its files is damaged, or none of its checkpoints is intact.
     """
     run_dir = Path(run_dir)
-    for name in (CONFIG_FILE, RUN_FILE):
-        if not (run_dir / name).is_file():
-            raise UserError(
-                f"{run_dir} is not a run folder: {name} is missing; give the folder that "
-                "'avt train --workdir' wrote."
-            )
+    run_files.check_there(run_dir)
     config, facts = run_files.read_config(run_dir), run_files.read_facts(run_dir)
     label_sets = {name: tuple(classes) for name, classes in facts["label_sets"].items()}
     stored.quiet_orbax()

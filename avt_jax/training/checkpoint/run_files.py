@@ -7,12 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from avt_jax.errors import UserError, first_line
+from avt_jax.training.checkpoint.folder import has_checkpoint
 
 CONFIG_FILE, RUN_FILE = "config.json", "run.json"
 
 
 class DamagedFile(UserError):
     """A file of a run folder that is there and is not what a training wrote."""
+
+
+def check_there(run_dir: Path) -> None:
+    """Raises a UserError where a folder is not one of a run."""
+    for name in (CONFIG_FILE, RUN_FILE):
+        try:
+            (run_dir / name).stat()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            advice = "give the folder that 'avt train --workdir' wrote"
+            if has_checkpoint(run_dir):
+                advice = "the command that trained the run writes it anew and goes on"
+            raise UserError(
+                f"{run_dir} is not a run folder: {name} is missing; {advice}."
+            ) from error
+        except OSError as error:
+            raise _cannot_read(run_dir / name, error) from error
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
@@ -54,13 +71,17 @@ def _read_object(run_dir: Path, name: str) -> dict[str, Any]:
     except IsADirectoryError as error:
         raise _damaged(path, "it is a folder") from error
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror or error}); use another --workdir, or make "
-            "it readable."
-        ) from error
+        raise _cannot_read(path, error) from error
     if not isinstance(found, dict):
         raise _damaged(path, "it is not an object")
     return found
+
+
+def _cannot_read(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path} cannot be read ({error.strerror or error}); use another --workdir, or make it "
+        "readable."
+    )
 
 
 def _damaged(path: Path, reason: str) -> DamagedFile:
