@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import sys
@@ -210,22 +209,23 @@ def quiet_orbax() -> None:
     matters; and errors of its thread with a traceback, though it raises them in ours as well.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # Its reads and writes run side by side in event loops, of which the first error is raised.
+    # Others may end when the loop is closed.
+    if not isinstance(sys.unraisablehook, _NotOfAClosedLoop):
+        sys.unraisablehook = _NotOfAClosedLoop(sys.unraisablehook)
+
+
+class _NotOfAClosedLoop:
+    """Says what an exception was that nobody could be told of, unless it is such an end."""
+
+    def __init__(self, before: Callable[[Any], object]):
+        self._before = before
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._before(unraisable)
 
 
 def quiet_loose_ends() -> None:
-    """Keeps what Orbax has begun beside what failed from writing tracebacks when it ends, too.
-
-    Its reads and writes run side by side in event loops; the first that fails is raised.
-    """
+    """Once something has failed: keeps asyncio from telling what else failed along with it."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    before = sys.unraisablehook
-    if getattr(before, "__name__", "") == _not_of_a_closed_loop.__name__:
-        return
-    sys.unraisablehook = functools.wraps(_not_of_a_closed_loop)(
-        functools.partial(_not_of_a_closed_loop, before)
-    )
-
-
-def _not_of_a_closed_loop(before: Callable[[Any], None], unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        before(unraisable)
