@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, and disks that are: the newest intact one is used, and told."""
 
+import contextlib
 import errno
 import json
 import os
@@ -294,3 +295,38 @@ def test_the_folder_is_deleted_under_a_training(copy, capfd):
         run(copy, state, step, schedule=every(8, evaluate=2, checkpoint=0), evaluate=evaluate)
     assert not copy.exists(), "it does not come back"
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_folder_is_deleted_and_orbax_makes_it_anew(copy, states):
+    state, position = states[NEW]
+    checkpointer = Checkpointer(copy, keep_last=9, keep_best=1)
+    shutil.rmtree(copy)
+    (copy / "checkpoints/6").mkdir(parents=True)
+    with contextlib.closing(checkpointer), pytest.raises(UserError, match="was deleted while"):
+        checkpointer.save(state, position, 0.5)
+
+
+def test_the_folder_is_deleted_under_a_save(copy, states, monkeypatch):
+    """What Orbax writes then comes back without the rest, and says so in its own ways."""
+    from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
+
+    async def fail(*_, **__):
+        shutil.rmtree(copy)
+        (copy / "checkpoints/6.orbax-checkpoint-tmp").mkdir(parents=True)
+        raise ValueError("No ArrayMetadata found")
+
+    monkeypatch.setattr(AtomicRenameTemporaryPath, "finalize", fail)
+    with pytest.raises(UserError, match="was deleted while the training was running"):
+        _save_next(copy, states)
+
+
+def test_an_error_of_the_program_is_not_one_of_the_disk(copy, states, monkeypatch):
+    from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
+
+    async def fail(*_, **__):
+        raise ValueError("a mistake in the program")
+
+    monkeypatch.setattr(AtomicRenameTemporaryPath, "finalize", fail)
+    with pytest.raises(ValueError, match="a mistake in the program"):
+        _save_next(copy, states)
+    assert checkpoints(copy) == [OLD, NEW]

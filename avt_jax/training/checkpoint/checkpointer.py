@@ -19,6 +19,7 @@ from avt_jax.training.checkpoint import folder as folders
 from avt_jax.training.checkpoint import stored
 from avt_jax.training.checkpoint.checksum import checksums
 from avt_jax.training.checkpoint.folder import CHECKPOINTS
+from avt_jax.training.checkpoint.run_files import CONFIG_FILE, RUN_FILE
 from avt_jax.training.processes import agree
 from avt_jax.training.state import TrainState
 
@@ -58,11 +59,16 @@ class Checkpointer:
         self._folder = Path(run_dir).absolute() / CHECKPOINTS
         self._keep = {"last": keep_last, "best": keep_best}
         stored.quiet_orbax()
+        self._is_open = False
         agree.by_the_first(self._open_folder)
+        # By these a folder is told from one that Orbax has made anew.
+        files = [self._folder.parent / name for name in (CONFIG_FILE, RUN_FILE)]
+        self._beside = [path for path in files if path.exists()]
         self._saver = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         # The step that is being written.
         self._saving: int | None = None
         self._has_failed = False
+        self._is_open = True
 
     def _open_folder(self) -> None:
         try:
@@ -223,11 +229,22 @@ class Checkpointer:
           UserError: a checkpoint cannot be written, unless it has been said before.
         """
         try:
-            self.wait()
-        finally:
-            # What failed once may fail again here, and has been told.
-            with contextlib.suppress(*([Exception] if self._has_failed else [])):
+            if not self._has_failed:
+                self.wait()
                 self._or_cannot_write(self._saver.close)
+        finally:
+            if self._has_failed:
+                self._close_failed()
+
+    def _close_failed(self) -> None:
+        """What failed once may fail again here, and has been told."""
+        for close in (self._saver.wait_until_finished, self._saver.close):
+            with contextlib.suppress(Exception):
+                close()
+        if agree.is_first():
+            # What was half written has its part in a full disk.
+            with contextlib.suppress(OSError):
+                folders.clean(self._folder)
 
     def _or_cannot_write(self, write: Callable[[], None]) -> None:
         try:
@@ -235,20 +252,23 @@ class Checkpointer:
         except Exception as error:
             step, self._saving, self._has_failed = self._saving, None, True
             stored.quiet_loose_ends()
-            if agree.is_first():
-                # Its part of a full disk.
-                with contextlib.suppress(OSError):
-                    folders.clean(self._folder)
-            if not isinstance(error, OSError) and not any(s in str(error) for s in _OF_THE_DISK):
+            known = isinstance(error, OSError) or any(s in str(error) for s in _OF_THE_DISK)
+            if not known and not self._is_gone():
                 raise
             raise self._cannot_write(step, error) from error
 
-    def _check_folder(self) -> None:
+    def _is_gone(self) -> bool:
+        """Whether the run's folder was deleted since the checkpoints in it were opened."""
         if not self._folder.is_dir():
-            raise self._cannot_write(None, FileNotFoundError(errno.ENOENT, "it is gone"))
+            return True
+        return bool(self._beside) and not any(path.exists() for path in self._beside)
+
+    def _check_folder(self) -> None:
+        if self._is_gone():
+            raise self._cannot_write(None, FileNotFoundError())
 
     def _cannot_write(self, step: int | None, error: Exception) -> UserError:
-        if not self._folder.parent.is_dir() or (step is not None and not self._folder.is_dir()):
+        if self._is_open and self._is_gone():
             return UserError(
                 f"{self._folder} was deleted while the training was running; what it had learnt "
                 "since is lost, and the same command starts anew."
