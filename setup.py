@@ -63,7 +63,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
     },
-    entry_points={"console_scripts": ["avt=avt_jax.cli.main:main"]},
+    entry_points={"console_scripts": ["avt=avt_jax.__main__:main"]},
     keywords=[
         "audio-visual learning",
         "video classification",

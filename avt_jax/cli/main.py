@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from avt_jax import __version__
+from avt_jax.cli import interrupts
 from avt_jax.cli.common import run
 from avt_jax.cli.processes.start import keep_compiled_programs, restart_with_kept_memory
 from avt_jax.errors import UserError, nearest
@@ -31,6 +32,8 @@ COMMANDS = {
 
 # Those that compute for long enough to be worth a second start of the interpreter.
 _COMPUTING = ("train", "evaluate", "predict", "ablate")
+# Those that leave nothing to tidy up when they end at once.
+_END_AT_ONCE = (*_COMPUTING, "profile", "compile", "tune")
 
 
 def _usage() -> str:
@@ -62,11 +65,20 @@ def _dispatch(argv: list[str] | None) -> int:
         keep_compiled_programs()
         restart_with_kept_memory()
     # Imported here so that `avt inspect` does not pay for importing JAX.
-    return importlib.import_module(f"avt_jax.cli.{COMMANDS[name][0]}").main(rest)
+    command = importlib.import_module(f"avt_jax.cli.{COMMANDS[name][0]}")
+    if own_process and name not in _END_AT_ONCE:
+        interrupts.raise_again()
+    return command.main(rest)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of the console script `avt`; returns the exit code."""
+    """Runs a command; returns the exit code.
+
+    Args:
+      argv: command and arguments; None = those of this process, which does nothing else then.
+    """
+    if argv is None:
+        interrupts.end_at_once()
     return run(_dispatch, argv)
 
 

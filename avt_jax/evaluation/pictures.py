@@ -116,7 +116,7 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
 
     Args:
       path: the PNG to write.
-      entries: lines of `metrics.jsonl`, see `report.read_metrics`.
+      entries: lines of `metrics.jsonl`, see `avt_jax.host.metric_lines`.
       title: above the picture.
 
     Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from avt_jax.errors import UserError
 from avt_jax.evaluation.classification import ClassificationReport
 from avt_jax.host.new_files import replacing
 
@@ -157,33 +155,6 @@ def _most_confused(report: ClassificationReport, true: int) -> str:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads a run's `metrics.jsonl`.
-
-    Args:
-      path: the file; each line is {"step": int, "split": str, metric: number, ...}.
-
-    Returns:
-      Its lines in order; one that was cut off while being written is left out. [] without a file.
-
-    Raises:
-      UserError: the file cannot be read.
-    """
-    if not path.is_file():
-        return []
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
-    entries = []
-    for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and {"step", "split"} <= entry.keys():
-                entries.append(entry)
-    return entries
 
 
 def first_class_difference(

@@ -27,6 +27,7 @@ from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import write_reconstructions
 from avt_jax.experiment.splits import OwnData, check_classes, is_source, open_source, read_info
+from avt_jax.host.metric_lines import read_metrics
 from avt_jax.inference.load import LoadedRun
 from avt_jax.training.checkpoint import Run
 from avt_jax.training.processes import agree
@@ -199,7 +200,7 @@ def _write(evaluation: report.Evaluation, out_dir: Path, run_dir: Path) -> list[
         title = f"{name}: {100 * found['top1']:.1f} % of {found['count']} clips right"
         pictures.draw_confusion(written[-1], found["confusion"], names, title=title)
     curves = out_dir / "training_curves.png"
-    entries = report.read_metrics(run_dir / METRICS_FILE)
+    entries = read_metrics(run_dir / METRICS_FILE)
     if pictures.draw_training_curves(curves, entries, title=str(run_dir)):
         written.append(curves)
     return written

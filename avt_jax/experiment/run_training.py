@@ -16,16 +16,18 @@ from ml_collections import ConfigDict
 from avt_jax import tree
 from avt_jax.conversion.initial import InitConfig
 from avt_jax.errors import UserError
-from avt_jax.evaluation.report import read_metrics
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import step_arguments
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.splits import OwnData, length
 from avt_jax.experiment.start import starting_variables
+from avt_jax.host.metric_lines import read_metrics
+from avt_jax.host.new_files import remove_partial
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer, has_checkpoint
 from avt_jax.training.loop import fit
 from avt_jax.training.processes import agree
+from avt_jax.training.run_lock import RunLock
 from avt_jax.training.state import TrainState, with_variables
 from avt_jax.training.step import PackedStep
 from avt_jax.training.writer import METRICS_FILE, MetricWriter, NoWriter, has_line
@@ -79,17 +81,18 @@ def train(
 
 
 def _train(experiment: Experiment, workdir: Path, say: Say) -> TrainState:
-    continues = agree.as_the_first(has_checkpoint(workdir))
-    changes = agree.together(lambda: _checked_changes(experiment, workdir) if continues else [])
     with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(contextlib.closing(RunLock(workdir)))
+        agree.by_the_first(lock.take_if_there)
+        continues = agree.as_the_first(agree.together(lambda: has_checkpoint(workdir)))
+        changes = agree.together(lambda: _checked_changes(experiment, workdir) if continues else [])
         batches = agree.together(lambda: experiment.train_batches(say))
         stack.enter_context(contextlib.closing(batches))
         evaluate = agree.together(lambda: experiment.evaluate)
         state, shardings, said = _start(experiment, continues)
         step = experiment.packed_step(shardings, state)
         # Nothing is written before everything that can be wrong in the config has been looked at.
-        info, mesh = experiment.splits.info, experiment.mesh
-        agree.by_the_first(lambda: run_folder.prepare(workdir, experiment.config, info, mesh))
+        agree.by_the_first(lambda: _open_folder(experiment, workdir, lock, continues))
         keep = {name: getattr(experiment.parts.train, name) for name in ("keep_last", "keep_best")}
         checkpointer = stack.enter_context(contextlib.closing(Checkpointer(workdir, **keep)))
         restored = checkpointer.restore(state, shardings)
@@ -120,6 +123,19 @@ def _train(experiment: Experiment, workdir: Path, say: Say) -> TrainState:
             evaluation_is_due=is_due,
         )
     return state
+
+
+def _open_folder(experiment: Experiment, workdir: Path, lock: RunLock, continues: bool) -> None:
+    """Makes the run's folder, or what a training that was killed has left of it, ready."""
+    run_folder.make(workdir)
+    lock.take()
+    if has_checkpoint(workdir) != continues:
+        raise UserError(
+            f"another training has written to {workdir} in the meantime; run this command again "
+            "to go on from its last checkpoint, or give another --workdir."
+        )
+    remove_partial(workdir)
+    run_folder.prepare(workdir, experiment.config, experiment.splits.info, experiment.mesh)
 
 
 def _start(experiment: Experiment, continues: bool) -> tuple[TrainState, TrainState, list[str]]:
@@ -153,7 +169,9 @@ def _checked_changes(experiment: Experiment, workdir: Path) -> list[run_folder.C
             return False
         return True
 
-    saved = parse_saved(run_folder.read_config(workdir)).to_dict()
+    found = run_folder.saved_config(workdir)
+    # One that is gone is written anew.
+    saved = experiment.config if found is None else parse_saved(found).to_dict()
     run_folder.check_continuation(
         workdir, saved, experiment.config, experiment.splits.info, can_start_anew
     )

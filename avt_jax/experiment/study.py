@@ -15,7 +15,6 @@ import jax
 
 from avt_jax.errors import UserError, first_line
 from avt_jax.evaluation import ablation
-from avt_jax.evaluation.report import read_metrics
 from avt_jax.experiment.assemble import Say, silent
 from avt_jax.experiment.config import load_config
 from avt_jax.experiment.cost import profile_config
@@ -23,6 +22,7 @@ from avt_jax.experiment.evaluate import evaluate_run
 from avt_jax.experiment.grid import Run, Study
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.run_training import train
+from avt_jax.host.metric_lines import read_metrics
 from avt_jax.host.new_files import replacing, write_json
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import CONFIG_FILE

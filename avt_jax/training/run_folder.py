@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +19,13 @@ import jax
 from jax.sharding import Mesh
 
 from avt_jax.data.records import RecordsInfo
-from avt_jax.errors import UserError, first_line
-from avt_jax.host.new_files import write_json
-from avt_jax.training.checkpoint import CONFIG_FILE, RUN_FILE, has_checkpoint
+from avt_jax.errors import UserError
+from avt_jax.host.new_files import is_partial, write_json
+from avt_jax.training.checkpoint import CHECKPOINTS, CONFIG_FILE, RUN_FILE, has_checkpoint
+from avt_jax.training.checkpoint.folder import DAMAGED, is_left_behind, is_set_aside, set_aside
+from avt_jax.training.checkpoint.run_files import read_config, read_facts
+from avt_jax.training.run_lock import LOCK_FILE
+from avt_jax.training.writer import BOARD_FOLDER, METRICS_FILE
 
 _PACKAGES = ("avt_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 
@@ -39,7 +46,7 @@ CHANGEABLE = (
 
 
 def prepare(workdir: Path, config: Mapping[str, Any], info: RecordsInfo, mesh: Mesh) -> None:
-    """Writes config.json and run.json unless the run has begun.
+    """Writes config.json and run.json unless the run has begun; only for who alone writes there.
 
     Args:
       workdir: the run's folder; made when missing.
@@ -48,18 +55,11 @@ def prepare(workdir: Path, config: Mapping[str, Any], info: RecordsInfo, mesh: M
       mesh: the devices in use, to be recorded.
 
     Raises:
-      UserError: the folder holds something else.
+      UserError: the folder holds something else, or cannot be written.
     """
     workdir = Path(workdir)
-    files = (workdir / CONFIG_FILE, workdir / RUN_FILE)
-    has_files = all(file.is_file() for file in files)
-    if has_files and has_checkpoint(workdir):
-        return
-    # A run that ended before its first checkpoint has left nothing to protect.
-    if workdir.exists() and not has_files and (not workdir.is_dir() or any(workdir.iterdir())):
-        raise UserError(
-            f"--workdir {workdir} exists and is not a run folder; give a new or empty folder."
-        )
+    begun = has_checkpoint(workdir)
+    make(workdir)
     facts = {
         "label_sets": {name: list(classes) for name, classes in info.label_sets.items()},
         "records": {
@@ -72,18 +72,116 @@ def prepare(workdir: Path, config: Mapping[str, Any], info: RecordsInfo, mesh: M
         "git_hash": _git_hash(),
         "devices": {"platform": jax.default_backend(), "count": mesh.size},
     }
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(files[0], config, indent=1)
-    write_json(files[1], facts, indent=1)
+    # A run that ended before its first checkpoint has left nothing to protect.
+    for name, content in ((CONFIG_FILE, config), (RUN_FILE, facts)):
+        path = workdir / name
+        if begun and path.is_file():
+            continue
+        if begun:
+            say(f"{path} is missing; written anew from this command")
+        elif path.is_dir() or (path.is_file() and path.stat().st_size and not _is_json(path)):
+            say(f"{path} was damaged and is now {set_aside(path)}; written anew")
+        # Not even a power failure leaves them without content.
+        write_json(path, content, indent=1, durable=True)
 
 
-def read_config(workdir: Path) -> dict[str, Any]:
-    """The config that the run in a folder was last started with.
+def make(workdir: Path) -> None:
+    """Makes a run's folder, or sees that a folder that is there may become one or is one.
+
+    Whatever a training that was killed at any moment leaves behind is accepted.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: the folder holds something else, or cannot be written.
     """
-    return _read_json(Path(workdir) / CONFIG_FILE)
+    try:
+        if (workdir.exists() or workdir.is_symlink()) and not has_checkpoint(workdir):
+            foreign = [] if workdir.is_dir() else [workdir]
+            foreign = foreign or _foreign_entries(workdir)
+            if foreign:
+                raise UserError(
+                    f"--workdir {workdir} exists and is not a run folder ({_what(foreign[0])}); "
+                    "give a new or empty folder."
+                )
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not os.access(workdir, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(
+            f"--workdir {workdir} cannot be used: {error.strerror or error}; give a folder that "
+            "can be written."
+        ) from error
+
+
+def _what(path: Path) -> str:
+    return f"{path.name} is {'there' if path.is_dir() else 'a file that no training wrote'}"
+
+
+def _foreign_entries(workdir: Path) -> list[Path]:
+    """What no training has left in a folder without a checkpoint; [] for a run's folder."""
+    files = [workdir / CONFIG_FILE, workdir / RUN_FILE]
+    if all(path.is_file() and _is_json(path) for path in files):
+        if _is_ours(files[0]) and _is_ours(files[1]):
+            return []
+    foreign = []
+    for path in workdir.iterdir():
+        if path in files:
+            ours = not _is_json(path) or _is_ours(path)
+        elif path.name == CHECKPOINTS:
+            ours = path.is_dir() and all(
+                is_left_behind(one) or is_set_aside(one) for one in path.iterdir()
+            )
+        else:
+            ours = path.name in _OURS or is_partial(path) or _is_aside_file(path)
+        if not ours:
+            foreign.append(path)
+    return foreign
+
+
+# Of a training, besides the two files and the checkpoints.
+_OURS = (METRICS_FILE, BOARD_FOLDER, LOCK_FILE)
+# What config.json has at the least, and run.json.
+_FIELDS = {CONFIG_FILE: {"model", "data"}, RUN_FILE: {"label_sets", "records"}}
+
+
+def _is_aside_file(path: Path) -> bool:
+    return path.name.startswith(tuple(f"{name}{DAMAGED}" for name in _FIELDS))
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a file is whole, ours or not."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_ours(path: Path) -> bool:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return isinstance(found, dict) and _FIELDS[path.name] <= found.keys()
+
+
+def say(text: str) -> None:
+    """Tells the user, on stderr."""
+    print(f"avt: {text}", file=sys.stderr, flush=True)
+
+
+def saved_config(workdir: Path) -> dict[str, Any] | None:
+    """The config that the run in a folder was last started with; None where the file is gone.
+
+    Raises:
+      UserError: it cannot be read, or is of something else.
+    """
+    path = Path(workdir) / CONFIG_FILE
+    if not path.exists():
+        return None
+    found = read_config(workdir)
+    if not _is_ours(path):
+        raise UserError(
+            f"{path} is not the config of a run; use another --workdir, or move the file away: "
+            "the command that trained the run writes it anew and goes on."
+        )
+    return found
 
 
 def check_continuation(
@@ -106,9 +204,11 @@ def check_continuation(
       UserError: other classes, or a change of something that is not CHANGEABLE; says what to do.
     """
     classes = {name: list(names) for name, names in info.label_sets.items()}
-    before = _read_json(Path(workdir) / RUN_FILE).get("label_sets")
+    # One that is gone is written anew; the shapes of the arrays are checked anyway.
+    is_there = (Path(workdir) / RUN_FILE).exists()
+    before = read_facts(workdir)["label_sets"] if is_there else classes
     if before != classes:
-        here, there = ({k: len(v) for k, v in (x or {}).items()} for x in (classes, before))
+        here, there = ({k: len(v) for k, v in x.items()} for x in (classes, before))
         raise UserError(
             f"{workdir} was trained on other classes ({there}) than these shards have ({here}); "
             "use another --workdir or the shards of that run."
@@ -183,22 +283,13 @@ def record_changes(
     """
     if not changes:
         return
-    facts = _read_json(Path(workdir) / RUN_FILE)
+    facts = read_facts(workdir)
+    before = facts.get("changes", [])
     entries = [{"step": step, **vars(change)} for change in changes]
-    facts["changes"] = [*facts.get("changes", []), *entries]
-    write_json(Path(workdir) / RUN_FILE, facts, indent=1)
-    write_json(Path(workdir) / CONFIG_FILE, config, indent=1)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-        reason = "it is not an object"
-    except (OSError, ValueError) as error:
-        reason = first_line(error)
-    raise UserError(f"{path} cannot be read ({reason}); use another --workdir.")
+    # A start that ended between the two files has noted them already.
+    facts["changes"] = [*before, *(entry for entry in entries if entry not in before)]
+    write_json(Path(workdir) / RUN_FILE, facts, indent=1, durable=True)
+    write_json(Path(workdir) / CONFIG_FILE, config, indent=1, durable=True)
 
 
 def _git_hash() -> str | None:

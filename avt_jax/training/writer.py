@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
+from avt_jax.errors import UserError
+from avt_jax.host.metric_lines import read_metrics
 from avt_jax.host.new_files import write_text
 
-METRICS_FILE = "metrics.jsonl"
+METRICS_FILE, BOARD_FOLDER = "metrics.jsonl", "tensorboard"
 
 
 class MetricWriter:
@@ -23,13 +29,20 @@ class MetricWriter:
     Args:
       run_dir: the run's folder.
       step: the step the run starts or continues from.
+
+    Raises:
+      UserError: the files cannot be written.
     """
 
     def __init__(self, run_dir: Path, *, step: int):
         self._file_path = Path(run_dir) / METRICS_FILE
-        _keep_until(self._file_path, step)
-        self._file = self._file_path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=step + 1)
+        try:
+            _keep_until(self._file_path, step)
+            # Without a buffer nothing is left to be written when it is closed.
+            self._file = self._file_path.open("ab", buffering=0)
+            self._board = _Board(Path(run_dir) / BOARD_FOLDER, purge_step=step + 1)
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes one line and one TensorBoard scalar for each value.
@@ -38,16 +51,59 @@ class MetricWriter:
           step: optimiser steps done.
           split: "train" or "val".
           values: {metric: number}.
+
+        Raises:
+          UserError: the file cannot be written.
         """
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
+        line = (json.dumps({"step": step, "split": split, **values}) + "\n").encode()
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            self._board.write(step, {f"{split}/{name}": value for name, value in values.items()})
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
     def close(self) -> None:
-        """Flushes and closes both."""
+        """Closes both."""
         self._file.close()
         self._board.close()
+
+    def _cannot_write(self, error: OSError) -> UserError:
+        return UserError(
+            f"cannot write {self._file_path}: {error.strerror or error}; mend that, then the same "
+            "command goes on from its last checkpoint."
+        )
+
+
+class _Board:
+    """TensorBoard's event file, written at once.
+
+    The writer that the package means for this has a thread, which a full disk ends with a
+    traceback; the training would then wait for it for ever.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+        start = SessionLog(status=SessionLog.START)
+        for event in (
+            Event(step=purge_step, file_version="brain.Event:2"),
+            Event(step=purge_step, session_log=start),
+        ):
+            event.wall_time = time.time()
+            self._events.write_event(event)
+        self._events.flush()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for tag, value in values.items():
+            event = Event(step=step, wall_time=time.time(), summary=scalar(tag, value))
+            self._events.write_event(event)
+        self._events.flush()
+
+    def close(self) -> None:
+        # What was not written has been told.
+        with contextlib.suppress(OSError):
+            self._events.close()
 
 
 class NoWriter:
@@ -62,25 +118,11 @@ class NoWriter:
 
 def has_line(run_dir: Path, step: int, split: str) -> bool:
     """Whether a run has metrics of a split at a step."""
-    path = Path(run_dir) / METRICS_FILE
-    return any((one["step"], one["split"]) == (step, split) for one in _entries(path))
-
-
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """The lines that are ours; others, and one that a kill has cut off, are passed over."""
-    found = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("step"), int) and "split" in entry:
-                found.append(entry)
-    return found
+    entries = read_metrics(Path(run_dir) / METRICS_FILE)
+    return any((one["step"], one["split"]) == (step, split) for one in entries)
 
 
 def _keep_until(path: Path, step: int) -> None:
-    if path.exists():
-        kept = [json.dumps(entry) + "\n" for entry in _entries(path) if entry["step"] <= step]
+    if os.path.lexists(path):
+        kept = [json.dumps(entry) + "\n" for entry in read_metrics(path) if entry["step"] <= step]
         write_text(path, "".join(kept))

@@ -61,14 +61,6 @@ def test_class_table_starts_with_the_worst_and_is_cut():
     assert "class 18 (1 x)" in text  # what class 19 is taken for
 
 
-def test_metrics_survive_a_cut_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    assert report.read_metrics(path) == []
-    lines = ['{"step": 1, "split": "train", "loss": 2.0}', "3", '{"step": 2, "spl']
-    path.write_text("\n".join(lines))
-    assert report.read_metrics(path) == [{"step": 1, "split": "train", "loss": 2.0}]
-
-
 @pytest.mark.parametrize(
     ("data", "clause"),
     [

@@ -84,6 +84,24 @@ def test_round_trip_onto_another_mesh(run_dir, with_ema):
     assert jax.tree.structure(state) == jax.tree.structure(like)
 
 
+def test_from_mesh_to_mesh_to_one_device(run_dir):
+    """4 x 2, then 8 x 1, then one device: the same state, leaf by leaf, wherever it lies."""
+    one = jax.devices()[:1]
+    state = jax.device_put(state_at(3), shardings(state_at(3), fsdp=2))
+    for fsdp, devices in ((2, None), (1, None), (1, one), (2, None)):
+        shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
+        checkpointer = Checkpointer(run_dir, keep_last=2, keep_best=1)
+        checkpointer.save(state, {"batches": 3})
+        checkpointer.close()
+        places = shardings(state_at(0), fsdp=fsdp, devices=devices)
+        state, position = read(run_dir, state_at(0), places)
+        chex.assert_trees_all_equal(state, state_at(3))
+        assert position == {"batches": 3}
+        assert state.params["a/kernel"].sharding == places.params["a/kernel"]
+        assert len(state.params["a/kernel"].sharding.device_set) == (1 if devices else 8)
+        chex.assert_trees_all_equal(load_run(run_dir).params, state_at(3).ema)
+
+
 def test_nothing_there(run_dir):
     like = state_at(0)
     assert read(run_dir, like, shardings(like)) is None
@@ -141,12 +159,12 @@ def test_values_altered_behind_the_format_are_noticed(run_dir):
 
 
 def test_swapped_values_change_the_checksum(run_dir):
-    from avt_jax.training.checkpoint import _checksum
+    from avt_jax.training.checkpoint.checksum import checksum
 
     x = jnp.arange(6.0)
-    assert int(_checksum({"a": x})) != int(_checksum({"a": x[::-1]}))
-    assert int(_checksum({"a": x})) != int(_checksum({"b": x}))
-    assert int(_checksum({"a": x})) == int(_checksum({"a": np.asarray(x)}))
+    assert int(checksum({"a": x})) != int(checksum({"a": x[::-1]}))
+    assert int(checksum({"a": x})) != int(checksum({"b": x}))
+    assert int(checksum({"a": x})) == int(checksum({"a": np.asarray(x)}))
 
 
 def test_checkpoint_of_another_model(run_dir):

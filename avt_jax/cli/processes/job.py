@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from avt_jax.cli import common
+from avt_jax.cli import common, interrupts
 from avt_jax.cli.processes.supervise import LOST_PEER, supervise
 from avt_jax.errors import UserError, first_line
 
@@ -73,10 +73,12 @@ def run(args: argparse.Namespace, command: Callable[[], None]) -> int:
     stop.this_process_is_ours()
     found = job.find_job(args.distributed, args.coordinator, args.num_processes, args.process_id)
     if found is None:
+        interrupts.listen()
         command()
         return 0
     if (code := supervise()) is not None:
         return code
+    interrupts.listen()
     job.join(found, timeout_sec=args.join_timeout, peer_timeout_sec=args.peer_timeout)
     code = common.run(lambda argv: _run_watched(command), [])
     if code not in (0, 130, 143):

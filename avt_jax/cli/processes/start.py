@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from avt_jax.cli import interrupts
 from avt_jax.host.cache import compiled_folder
 
 # A step on a CPU takes and frees large buffers. By default glibc gives each back to the kernel and
@@ -26,10 +27,11 @@ def restart_with_kept_memory() -> None:
     if "CS_GNU_LIBC_VERSION" not in os.confstr_names or not sys.executable:
         return
     words = [sys.executable, *sys.orig_argv[1:]]
+    interrupts.hold_back()
     try:
         os.execve(sys.executable, words, {**os.environ, _VARIABLE: TUNABLES})
     except OSError:  # the command works without it
-        return
+        interrupts.end_at_once()
 
 
 # Least recently used programs go first. A training step is a few MB.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from avt_jax.data.records import shards
+from avt_jax.data.records.source import LostShard
 from avt_jax.errors import UserError, first_line
 
 KEY = "damaged"
@@ -43,11 +44,14 @@ def make_example(
       The example.
 
     Raises:
+      LostShard: the record's file is gone, or cannot be read at all.
       DamagedRecord: reading or making failed; names the split and index, and shard file and index
         within it where `path` is a shard folder.
     """
     try:
         return make(source[index])
+    except LostShard:
+        raise
     except UserError as error:
         reason = str(error)
     except (RuntimeError, ValueError, KeyError) as error:
@@ -82,7 +86,7 @@ def make_usable_example(
       The example; under `KEY` the records that were passed over.
 
     Raises:
-      UserError: more than `max_damaged` were damaged, or all; names the last.
+      UserError: more than `max_damaged` were damaged, or all; names the last. Or a shard is lost.
     """
     damaged: list[tuple[int, str]] = []
     for step in range(len(source)):

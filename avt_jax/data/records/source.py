@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import operator
 import os
 from pathlib import Path
@@ -12,6 +14,10 @@ from avt_jax.data.records.parse import parse_record
 from avt_jax.data.records.remote import local_folder
 from avt_jax.data.records.schema import DATASET_NAME, MEL_BINS, RecordsInfo
 from avt_jax.errors import UserError, first_line, nearest
+
+
+class LostShard(UserError):
+    """A shard file that is gone, or cannot be read at all: no record of it is to be had."""
 
 
 class RecordSource:
@@ -41,6 +47,7 @@ class RecordSource:
         # names instead of features.json, which names Python classes to import.
         infos = tfds.core.splits.SplitDict.from_proto(*self._split_proto())
         self._paths = [Path(path) for path in infos[self._split].filepaths]
+        self._ends = list(itertools.accumulate(infos[self._split].shard_lengths))
         for path in self._paths:
             if path.parent != self._folder or not path.is_file():
                 raise UserError(f"shard {path.name} is missing from {self._folder}; extract again.")
@@ -98,6 +105,7 @@ class RecordSource:
 
         Raises:
           IndexError: `index` is not in [0, len).
+          LostShard: its file is gone, or cannot be read at all.
           UserError: the record is damaged.
         """
         index = operator.index(index)
@@ -105,11 +113,34 @@ class RecordSource:
             raise IndexError(f"clip {index} of {len(self)} in split {self._split!r}")
         try:
             return parse_record(self._reader[index], tuple(self._info.label_sets), MEL_BINS)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
+            self._check_shard(index)
             raise UserError(
                 f"clip {index} of split {self._split!r} in {self._folder} is damaged "
                 f"({first_line(error)}); extract again."
             ) from error
+
+    def _check_shard(self, index: int) -> None:
+        """Raises LostShard where not a record but the whole file of it cannot be read."""
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        number = bisect.bisect_right(self._ends, index)
+        path = self._paths[number]
+        begin = self._ends[number - 1] if number else 0
+        try:
+            path.open("rb").close()
+            found = len(ArrayRecordDataSource([os.fspath(path)]))
+            reason = f"{found} clips where there were {self._ends[number] - begin}"
+            if found == self._ends[number] - begin:
+                return
+        except OSError as error:
+            reason = error.strerror or str(error)
+        except (RuntimeError, ValueError) as error:
+            reason = first_line(error)
+        raise LostShard(
+            f"shard {path} can no longer be read ({reason}); put it back, or extract again, then "
+            "the same command goes on."
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self._folder, "split": self._split}

@@ -1,0 +1,96 @@
+"""A trained model, read from its run folder onto the host."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from avt_jax import tree
+from avt_jax.errors import UserError
+from avt_jax.training.checkpoint import folder as folders
+from avt_jax.training.checkpoint import run_files, stored
+from avt_jax.training.checkpoint.folder import CHECKPOINTS
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model as read from its run folder.
+
+    Attributes:
+      config: the resolved config, {block: {field: value}}.
+      label_sets: {label set: class names}, in the order of the logits.
+      records: how the shards were made: {"frame_rate_hz", "short_side_px", "jpeg_quality"}.
+      params: {path: array}; the averaged parameters when the run kept an average.
+      stats: {path: array} BatchNorm running statistics.
+      step: optimiser steps done.
+    """
+
+    config: dict[str, Any]
+    label_sets: dict[str, tuple[str, ...]]
+    records: dict[str, float]
+    params: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    step: int
+
+
+def load_run(run_dir: str | Path, which: str = "best") -> Run:
+    """Reads a trained model from its run folder, onto the host.
+
+    Args:
+      run_dir: what `avt train --workdir` wrote.
+      which: "best" = highest validation score (newest when none was measured), or "last".
+
+    Returns:
+      The `Run`, its arrays checked against the checksums stored with them.
+
+    Raises:
+      UserError: no such run, one of its files is damaged, or none of its checkpoints is intact.
+    """
+    run_dir = Path(run_dir)
+    run_files.check_there(run_dir)
+    config, facts = run_files.read_config(run_dir), run_files.read_facts(run_dir)
+    label_sets = {name: tuple(classes) for name, classes in facts["label_sets"].items()}
+    stored.quiet_orbax()
+    folder = run_dir.absolute() / CHECKPOINTS
+    metas = _read_metas(folder)
+    scores = {step: meta.score for step, meta in metas.items()}
+    for step in folders.best_first(scores) if which == "best" else metas:
+        try:
+            params, stats = _read_variables(folder / str(step), metas[step])
+        except stored.DamagedError as error:
+            _say_damaged(step, error)
+            continue
+        return Run(config, label_sets, facts["records"], params, stats, step)
+    raise UserError(f"{run_dir / CHECKPOINTS} holds no intact checkpoint; train the run first.")
+
+
+def _read_metas(folder: Path) -> dict[int, stored.Meta]:
+    """{step: what its checkpoint holds besides arrays}, the newest first."""
+    metas = {}
+    for step in folders.list_steps(folder):
+        try:
+            metas[step] = stored.read_meta(folder / str(step))
+        except stored.DamagedError as error:
+            _say_damaged(step, error)
+    return metas
+
+
+def _say_damaged(step: int, error: stored.DamagedError) -> None:
+    print(f"avt: checkpoint {step} is damaged ({error}); trying another", file=sys.stderr)
+
+
+def _read_variables(step_folder: Path, meta: stored.Meta) -> tuple[tree.Flat, tree.Flat]:
+    there = stored.stored_arrays(step_folder, meta)
+    weights = "ema" if "ema" in there else "params"
+    wanted = {group: there[group] for group in (weights, "stats") if group in there}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    read = stored.read_arrays(step_folder, wanted, as_numpy)
+    state: dict[str, tree.Flat] = {weights: {}, "stats": {}, **read}
+    stored.check_sums(state, meta)
+    return state[weights], state["stats"]
