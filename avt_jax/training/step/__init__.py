@@ -79,8 +79,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = frozen | optax.apply_updates(trained, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
-        metrics["grad_norm"] = (optax.tree.norm(grads), jnp.float32(1))
-        metrics |= read_notes(batch)
+        metrics |= {"grad_norm": (optax.tree.norm(grads), jnp.float32(1))} | read_notes(batch)
         state = replace(
             state, step=state.step + 1, params=params, stats=stats, ema=ema, opt_state=opt_state
         )
