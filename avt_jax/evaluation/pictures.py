@@ -127,7 +127,7 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
     """
     series = _series(entries)
     # Rates, norms and temperatures share no scale with the losses.
-    apart = {"lr", "clips_per_sec", "damaged", "grad_norm", "temperature"}
+    apart = {"lr", "clips_per_sec", "damaged", "grad_norm", "temperature", *_OBSERVED}
     accuracy = sorted({name for _, name in series if _is_accuracy(name)})
     # The total first: it keeps the first colour whatever the terms are called.
     losses = sorted(
@@ -152,6 +152,8 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
 
 
 _SPLITS = ("train", "val")
+# What `training.observing` adds to the metrics.
+_OBSERVED = ("wait_data_sec", "host_sec", "device_sec", "mfu", "memory_peak_gib", "goodput")
 
 
 def _is_accuracy(name: str) -> bool:
