@@ -22,9 +22,12 @@ from avt_jax.experiment.cost import step_arguments
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.splits import OwnData, length
 from avt_jax.experiment.start import starting_variables
+from avt_jax.profiling import flops
+from avt_jax.profiling.peaks import peak_flops
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer, has_checkpoint
 from avt_jax.training.loop import fit
+from avt_jax.training.observing.watch import Watch
 from avt_jax.training.processes import agree
 from avt_jax.training.state import TrainState, with_variables
 from avt_jax.training.step import PackedStep
@@ -118,6 +121,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say) -> TrainState:
             unpack=step.unpack,
             max_damaged=experiment.parts.data.max_damaged,
             evaluation_is_due=is_due,
+            watch=_watch(experiment, step),
         )
     return state
 
@@ -182,6 +186,21 @@ def _rehearse(
         _, shapes, _ = step_arguments(experiment, clips)
         batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         experiment.predict_part(state, batch, lambda: 0)
+
+
+def _watch(experiment: Experiment, step: PackedStep) -> Watch:
+    """What is measured beside the metrics."""
+    mesh, precision = experiment.mesh, experiment.parts.model["precision"]
+    peak = peak_flops(mesh.devices.flat[0].device_kind, precision)
+
+    jitted: Any = step.jitted
+
+    def count(*arguments: Any) -> int:
+        # The step has been traced with these, so this takes some hundredths of a second.
+        total, repeated = flops.of_step(jitted.trace(*arguments).jaxpr.jaxpr)
+        return total - repeated
+
+    return Watch(peak_flops=peak and peak * mesh.size, count_flops=count)
 
 
 def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool:
