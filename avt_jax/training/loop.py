@@ -243,6 +243,7 @@ class _Keeper:
         self.progress.evaluated(step, values, self.writer)
         peers.doing(f"saving after step {step}")
         if not replaces or score is not None:
+            self.pending.watch.saves(step)
             position = self.batches.get_state()
             self.checkpointer.save(self.unpack(state), position, score, replace=replaces)
         return interrupted or self.pending.stop
@@ -250,6 +251,8 @@ class _Keeper:
     def end(self, step: int, stopped: int) -> None:
         """Waits for what is being saved; raises where a signal stopped the training."""
         self.checkpointer.wait()
+        if summary := self.pending.watch.summary():
+            self.progress.say(summary)
         if stopped:
             self.progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")
             raise Stopped(stopped)
@@ -257,6 +260,7 @@ class _Keeper:
 
 def _next_batch(step: int, batches: Batches, pending: _Pending, mesh: Mesh) -> dict[str, Any]:
     """A step's batch on the devices; of several processes with what each is to tell the others."""
+    pending.watch.begins(step)
     peers.doing(f"reading the data of step {step}")
     with pending.watch.clock.waiting(DATA):
         batch = next(batches)
@@ -292,6 +296,8 @@ class _Pending:
         return self._stop if jax.process_count() > 1 else self.request.asked()
 
     def add(self, step: int, metrics: Metrics) -> None:
+        if told := self.watch.handed_over(step, metrics):
+            self._progress.say(told)
         self._steps.append((step, metrics))
         # The first step compiles: its end is where the clock starts.
         self.drain(keep=1 if self.watch.clock.runs else 0)

@@ -66,8 +66,9 @@ def has_line(run_dir: Path, step: int, split: str) -> bool:
     return any((one["step"], one["split"]) == (step, split) for one in _entries(path))
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """The lines that are ours; others, and one that a kill has cut off, are passed over."""
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of one a line; other lines, and one that a kill has cut off, are
+    passed over."""
     found = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -75,9 +76,14 @@ def _entries(path: Path) -> list[dict[str, Any]]:
                 entry = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(entry, dict) and isinstance(entry.get("step"), int) and "split" in entry:
+            if isinstance(entry, dict):
                 found.append(entry)
     return found
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The lines that are ours."""
+    return [one for one in json_lines(path) if isinstance(one.get("step"), int) and "split" in one]
 
 
 def _keep_until(path: Path, step: int) -> None:

@@ -41,7 +41,7 @@ def train(folder, count, steps, *words):
 
 
 # What no two trainings have in common.
-TIMES = {"clips_per_sec", "wait_data_sec", "host_sec", "device_sec"}
+TIMES = {"clips_per_sec", "wait_data_sec", "host_sec", "device_sec", "goodput"}
 
 
 def logged(folder):
