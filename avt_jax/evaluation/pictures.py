@@ -42,6 +42,14 @@ def save_png(figure: Figure, path: Path, dpi: int) -> None:
         figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.15)
 
 
+def as_image(figure: Figure, dpi: int) -> np.ndarray:
+    """A figure as pixels, uint8 [h, w, 3]."""
+    figure.set_dpi(dpi)
+    canvas: Any = figure.canvas
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
 def _short(name: str) -> str:
     # A dollar sign would start a formula.
     name = name.replace("$", r"\$")

@@ -21,6 +21,7 @@ from avt_jax.evaluation.report import read_metrics
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import step_arguments
 from avt_jax.experiment.parts import parse_saved
+from avt_jax.experiment.reconstructions import ValidationPictures, has_pictures
 from avt_jax.experiment.splits import OwnData, length
 from avt_jax.experiment.start import starting_variables
 from avt_jax.profiling import flops
@@ -122,7 +123,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
         is_due = _is_evaluation_due(experiment, workdir, int(state.step))
         writer = MetricWriter(workdir, step=int(state.step)) if agree.is_first() else NoWriter()
         state = step.pack(state)
-        _rehearse(experiment, state, step, checkpointer)
+        _rehearse(experiment, state, step, checkpointer, watch)
         state = fit(
             state,
             step,
@@ -191,9 +192,13 @@ def _record_changes(
 
 
 def _rehearse(
-    experiment: Experiment, state: TrainState, step: PackedStep, checkpointer: Checkpointer
+    experiment: Experiment,
+    state: TrainState,
+    step: PackedStep,
+    checkpointer: Checkpointer,
+    watch: Watch,
 ) -> None:
-    """Compiles what evaluating, saving and logging need: nothing is compiled later on."""
+    """Compiles what evaluating, drawing, saving and logging need: nothing is compiled later on."""
     if int(state.step) >= experiment.schedule.total_steps:
         return
     experiment.learning_rate(0)
@@ -203,6 +208,10 @@ def _rehearse(
         _, shapes, _ = step_arguments(experiment, clips)
         batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         experiment.predict_part(state, batch, lambda: 0)
+    if has_pictures(experiment):
+        pictures = agree.together(lambda: ValidationPictures(experiment))
+        pictures.compute(state)
+        watch.pictures = pictures
 
 
 def _watch(

@@ -71,6 +71,12 @@ class TrainConfig(Block, where="config.train"):
         1, "checkpoints of highest validation score kept", at_least=0, at_most=10**6
     )
 
+    log_images: bool = setting(
+        True,
+        "at evaluations, draw for TensorBoard what the model reconstructs of four clips, if it is "
+        "trained to",
+    )
+
     def check(self) -> None:
         """Refuses a length or interval in two units."""
         for prefix in ("", "log_every", "eval_every", "checkpoint_every"):
@@ -238,6 +244,7 @@ class _Keeper:
             peers.doing(f"evaluating after step {step}")
             try:
                 values, score = self.evaluate(state, self.request.asked)
+                self._draw(step, state)
             except Interrupted as error:
                 interrupted = error.signal
         self.progress.evaluated(step, values, self.writer)
@@ -247,6 +254,11 @@ class _Keeper:
             position = self.batches.get_state()
             self.checkpointer.save(self.unpack(state), position, score, replace=replaces)
         return interrupted or self.pending.stop
+
+    def _draw(self, step: int, state: TrainState) -> None:
+        if self.pending.watch.pictures:
+            for name, image_hwc in self.pending.watch.pictures(state).items():
+                self.writer.write_image(step, name, image_hwc)
 
     def end(self, step: int, stopped: int) -> None:
         """Waits for what is being saved; raises where a signal stopped the training."""

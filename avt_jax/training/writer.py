@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tensorboardX import SummaryWriter
 
 from avt_jax.host.new_files import write_text
@@ -44,6 +45,16 @@ class MetricWriter:
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, step)
 
+    def write_image(self, step: int, name: str, image_hwc: np.ndarray) -> None:
+        """Writes a TensorBoard image of the validation.
+
+        Args:
+          step: optimiser steps done.
+          name: of the picture.
+          image_hwc: uint8 [h, w, 3].
+        """
+        self._board.add_image(f"val/{name}", image_hwc, step, dataformats="HWC")
+
     def close(self) -> None:
         """Flushes and closes both."""
         self._file.close()
@@ -54,6 +65,9 @@ class NoWriter:
     """In the place of a `MetricWriter` where another process writes."""
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def write_image(self, step: int, name: str, image_hwc: np.ndarray) -> None:
         """Nothing."""
 
     def close(self) -> None:

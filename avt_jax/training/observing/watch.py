@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 
 from avt_jax.losses.interface import Metrics
 from avt_jax.training.observing.clock import StepClock
@@ -28,6 +29,8 @@ class Watch:
       count_flops: (state, batch, key) that the step has run on -> FLOPs of a step.
       trace: of some steps; in the first process.
       goodput: of the run; in the first process.
+      pictures: state as the step takes it -> {name: uint8 [h, w, 3]} after an evaluation; computes
+        in all processes, and gives some in the first one.
     """
 
     clock: StepClock = field(default_factory=StepClock)
@@ -35,6 +38,7 @@ class Watch:
     count_flops: Callable[[TrainState, dict[str, Any], jax.Array], int] | None = None
     trace: Trace | None = None
     goodput: Goodput | None = None
+    pictures: Callable[[TrainState], dict[str, np.ndarray]] | None = None
 
     def __post_init__(self) -> None:
         self._flops = 0
