@@ -29,6 +29,7 @@ from avt_jax.profiling.peaks import peak_flops
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer, has_checkpoint
 from avt_jax.training.loop import fit
+from avt_jax.training.observing import trackers
 from avt_jax.training.observing.goodput import Goodput
 from avt_jax.training.observing.trace import Trace
 from avt_jax.training.observing.watch import Watch
@@ -108,6 +109,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
         step = experiment.packed_step(shardings, state)
         # Nothing is written before everything that can be wrong in the config has been looked at.
         info, mesh = experiment.splits.info, experiment.mesh
+        agree.by_the_first(lambda: trackers.check_installed(experiment.parts.train.writers))
         agree.by_the_first(lambda: run_folder.prepare(workdir, experiment.config, info, mesh))
         keep = {name: getattr(experiment.parts.train, name) for name in ("keep_last", "keep_best")}
         checkpointer = stack.enter_context(contextlib.closing(Checkpointer(workdir, **keep)))
@@ -121,7 +123,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
         for line in (*said, *_announcement(experiment, workdir, state, watch.trace)):
             say(line)
         is_due = _is_evaluation_due(experiment, workdir, int(state.step))
-        writer = MetricWriter(workdir, step=int(state.step)) if agree.is_first() else NoWriter()
+        writer = agree.together(lambda: _writer(experiment, workdir, int(state.step)))
         state = step.pack(state)
         _rehearse(experiment, state, step, checkpointer, watch)
         state = fit(
@@ -239,6 +241,14 @@ def _watch(
         if done < experiment.schedule.total_steps:
             watch.goodput = Goodput(workdir, step=done, began_sec=began_sec)
     return watch
+
+
+def _writer(experiment: Experiment, workdir: Path, step: int) -> MetricWriter | NoWriter:
+    if not agree.is_first():
+        return NoWriter()
+    names = experiment.parts.train.writers
+    opened = trackers.open_trackers(names, workdir, experiment.config)
+    return MetricWriter(workdir, step=step, tensorboard="tensorboard" in names, trackers=opened)
 
 
 def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool:

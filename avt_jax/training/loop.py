@@ -25,6 +25,7 @@ from avt_jax.training.durations import (
     in_steps_setting,
 )
 from avt_jax.training.metrics import not_finite
+from avt_jax.training.observing import trackers
 from avt_jax.training.observing.clock import DATA, DEVICE
 from avt_jax.training.observing.progress import Progress
 from avt_jax.training.observing.watch import Watch
@@ -71,6 +72,11 @@ class TrainConfig(Block, where="config.train"):
         1, "checkpoints of highest validation score kept", at_least=0, at_most=10**6
     )
 
+    writers: tuple[str, ...] = setting(
+        ("jsonl", "tensorboard"),
+        "where metrics go; wandb and mlflow are extras",
+        choices=("jsonl", "tensorboard", *trackers.NAMES),
+    )
     log_images: bool = setting(
         True,
         "at evaluations, draw for TensorBoard what the model reconstructs of four clips, if it is "
@@ -78,9 +84,14 @@ class TrainConfig(Block, where="config.train"):
     )
 
     def check(self) -> None:
-        """Refuses a length or interval in two units."""
+        """Refuses a length or interval in two units, and metrics without metrics.jsonl."""
         for prefix in ("", "log_every", "eval_every", "checkpoint_every"):
             chosen_unit(self, prefix)
+        if "jsonl" not in self.writers:
+            raise UserError(
+                f"config.train.writers is {self.writers}; name 'jsonl' too, a run that is "
+                "continued or evaluated reads it."
+            )
         if chosen_unit(self, "log_every") is None:
             raise UserError("config.train.log_every_steps is 0; give 1 or more.")
 

@@ -1,9 +1,9 @@
-"""Where metrics go: `metrics.jsonl` for programs, TensorBoard event files for people."""
+"""Where metrics go: `metrics.jsonl` for programs, TensorBoard and other services for people."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from avt_jax.host.new_files import write_text
+from avt_jax.training.observing.trackers import Tracker
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -24,16 +25,28 @@ class MetricWriter:
     Args:
       run_dir: the run's folder.
       step: the step the run starts or continues from.
+      tensorboard: whether TensorBoard's files are written.
+      trackers: what else takes metrics and images; closed with it.
     """
 
-    def __init__(self, run_dir: Path, *, step: int):
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        step: int,
+        tensorboard: bool = True,
+        trackers: Sequence[Tracker] = (),
+    ):
         self._file_path = Path(run_dir) / METRICS_FILE
         _keep_until(self._file_path, step)
         self._file = self._file_path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=step + 1)
+        self._board: Any = None
+        if tensorboard:
+            self._board = SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=step + 1)
+        self._trackers = trackers
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes one line and one TensorBoard scalar for each value.
+        """Writes one line, and a scalar for each value elsewhere.
 
         Args:
           step: optimiser steps done.
@@ -42,23 +55,33 @@ class MetricWriter:
         """
         self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
+        named = {f"{split}/{name}": value for name, value in values.items()}
+        if self._board:
+            for name, value in named.items():
+                self._board.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.log(step, named)
 
     def write_image(self, step: int, name: str, image_hwc: np.ndarray) -> None:
-        """Writes a TensorBoard image of the validation.
+        """Writes an image of the validation to where images can be kept.
 
         Args:
           step: optimiser steps done.
           name: of the picture.
           image_hwc: uint8 [h, w, 3].
         """
-        self._board.add_image(f"val/{name}", image_hwc, step, dataformats="HWC")
+        if self._board:
+            self._board.add_image(f"val/{name}", image_hwc, step, dataformats="HWC")
+        for tracker in self._trackers:
+            tracker.log_image(step, f"val/{name}", image_hwc)
 
     def close(self) -> None:
-        """Flushes and closes both."""
+        """Flushes and closes all of them."""
         self._file.close()
-        self._board.close()
+        if self._board:
+            self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 class NoWriter:
