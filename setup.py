@@ -62,6 +62,9 @@ setup(
         "beam": ["apache-beam>=2.75,<3"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
+        # Take metrics beside TensorBoard, see docs/monitoring.md.
+        "wandb": ["wandb>=0.20,<1"],
+        "mlflow": ["mlflow>=3,<4"],
     },
     entry_points={"console_scripts": ["avt=avt_jax.__main__:main"]},
     keywords=[

@@ -42,6 +42,14 @@ def save_png(figure: Figure, path: Path, dpi: int) -> None:
         figure.savefig(file, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.15)
 
 
+def as_image(figure: Figure, dpi: int) -> np.ndarray:
+    """A figure as pixels, uint8 [h, w, 3]."""
+    figure.set_dpi(dpi)
+    canvas: Any = figure.canvas
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]
+
+
 def _short(name: str) -> str:
     # A dollar sign would start a formula.
     name = name.replace("$", r"\$")
@@ -127,7 +135,7 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
     """
     series = _series(entries)
     # Rates, norms and temperatures share no scale with the losses.
-    apart = {"lr", "clips_per_sec", "damaged", "grad_norm", "temperature"}
+    apart = {"lr", "clips_per_sec", "damaged", "grad_norm", "temperature", *_OBSERVED}
     accuracy = sorted({name for _, name in series if _is_accuracy(name)})
     # The total first: it keeps the first colour whatever the terms are called.
     losses = sorted(
@@ -152,6 +160,8 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
 
 
 _SPLITS = ("train", "val")
+# What `training.observing` adds to the metrics.
+_OBSERVED = ("wait_data_sec", "host_sec", "device_sec", "mfu", "memory_peak_gib", "goodput")
 
 
 def _is_accuracy(name: str) -> bool:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from avt_jax.evaluation.pictures import new_figure, save_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _EPS = 1e-6
 _COLUMNS = ("original", "shown to the model", "reconstructed")
@@ -86,10 +90,14 @@ def restore(hidden: Hidden) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_reconstructions(path: Path, hidden: Hidden, *, title: str) -> None:
+    """Writes what `reconstruction_figure` draws to a PNG."""
+    save_png(reconstruction_figure(hidden, title=title), path, dpi=110)
+
+
+def reconstruction_figure(hidden: Hidden, *, title: str) -> Figure:
     """Draws one row per clip: original, what the model saw, what it reconstructed.
 
     Args:
-      path: the PNG to write.
       hidden: a few clips.
       title: above the picture.
     """
@@ -120,7 +128,7 @@ def draw_reconstructions(path: Path, hidden: Hidden, *, title: str) -> None:
             if b == 0:
                 axis.set_title(name, fontsize=10)
         clip_axes[0].set_ylabel(hidden.ids[b][-24:].replace("$", r"\$"), fontsize=7)
-    save_png(picture, path, dpi=110)
+    return picture
 
 
 def _frame(video_thwc: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,20 @@ from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import step_arguments
 from avt_jax.experiment.parts import parse_saved
+from avt_jax.experiment.reconstructions import ValidationPictures, has_pictures
 from avt_jax.experiment.splits import OwnData, length
 from avt_jax.experiment.start import starting_variables
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.host.new_files import remove_partial
+from avt_jax.profiling import flops
+from avt_jax.profiling.peaks import peak_flops
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer, has_checkpoint
 from avt_jax.training.loop import fit
+from avt_jax.training.observing import trackers
+from avt_jax.training.observing.goodput import Goodput
+from avt_jax.training.observing.trace import Trace
+from avt_jax.training.observing.watch import Watch
 from avt_jax.training.processes import agree
 from avt_jax.training.run_lock import RunLock
 from avt_jax.training.state import TrainState, with_variables
@@ -59,6 +67,8 @@ def train(
     *,
     data: OwnData | None = None,
     say: Say = silent,
+    profile_steps: tuple[int, int] | None = None,
+    profile_dir: str | Path | None = None,
 ) -> TrainingResult:
     """Trains, or continues, the run in a folder.
 
@@ -70,17 +80,27 @@ def train(
       workdir: the run's folder; made when missing.
       data: clips from Python in place of the shards that the config names.
       say: is told what is trained, line by line; `print` for a notebook.
+      profile_steps: (first, last) of the steps that the first process records a trace of, from 1.
+      profile_dir: where the trace goes; None = `workdir`/profile.
 
     Raises:
-      UserError: anything wrong in the config, the data or the folder.
+      UserError: anything wrong in the config, the data, the folder or the steps to profile.
       Stopped: after Ctrl-C or SIGTERM, once a checkpoint is saved; a KeyboardInterrupt.
     """
     say = say if agree.is_first() else silent
     experiment = config if isinstance(config, Experiment) else Experiment(config, data=data)
-    return _result(_train(experiment, Path(workdir), say), Path(workdir))
+    workdir = Path(workdir)
+
+    def trace() -> Trace | None:
+        folder = Path(profile_dir or workdir / "profile")
+        total_steps = experiment.schedule.total_steps
+        return profile_steps and Trace(*profile_steps, folder, total_steps=total_steps)
+
+    return _result(_train(experiment, workdir, say, agree.together(trace)), workdir)
 
 
-def _train(experiment: Experiment, workdir: Path, say: Say) -> TrainState:
+def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None) -> TrainState:
+    began_sec = time.time()
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(contextlib.closing(RunLock(workdir)))
         agree.by_the_first(lock.take_if_there)
@@ -92,6 +112,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say) -> TrainState:
         state, shardings, said = _start(experiment, continues)
         step = experiment.packed_step(shardings, state)
         # Nothing is written before everything that can be wrong in the config has been looked at.
+        agree.by_the_first(lambda: trackers.check_installed(experiment.parts.train.writers))
         agree.by_the_first(lambda: _open_folder(experiment, workdir, lock, continues))
         keep = {name: getattr(experiment.parts.train, name) for name in ("keep_last", "keep_best")}
         checkpointer = stack.enter_context(contextlib.closing(Checkpointer(workdir, **keep)))
@@ -100,12 +121,14 @@ def _train(experiment: Experiment, workdir: Path, say: Say) -> TrainState:
             state, position = restored
             said += agree.together(lambda: batches.set_state(position))
             said += _record_changes(experiment, workdir, changes, int(state.step))
-        for line in (*said, *_announcement(experiment, workdir, state)):
+        watch = _watch(experiment, workdir, step, trace, int(state.step), began_sec)
+        stack.enter_context(contextlib.closing(watch))
+        for line in (*said, *_announcement(experiment, workdir, state, watch.trace)):
             say(line)
         is_due = _is_evaluation_due(experiment, workdir, int(state.step))
-        writer = MetricWriter(workdir, step=int(state.step)) if agree.is_first() else NoWriter()
+        writer = agree.together(lambda: _writer(experiment, workdir, int(state.step)))
         state = step.pack(state)
-        _rehearse(experiment, state, step, checkpointer)
+        _rehearse(experiment, state, step, checkpointer, watch)
         state = fit(
             state,
             step,
@@ -121,6 +144,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say) -> TrainState:
             unpack=step.unpack,
             max_damaged=experiment.parts.data.max_damaged,
             evaluation_is_due=is_due,
+            watch=watch,
         )
     return state
 
@@ -188,9 +212,13 @@ def _record_changes(
 
 
 def _rehearse(
-    experiment: Experiment, state: TrainState, step: PackedStep, checkpointer: Checkpointer
+    experiment: Experiment,
+    state: TrainState,
+    step: PackedStep,
+    checkpointer: Checkpointer,
+    watch: Watch,
 ) -> None:
-    """Compiles what evaluating, saving and logging need: nothing is compiled later on."""
+    """Compiles what evaluating, drawing, saving and logging need: nothing is compiled later on."""
     if int(state.step) >= experiment.schedule.total_steps:
         return
     experiment.learning_rate(0)
@@ -200,6 +228,45 @@ def _rehearse(
         _, shapes, _ = step_arguments(experiment, clips)
         batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
         experiment.predict_part(state, batch, lambda: 0)
+    if has_pictures(experiment):
+        pictures = agree.together(lambda: ValidationPictures(experiment))
+        pictures.compute(state)
+        watch.pictures = pictures
+
+
+def _watch(
+    experiment: Experiment,
+    workdir: Path,
+    step: PackedStep,
+    trace: Trace | None,
+    done: int,
+    began_sec: float,
+) -> Watch:
+    """What is measured beside the metrics, from `done` steps on."""
+    mesh, precision = experiment.mesh, experiment.parts.model["precision"]
+    peak = peak_flops(mesh.devices.flat[0].device_kind, precision)
+
+    jitted: Any = step.jitted
+
+    def count(*arguments: Any) -> int:
+        # The step has been traced with these, so this takes some hundredths of a second.
+        total, repeated = flops.of_step(jitted.trace(*arguments).jaxpr.jaxpr)
+        return total - repeated
+
+    watch = Watch(peak_flops=peak and peak * mesh.size, count_flops=count)
+    if agree.is_first():
+        watch.trace = trace
+        if done < experiment.schedule.total_steps:
+            watch.goodput = Goodput(workdir, step=done, began_sec=began_sec)
+    return watch
+
+
+def _writer(experiment: Experiment, workdir: Path, step: int) -> MetricWriter | NoWriter:
+    if not agree.is_first():
+        return NoWriter()
+    names = experiment.parts.train.writers
+    opened = trackers.open_trackers(names, workdir, experiment.config)
+    return MetricWriter(workdir, step=step, tensorboard="tensorboard" in names, trackers=opened)
 
 
 def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool:
@@ -208,7 +275,9 @@ def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool
     return agree.as_the_first(is_due and not has_line(workdir, step, "val"))
 
 
-def _announcement(experiment: Experiment, workdir: Path, state: TrainState) -> list[str]:
+def _announcement(
+    experiment: Experiment, workdir: Path, state: TrainState, trace: Trace | None
+) -> list[str]:
     """What is trained, for the user."""
     done, total = int(state.step), experiment.schedule.total_steps
     objective, splits, mesh = experiment.objective, experiment.splits, experiment.mesh
@@ -232,11 +301,15 @@ def _announcement(experiment: Experiment, workdir: Path, state: TrainState) -> l
     where = f"{mesh.size} {jax.default_backend()} device(s)"
     if jax.process_count() > 1:
         where += f" of {jax.process_count()} processes"
+    more = []
+    if trace and trace.last <= done:
+        more.append(f"steps {trace.first} to {trace.last} are done already: no trace of them")
     return [
         f"{train} and {val}, {tree.parameter_count(state.params) / 1e6:.2f} M parameters, {where}, "
         f"parameters and optimiser {_mib_on_a_device(state):.2f} MiB on each",
         f"loss = {terms}",
         f"{progress}; everything goes to {workdir}",
+        *more,
     ]
 
 

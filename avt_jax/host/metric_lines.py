@@ -22,6 +22,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises:
       UserError: the file cannot be read.
     """
+    entries = map(_entry, json_lines(path))
+    return [entry for entry in entries if entry]
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file that has one a line; whatever else is in it is left out.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     if not path.exists():
         return []
     try:
@@ -29,16 +39,19 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; move it away.") from error
     # Not `splitlines`, which also ends lines where JSON's strings may go on.
-    entries = [_entry(line) for line in text.split("\n")]
-    return [entry for entry in entries if entry]
+    found = map(_parse, text.split("\n"))
+    return [one for one in found if isinstance(one, dict)]
 
 
-def _entry(line: str) -> dict[str, Any] | None:
+def _parse(line: str) -> Any:
     try:
-        found = json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or not isinstance(found.get("split"), str):
+
+
+def _entry(found: dict[str, Any]) -> dict[str, Any] | None:
+    if not isinstance(found.get("split"), str):
         return None
     if type(found.get("step")) is not int:
         return None

@@ -42,11 +42,23 @@ def draw_activities(
     Raises:
       UserError: the picture cannot be written.
     """
+    figure = activity_figure(found, config, true=true)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=110)
+
+
+def activity_figure(
+    found: FileActivities,
+    config: ActivityConfig,
+    *,
+    true: Sequence[tuple[float, float]] | None = None,
+) -> Figure:
+    """The picture of `draw_activities`; the arguments are its."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.0, 6.4), facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)
     bars, spectrogram, envelope, gradient = figure.subplots(
         4, 1, sharex=True, height_ratios=(0.3 if true is not None else 0.15, 1.6, 1.2, 0.7)
     )
@@ -59,9 +71,7 @@ def draw_activities(
     gradient.set_xlim(0, max(found.duration_sec, 1e-3))
     short = found.duration_sec < 20
     gradient.xaxis.set_major_formatter(lambda sec, _: clock(max(sec, 0.0), with_fraction=short))
-    canvas.draw()
-    with replacing(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=110)
+    return figure
 
 
 def _title(figure: Figure, found: FileActivities) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import collections
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from avt_jax import axes
 from avt_jax.errors import UserError
@@ -27,7 +24,11 @@ from avt_jax.training.durations import (
     in_steps,
     in_steps_setting,
 )
-from avt_jax.training.metrics import Mean, not_finite
+from avt_jax.training.metrics import not_finite
+from avt_jax.training.observing import trackers
+from avt_jax.training.observing.clock import DATA, DEVICE
+from avt_jax.training.observing.progress import Progress
+from avt_jax.training.observing.watch import Watch
 from avt_jax.training.processes import agree, peers
 from avt_jax.training.processes.stop import Interrupted, Stopped, StopRequest
 from avt_jax.training.state import TrainState
@@ -71,10 +72,26 @@ class TrainConfig(Block, where="config.train"):
         1, "checkpoints of highest validation score kept", at_least=0, at_most=10**6
     )
 
+    writers: tuple[str, ...] = setting(
+        ("jsonl", "tensorboard"),
+        "where metrics go; wandb and mlflow are extras",
+        choices=("jsonl", "tensorboard", *trackers.NAMES),
+    )
+    log_images: bool = setting(
+        True,
+        "at evaluations, draw for TensorBoard what the model reconstructs of four clips, if it is "
+        "trained to",
+    )
+
     def check(self) -> None:
-        """Refuses a length or interval in two units."""
+        """Refuses a length or interval in two units, and metrics without metrics.jsonl."""
         for prefix in ("", "log_every", "eval_every", "checkpoint_every"):
             chosen_unit(self, prefix)
+        if "jsonl" not in self.writers:
+            raise UserError(
+                f"config.train.writers is {self.writers}; name 'jsonl' too, a run that is "
+                "continued or evaluated reads it."
+            )
         if chosen_unit(self, "log_every") is None:
             raise UserError("config.train.log_every_steps is 0; give 1 or more.")
 
@@ -138,7 +155,8 @@ class Schedule:
         )
 
 
-# State, and how to ask for the number of a signal to stop -> (metrics, score or None).
+# State as the step takes it, and how to ask for the number of a signal to stop -> (validation
+# metrics, score or None: higher is better). Raises `Interrupted` when it is left because of one.
 Evaluate = Callable[[TrainState, Callable[[], int]], tuple[dict[str, float], float | None]]
 
 
@@ -158,6 +176,7 @@ def fit(
     unpack: Callable[[TrainState], TrainState] = as_it_is,
     max_damaged: int | None = None,
     evaluation_is_due: bool = False,
+    watch: Watch | None = None,
 ) -> TrainState:
     """Trains from `state.step` to `schedule.total_steps`.
 
@@ -166,16 +185,15 @@ def fit(
       train_step: the jitted step.
       batches: endless; its position is saved with every checkpoint.
       key: PRNG key of the run; the step folds it with the step number.
-      mesh: from `make_mesh`.
-      schedule: when to log, evaluate and save.
+      mesh, schedule: where, and when to log, evaluate and save.
       batch_size: clips per step over all devices, for the rate shown.
       checkpointer, writer: where states and metrics go.
       learning_rate: step -> learning rate, to be logged.
-      evaluate: such a state -> (validation metrics, score or None: higher is better); raises
-        `Interrupted` when it is left because of a signal.
+      evaluate: see `Evaluate`.
       unpack: from the form that the step takes to the one that is saved.
       max_damaged: most records that all processes together may pass over; None = any number.
       evaluation_is_due: whether the state's own step is still to be evaluated.
+      watch: measures; None = a new one.
 
     Returns:
       The final state, unpacked.
@@ -184,15 +202,15 @@ def fit(
       UserError: a loss is not finite; names step and terms. The last good checkpoint stays.
       Stopped: after Ctrl-C or SIGTERM of any process, once a checkpoint is saved.
     """
-    last, stopped = int(state.step), 0
-    progress = _Progress(last, schedule.total_steps, batch_size)
-    with progress, StopRequest() as stop:
-        pending = _Pending(progress, stop, max_damaged)
+    last, stopped, watch = int(state.step), 0, watch or Watch()
+    train_step = watch.counting(train_step)
+    with Progress(last, schedule.total_steps, batch_size) as progress, StopRequest() as stop:
+        pending = _Pending(progress, stop, max_damaged, watch)
         keeper = _Keeper(batches, checkpointer, writer, evaluate, unpack, pending, progress, stop)
         if evaluation_is_due:
             stopped = keeper.keep(last, state, evaluates=True, replaces=True)
         while last < schedule.total_steps and not stopped:
-            state, metrics = train_step(state, _next_batch(last + 1, batches, stop, mesh), key)
+            state, metrics = train_step(state, _next_batch(last + 1, batches, pending, mesh), key)
             last += 1
             pending.add(last, metrics)
             if schedule.logs(last):
@@ -214,49 +232,67 @@ class _Keeper:
     evaluate: Evaluate
     unpack: Callable[[TrainState], TrainState]
     pending: _Pending
-    progress: _Progress
+    progress: Progress
     request: StopRequest
 
     def log(self, step: int, more: dict[str, float]) -> None:
         """Writes and shows the training metrics since the last time."""
         self.pending.drain()
         damaged = max(self.pending.num_damaged, self.batches.num_damaged)
-        self.writer.write(step, "train", self.progress.log(more | {"damaged": damaged}))
+        more = more | {"damaged": damaged} | self.pending.watch.values()
+        self.writer.write(step, "train", self.progress.log(more))
 
     def keep(self, step: int, state: TrainState, *, evaluates: bool, replaces: bool = False) -> int:
         """Returns the signal after which the training stops now, 0 without one."""
         self.pending.drain()
+        with self.pending.watch.clock.stopped():
+            return self._keep(step, state, evaluates=evaluates, replaces=replaces)
+
+    def _keep(self, step: int, state: TrainState, *, evaluates: bool, replaces: bool) -> int:
         values: dict[str, float] = {}
         score, interrupted = None, 0
         if evaluates:
             peers.doing(f"evaluating after step {step}")
             try:
                 values, score = self.evaluate(state, self.request.asked)
+                self._draw(step, state)
             except Interrupted as error:
                 interrupted = error.signal
         self.progress.evaluated(step, values, self.writer)
         peers.doing(f"saving after step {step}")
         if not replaces or score is not None:
+            self.pending.watch.saves(step)
             position = self.batches.get_state()
             self.checkpointer.save(self.unpack(state), position, score, replace=replaces)
         return interrupted or self.pending.stop
 
+    def _draw(self, step: int, state: TrainState) -> None:
+        if self.pending.watch.pictures:
+            for name, image_hwc in self.pending.watch.pictures(state).items():
+                self.writer.write_image(step, name, image_hwc)
+
     def end(self, step: int, stopped: int) -> None:
         """Waits for what is being saved; raises where a signal stopped the training."""
         self.checkpointer.wait()
+        if summary := self.pending.watch.summary():
+            self.progress.say(summary)
         if stopped:
             self.progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")
             raise Stopped(stopped)
 
 
-def _next_batch(step: int, batches: Batches, stop: StopRequest, mesh: Mesh) -> dict[str, Any]:
+def _next_batch(step: int, batches: Batches, pending: _Pending, mesh: Mesh) -> dict[str, Any]:
     """A step's batch on the devices; of several processes with what each is to tell the others."""
+    pending.watch.begins(step)
     peers.doing(f"reading the data of step {step}")
-    batch = next(batches)
+    with pending.watch.clock.waiting(DATA):
+        batch = next(batches)
     peers.doing(f"in step {step}")
     if jax.process_count() > 1:
         rows = len(next(iter(batch.values())))
-        batch = batch | {axes.NOTES: agree.notes(stop.asked(), batches.num_damaged, rows)}
+        batch = batch | {
+            axes.NOTES: agree.notes(pending.request.asked(), batches.num_damaged, rows)
+        }
     return meshes.to_device(batch, mesh)
 
 
@@ -268,8 +304,11 @@ class _Pending:
     processes have to say, to all of them at the same step.
     """
 
-    def __init__(self, progress: _Progress, stop: StopRequest, max_damaged: int | None):
-        self._progress, self._request, self._max_damaged = progress, stop, max_damaged
+    def __init__(
+        self, progress: Progress, stop: StopRequest, max_damaged: int | None, watch: Watch
+    ):
+        self._progress, self._max_damaged = progress, max_damaged
+        self.request, self.watch = stop, watch
         self._steps: collections.deque[tuple[int, Metrics]] = collections.deque()
         self._stop = 0
         self.num_damaged = 0
@@ -277,17 +316,22 @@ class _Pending:
     @property
     def stop(self) -> int:
         """The signal after which all processes stop, 0 without one."""
-        return self._stop if jax.process_count() > 1 else self._request.asked()
+        return self._stop if jax.process_count() > 1 else self.request.asked()
 
     def add(self, step: int, metrics: Metrics) -> None:
+        if told := self.watch.handed_over(step, metrics):
+            self._progress.say(told)
         self._steps.append((step, metrics))
-        self.drain(keep=1)
+        # The first step compiles: its end is where the clock starts.
+        self.drain(keep=1 if self.watch.clock.runs else 0)
 
     def drain(self, keep: int = 0) -> None:
         while len(self._steps) > keep:
             step, on_device = self._steps.popleft()
-            metrics = jax.device_get(on_device)
-            self._request.begun()
+            with self.watch.clock.waiting(DEVICE):
+                metrics = jax.device_get(on_device)
+            self.watch.clock.step()
+            self.request.begun()
             if axes.NOTES in metrics:
                 self._stop, self.num_damaged = map(int, metrics.pop(axes.NOTES))
             _check_finite(step, metrics)
@@ -307,77 +351,3 @@ def _check_finite(step: int, metrics: dict[str, Any]) -> None:
             f"step {step}: {', '.join(bad)} is not finite; the last checkpoint is kept. Run again "
             "with a lower --config.optimizer.lr, or with --config.model.precision=float32."
         )
-
-
-class _Progress:
-    """One line that moves on a terminal; a line for each log entry elsewhere."""
-
-    def __init__(self, start: int, total: int, batch_size: int):
-        # None = on a terminal. The other processes say nothing.
-        self._speaks = agree.is_first()
-        self._bar = tqdm(
-            total=total,
-            initial=start,
-            desc="train",
-            unit="step",
-            disable=None if self._speaks else True,
-            leave=True,
-        )
-        self._total, self._batch_size = total, batch_size
-        self._mean = Mean()
-        self._since = (time.monotonic(), start)
-        self._done = start
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def add(self, step: int, metrics: dict[str, Any]) -> None:
-        self._mean.add(metrics)
-        self._done = step
-        self._bar.update(1)
-
-    def log(self, more: dict[str, float]) -> dict[str, float]:
-        """Means since the last call, with the rate; shown and returned."""
-        now, (then, done) = time.monotonic(), self._since
-        rate = (self._done - done) * self._batch_size / max(now - then, 1e-9)
-        self._since = (now, self._done)
-        values = self._mean.pop() | more | {"clips_per_sec": rate}
-        left = (self._total - self._done) * self._batch_size / max(rate, 1e-9)
-        shown = {k: v for k, v in values.items() if k == "loss" or k.startswith("top1/")}
-        text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items()) + f", {rate:.1f} clips/s"
-        if values["damaged"]:
-            text += f", {values['damaged']} damaged records passed over"
-        if self._bar.disable:
-            self.say(f"step {self._done}/{self._total}: {text}, {_clock(left)} left")
-        else:
-            self._bar.set_postfix_str(text)
-        return values
-
-    def evaluated(
-        self, step: int, values: dict[str, float], writer: MetricWriter | NoWriter
-    ) -> None:
-        """Shows and writes the metrics of an evaluation, if there are any."""
-        if not values:
-            return
-        writer.write(step, "val", values)
-        # The time an evaluation took is no training time.
-        self._since = (time.monotonic(), self._done)
-        text = ", ".join(f"{k} {v:.3f}" for k, v in values.items())
-        self.say(f"step {step}/{self._total}: validation {text}")
-
-    def say(self, text: str) -> None:
-        if not self._speaks:
-            return
-        if self._bar.disable:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            self._bar.write(text, file=sys.stderr)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,4 +1,4 @@
-"""Where metrics go: `metrics.jsonl` for programs, TensorBoard event files for people."""
+"""Where metrics go: `metrics.jsonl` for programs, TensorBoard and other services for people."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
+from tensorboardX.summary import image, scalar
 
 from avt_jax.errors import UserError
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.host.new_files import write_text
+from avt_jax.training.observing.trackers import Tracker
 
 METRICS_FILE, BOARD_FOLDER = "metrics.jsonl", "tensorboard"
 
@@ -29,23 +32,35 @@ class MetricWriter:
     Args:
       run_dir: the run's folder.
       step: the step the run starts or continues from.
+      tensorboard: whether TensorBoard's files are written.
+      trackers: what else takes metrics and images; closed with it.
 
     Raises:
       UserError: the files cannot be written.
     """
 
-    def __init__(self, run_dir: Path, *, step: int):
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        step: int,
+        tensorboard: bool = True,
+        trackers: Sequence[Tracker] = (),
+    ):
         self._file_path = Path(run_dir) / METRICS_FILE
+        self._board: _Board | None = None
+        self._trackers = trackers
         try:
             _keep_until(self._file_path, step)
             # Without a buffer nothing is left to be written when it is closed.
             self._file = self._file_path.open("ab", buffering=0)
-            self._board = _Board(Path(run_dir) / BOARD_FOLDER, purge_step=step + 1)
+            if tensorboard:
+                self._board = _Board(Path(run_dir) / BOARD_FOLDER, purge_step=step + 1)
         except OSError as error:
             raise self._cannot_write(error) from error
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes one line and one TensorBoard scalar for each value.
+        """Writes one line, and a scalar for each value elsewhere.
 
         Args:
           step: optimiser steps done.
@@ -56,17 +71,43 @@ class MetricWriter:
           UserError: the file cannot be written.
         """
         line = (json.dumps({"step": step, "split": split, **values}) + "\n").encode()
+        named = {f"{split}/{name}": value for name, value in values.items()}
         try:
             while line:
                 line = line[self._file.write(line) :]
-            self._board.write(step, {f"{split}/{name}": value for name, value in values.items()})
+            if self._board:
+                self._board.write(step, (scalar(tag, value) for tag, value in named.items()))
         except OSError as error:
             raise self._cannot_write(error) from error
+        for tracker in self._trackers:
+            tracker.log(step, named)
+
+    def write_image(self, step: int, name: str, image_hwc: np.ndarray) -> None:
+        """Writes an image of the validation to where images can be kept.
+
+        Args:
+          step: optimiser steps done.
+          name: of the picture.
+          image_hwc: uint8 [h, w, 3].
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        try:
+            if self._board:
+                self._board.write(step, [image(f"val/{name}", image_hwc, dataformats="HWC")])
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        for tracker in self._trackers:
+            tracker.log_image(step, f"val/{name}", image_hwc)
 
     def close(self) -> None:
-        """Closes both."""
+        """Closes all of them."""
         self._file.close()
-        self._board.close()
+        if self._board:
+            self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def _cannot_write(self, error: OSError) -> UserError:
         return UserError(
@@ -94,10 +135,9 @@ class _Board:
             self._events.write_event(event)
         self._events.flush()
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        for tag, value in values.items():
-            event = Event(step=step, wall_time=time.time(), summary=scalar(tag, value))
-            self._events.write_event(event)
+    def write(self, step: int, summaries: Iterable[Any]) -> None:
+        for summary in summaries:
+            self._events.write_event(Event(step=step, wall_time=time.time(), summary=summary))
         self._events.flush()
 
     def close(self) -> None:
@@ -110,6 +150,9 @@ class NoWriter:
     """In the place of a `MetricWriter` where another process writes."""
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def write_image(self, step: int, name: str, image_hwc: np.ndarray) -> None:
         """Nothing."""
 
     def close(self) -> None:

@@ -1,10 +1,13 @@
 """After the first step of a training nothing is compiled any more."""
 
+import board
 import jax
 import pytest
 
 import avt_jax
 from avt_jax.experiment import run_training
+from avt_jax.experiment.assemble import Experiment
+from avt_jax.experiment.reconstructions import has_pictures
 from avt_jax.training.writer import METRICS_FILE
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -66,3 +69,27 @@ def test_logging_evaluating_saving_and_resuming_compile_nothing(tmp_path, progra
     assert sum('"split": "val"' in line for line in lines) == 4
     # The second time the probe is there already.
     assert len(programs) == 1 and "_probe" in programs[0], programs
+
+
+RECONSTRUCTS = {"model.decoders": ("audio",), "losses.weights.masked_audio": 1.0}
+
+
+def test_what_is_reconstructed_is_drawn_without_compiling(tmp_path, programs):
+    train(tmp_path / "run", 3, **RECONSTRUCTS)
+    assert len(programs) <= 1, programs
+    found = board.images(tmp_path / "run")
+    activities = {tag for _, tag in found if tag.startswith("val/activities_")}
+    assert 1 <= len(activities) <= 4
+    assert {tag for step, tag in found if step == 2} == {"val/reconstruction_audio"} | activities
+    assert {tag for step, tag in found if step == 3} == {"val/reconstruction_audio"}, "sounds once"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [RECONSTRUCTS | {"train.log_images": False}, {"model.decoders": ("audio", "video")}],
+    ids=["not wanted", "not trained"],
+)
+def test_nothing_else_is_drawn(changes):
+    experiment = Experiment(avt_jax.load_config("quickstart:smoke", changes))
+    assert not has_pictures(experiment)
+    assert has_pictures(Experiment(avt_jax.load_config("quickstart:smoke", RECONSTRUCTS)))

@@ -10,7 +10,7 @@ import pytest
 from toy_run import checkpoints, counting_step, every, logged, run
 
 from avt_jax.errors import UserError
-from avt_jax.training import loop
+from avt_jax.training.observing import progress
 
 
 def test_logs_evaluates_and_checkpoints_when_due(tmp_path, capsys):
@@ -58,7 +58,7 @@ def test_the_final_step_is_always_looked_at(tmp_path, intervals, logs, evaluatio
 def test_the_rate_leaves_out_what_evaluations_take(tmp_path, monkeypatch, capsys):
     """On a clock that only steps (2 s) and evaluations (1000 s) move."""
     clock = SimpleNamespace(now=50.0)
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
     state, step = counting_step()
 
     def slow_step(*arguments):

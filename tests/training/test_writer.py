@@ -2,8 +2,8 @@
 
 import json
 
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.record_writer import masked_crc32c
+import board
+import numpy as np
 
 from avt_jax.training.writer import METRICS_FILE, MetricWriter
 
@@ -18,17 +18,15 @@ def test_writes_both_formats(tmp_path):
     writer.close()
     assert lines(tmp_path) == [{"step": 1, "split": "train", "loss": 2.5}]
     (file,) = (tmp_path / "tensorboard").iterdir()
-    scalars = {v.tag: v.simple_value for event in events(file) for v in event.summary.value}
+    scalars = {v.tag: v.simple_value for event in board.events(file) for v in event.summary.value}
     assert scalars == {"train/loss": 2.5}
 
 
-def events(file):
-    data = file.read_bytes()
-    while data:
-        size = int.from_bytes(data[:8], "little")
-        assert int.from_bytes(data[8:12], "little") == masked_crc32c(data[:8])
-        yield Event.FromString(data[12 : 12 + size])
-        data = data[16 + size :]
+def test_an_image_goes_to_tensorboard_alone(tmp_path):
+    writer = MetricWriter(tmp_path, step=0)
+    writer.write_image(3, "a", np.zeros((4, 6, 3), np.uint8))
+    writer.close()
+    assert board.images(tmp_path) == {(3, "val/a"): (4, 6)} and lines(tmp_path) == []
 
 
 def test_resume_drops_what_will_be_repeated(tmp_path):

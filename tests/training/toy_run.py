@@ -89,6 +89,8 @@ def run(
     schedule,
     learning_rate=lambda step: 0.1,
     evaluate=lambda state, asked: ({"top1/label": 0.5}, 0.5),
+    batches=None,
+    watch=None,
 ):
     """Trains from `state` on, with its files in `folder`; returns the final state."""
     start = int(state.step)
@@ -98,7 +100,7 @@ def run(
         return fit(
             state,
             step,
-            Counter(start),
+            batches or Counter(start),
             key=jax.random.key(0),
             mesh=_mesh(),
             schedule=schedule,
@@ -107,6 +109,7 @@ def run(
             writer=writer,
             learning_rate=learning_rate,
             evaluate=evaluate,
+            watch=watch,
         )
     finally:
         checkpointer.close()
