@@ -62,6 +62,7 @@ class StopRequest:
         self._before: dict[int, Any] = {}
         self._ends_at_once = _is_own_process
         self._ours, self._wakeup = socket.socketpair()
+        self._listens = False
 
     def asked(self) -> int:
         """The signal's number, 0 without one."""
@@ -78,6 +79,7 @@ class StopRequest:
             if self._ends_at_once:
                 self._wakeup.setblocking(False)
                 signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+                self._listens = True
                 threading.Thread(target=self._listen, name="avt-stop", daemon=True).start()
                 # That thread takes the signals. What is started from here on, workers that read
                 # data among them, inherits the mask: a scheduler that signals a whole tree of
@@ -96,14 +98,15 @@ class StopRequest:
 
     def _listen(self) -> None:
         # Python writes each signal's number there the moment that it comes.
-        while received := self._ours.recv(1):
-            if received[0] in _SIGNALS and self._ends_at_once:
-                print(
-                    "avt: stopped before the first step was done; there was nothing to save",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                os._exit(128 + received[0])
+        with self._ours:
+            while received := self._ours.recv(1):
+                if received[0] in _SIGNALS and self._ends_at_once:
+                    print(
+                        "avt: stopped before the first step was done; there was nothing to save",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                    os._exit(128 + received[0])
 
     def __exit__(self, *_: object) -> None:
         if _is_own_process:
@@ -113,4 +116,5 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._wakeup.close()  # the thread reads the end
-        self._ours.close()
+        if not self._listens:
+            self._ours.close()
