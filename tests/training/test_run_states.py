@@ -28,6 +28,7 @@ from avt_jax.host.new_files import is_partial
 from avt_jax.training import mesh as meshes
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import has_checkpoint
+from avt_jax.training.checkpoint.folder import list_steps
 from avt_jax.training.run_lock import LOCK_FILE, RunLock
 
 STEPS = 4
@@ -390,7 +391,7 @@ def test_a_disk_that_fills_up(small_disk, capfd):
             file.write(bytes(4096))
     with pytest.raises(UserError, match="No space left on device"):
         start(folder)
-    assert checkpoints(folder) == [2]
+    assert list_steps(folder / "checkpoints") == [2]
     assert "Traceback" not in capfd.readouterr().err
     filler.unlink()
     state = start(folder)
