@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,6 +88,12 @@ def train(
       UserError: anything wrong in the config, the data, the folder or the steps to profile.
       Stopped: after Ctrl-C or SIGTERM, once a checkpoint is saved; a KeyboardInterrupt.
     """
+    # A path has one slash left of a URL's two.
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(workdir)):
+        raise UserError(
+            f"--workdir {workdir} is not a folder; give one on a file system that all hosts of the "
+            "training mount (docs/launch.md). Shards may stay where they are."
+        )
     say = say if agree.is_first() else silent
     experiment = config if isinstance(config, Experiment) else Experiment(config, data=data)
     workdir = Path(workdir)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,3 +191,14 @@ def test_a_finished_run_says_so_and_goes_on_with_more_steps(copy):
     assert int(run(copy, said=said).state.step) == 4
     assert "already finished: step 4 of 4; a larger config.train.steps" in " ".join(said)
     assert int(run(copy, {"train.steps": 5}).state.step) == 5
+
+
+@pytest.mark.parametrize("workdir", ["gs://bucket/runs/a", Path("s3://bucket/runs/a")])
+def test_a_run_folder_is_no_url(workdir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = avt_jax.load_config("quickstart:smoke")
+    with pytest.raises(
+        avt_jax.UserError, match=r"(gs|s3):/.*/runs/a is not a folder; give one on a file"
+    ):
+        avt_jax.train(config, workdir)
+    assert not list(tmp_path.iterdir())
