@@ -33,7 +33,8 @@ class OwnData:
       train: what is trained on. An iterator that ends ends the training with an error; a list or
         another iterable that can be gone through again is repeated.
       val: what is evaluated on while training; None = nothing. Batches must be an iterable that
-        can be gone through again.
+        can be gone through again. With several processes, batches are each process's own part, and
+        every process gives as many.
       frame_rate_hz: with which `Predictor` reads a raw file.
       short_side_px: the same; shorter side of the frames it keeps.
       jpeg_quality: the same, 1 to 100.
