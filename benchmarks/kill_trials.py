@@ -34,8 +34,10 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 STUB_STEPS, REAL_STEPS = 40, 8
-# How long the others may take to notice that one is gone, beside what they do then.
-PEER_TIMEOUT_SEC = 5
+# How long the others may take to notice that one is gone, beside what they do then; and how long
+# they wait at the start for one that never comes.
+PEER_TIMEOUT_SEC, JOIN_TIMEOUT_SEC = 5, 40
+HANGS_SEC = 200
 
 
 def main() -> int:
@@ -73,7 +75,7 @@ class Ended:
       saved: step of the newest complete checkpoint at the end, 0 without one.
     """
 
-    codes: list[int]
+    codes: list[int | None]
     seconds: float | None
     said: str
     saved: int
@@ -127,6 +129,8 @@ class Trials:
     def _wrong(self, ended: Ended, again: Ended, number: int, count: int) -> str:
         if again.codes != [0] * count:
             return f"the second command ended with {again.codes}: {again.said[-500:]}"
+        if None in ended.codes:
+            return f"it hung: {ended.codes}: {ended.said[-500:]}"
         finished = ended.codes == [0] * count
         begins = f"from step {ended.saved}\n" if ended.saved else ""
         if begins and begins not in again.said.replace("continuing at", "from").replace(
@@ -163,6 +167,7 @@ class Trials:
             port = found.getsockname()[1]
         for i in range(count):
             words = [*self._command(workdir), "--peer-timeout", str(PEER_TIMEOUT_SEC)]
+            words += ["--join-timeout", str(JOIN_TIMEOUT_SEC)]
             if count > 1:
                 words += ["--coordinator", f"localhost:{port}", "--num-processes", str(count)]
                 words += ["--process-id", str(i)]
@@ -177,7 +182,7 @@ class Trials:
             for i in targets:
                 if processes[i].poll() is None:
                     processes[i].send_signal(number)
-        codes = [process.wait(300) for process in processes]
+        codes = [wait(process) for process in processes]
         seconds = time.monotonic() - sent_sec if in_time else None
         return Ended(codes, seconds, said.read_text(errors="replace"), newest(workdir))
 
@@ -190,6 +195,15 @@ class Trials:
             *("--workdir", str(workdir), "--config.train.log_every_steps=1"),
             *(f"--config.train.{name}={value}" for name, value in changes.items()),
         ]
+
+
+def wait(process: subprocess.Popen[bytes]) -> int | None:
+    """Its exit code; None where it had to be ended."""
+    try:
+        return process.wait(HANGS_SEC)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return None
 
 
 def newest(workdir: Path) -> int:

@@ -44,7 +44,8 @@ def supervise() -> int | None:
     if -code in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS):
         _say(
             f"JAX ended this process ({signal.Signals(-code).name}), most likely since process 0 "
-            "of the job has died. Start all again, a training goes on from its last checkpoint"
+            "of the job has died, or not all processes came within --join-timeout. Start all "
+            "again, a training goes on from its last checkpoint"
         )
         return LOST_PEER
     if -code == signal.SIGKILL:
