@@ -30,7 +30,7 @@ check_workdir() {
     [ -n "$NFS" ] || return 0
     case "/$WORKDIR/" in
         */../* | "/~"*) ;;
-        "/$SHARED_FOLDER/"?*) return ;;
+        "/$SHARED_FOLDER/"[!/]*) return ;;
         //*) ;;
         *) WORKDIR="$SHARED_FOLDER/$WORKDIR"; return ;;
     esac
@@ -52,8 +52,9 @@ check_run_folder() {
         done
     elif [ -z "$SHARED" ]; then
         [ -z "$SPOT" ] || fail "--workdir is '$WORKDIR', and a Spot pod takes its disks along when it is taken away; give --nfs HOST:/SHARE, or --shared if all workers mount it already."
+        [ -n "$TYPE" ] || fail "without --nfs or --shared, run needs the --type of the pod, which says whether it has one worker."
         # A host has up to 8 of what the types count, chips or cores.
-        [[ "$TYPE" =~ -[1-8]$ ]] || fail "--workdir is '$WORKDIR', and a pod of --type '$TYPE' may have more than one worker; give --nfs HOST:/SHARE, or --shared if all workers mount it already."
+        [[ "$TYPE" =~ -[1-8]$ ]] || fail "--workdir is '$WORKDIR', and a pod of --type $TYPE may have more than one worker; give --nfs HOST:/SHARE, or --shared if all workers mount it already."
         TO="${TO:-runs/$NAME}"
     fi
 }

@@ -2,7 +2,7 @@
 # What runs on each worker of a TPU pod; launch/tpu_pod.sh calls it over ssh, from the home folder.
 #
 #   bash avt/launch/tpu_worker.sh setup            an environment in avt/.venv with the extra "tpu"
-#   bash avt/launch/tpu_worker.sh mount HOST:/SHARE  mounts it at /mnt/avt-shared
+#   bash avt/launch/tpu_worker.sh mount SHARE      mounts HOST:/SHARE at /mnt/avt-shared
 #   bash avt/launch/tpu_worker.sh start ARGS...    `avt train ARGS` that outlives the connection
 #   bash avt/launch/tpu_worker.sh status           one line: "avt-status HOST running|exited N|none"
 #   bash avt/launch/tpu_worker.sh stop             SIGTERM: a checkpoint is saved

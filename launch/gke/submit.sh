@@ -82,7 +82,7 @@ find_workdir "$@"
 if [ -n "$VOLUME" ]; then
     case "$WORKDIR/" in
         */../*) inside="" ;;
-        /runs/?*) inside=1 ;;
+        /runs/[!/]*) inside=1 ;;
         *) inside="" ;;
     esac
     [ -n "$inside" ] || fail "--workdir is '$WORKDIR'; with --volume it must be a path under /runs."
