@@ -25,7 +25,8 @@ setup() {
             python3 -m uv venv --seed --python 3.12 "$VENV"
         fi
     fi
-    "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -e "${ROOT}[tpu]"
+    # gcsfs reads shards at gs://.
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -e "${ROOT}[tpu]" gcsfs
     "$VENV/bin/avt" --version
 }
 
