@@ -1,6 +1,5 @@
 """launch/tpu_pod.sh: the commands to Google Cloud, in order, and what is said when one fails."""
 
-import shlex
 import signal
 import time
 
@@ -319,24 +318,6 @@ def test_a_run_folder_on_a_share_is_fetched_only_when_asked(cloud):
     assert [call[5:8] for call in calls] == [[f"p1:{SHARED}/run", "here", "--recurse"]]
 
 
-@pytest.mark.parametrize("given", [["--workdir", "a b"], ["--workdir=a b"]])
-def test_a_share_is_mounted_before_the_training_starts(cloud, given):
-    assert pod(cloud, "run", *NFS, train=["--config", "c", *given, "--x"]).returncode == 0
-    line = cloud.calls()[0][-2].removeprefix("--command=")
-    mount, start = line.split(" && ")
-    assert mount == "bash avt/launch/tpu_worker.sh mount 10.0.0.2:/runs"
-    words = shlex.split(start.partition("--config c ")[2])
-    assert " ".join(words).replace("=", " ") == f"--workdir {SHARED}/a b --x"
-
-
-def test_a_file_system_that_is_mounted_is_left_alone(cloud):
-    train = ["--workdir", "/data/a"]
-    assert pod(cloud, "run", "--shared", train=train).returncode == 0
-    line = cloud.calls()[0][-2]
-    assert "mount" not in line
-    assert line.endswith("start --distributed on --workdir /data/a")
-
-
 def test_what_was_not_fetched_is_not_deleted(cloud):
     goes_well(cloud)
     cloud.rule("gcloud", "--recurse", ("broken pipe\n", 1))
@@ -400,27 +381,6 @@ def test_mistakes(cloud, arguments, said):
     assert ran.returncode == 2
     assert said in ran.stderr
     assert ran.stderr.count("\n") == 1
-    assert cloud.calls() == []
-
-
-@pytest.mark.parametrize(
-    "folder", ["/home/a", "../a", "a/../..", "~/a", f"{SHARED}/", SHARED + "x/a"]
-)
-def test_a_run_folder_beside_the_share(cloud, folder):
-    ran = pod(cloud, "run", *NFS, train=["--workdir", folder])
-    assert ran.returncode == 2
-    assert f"with --nfs it must be relative to the share, or a path under {SHARED}" in ran.stderr
-    assert cloud.calls() == []
-
-
-@pytest.mark.parametrize(
-    "share",
-    ["-o:/a", "h", "h:a", "h:/", "h:/a b", "h:/a,exec", "h:/../a", "h:/a\n", "$(id):/a", " "],
-)
-def test_what_is_no_share(cloud, share):
-    ran = pod(cloud, "run", "--nfs", share, train=["--workdir", "a"])
-    assert ran.returncode == 2
-    assert "it must be HOST:/SHARE" in ran.stderr
     assert cloud.calls() == []
 
 
