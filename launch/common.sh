@@ -8,6 +8,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 # Set by --dry-run: commands are printed, not run.
 DRY_RUN=""
 
+# Where the workers of a TPU pod mount what --nfs names.
+# shellcheck disable=SC2034  # read by the scripts for TPU pods
+SHARED_FOLDER=/mnt/avt-shared
+
 # fail MESSAGE: a mistake of the user; one sentence and exit code 2, as `avt` has it.
 fail() {
     echo "avt: error: $*" >&2
@@ -64,6 +68,29 @@ name() {
 whole() {
     matches "$1" "$2" '0|[1-9][0-9]{0,8}' "a whole number"
     [ "$2" -ge "${3:-0}" ] || fail "$1 is $2; it must be ${3:-0} or more."
+}
+
+# share WHAT VALUE: what names a share of an NFS server, in a form that mount takes for nothing else.
+share() {
+    matches "$1" "$2" '[A-Za-z0-9][A-Za-z0-9._-]*:(/[A-Za-z0-9_][A-Za-z0-9._-]*)+' \
+        "HOST:/SHARE, such as 10.0.0.2:/runs"
+}
+
+# find_workdir ARGS...: sets WORKDIR to the --workdir among arguments for `avt train`, or to nothing.
+find_workdir() {
+    local argument before=""
+    WORKDIR=""
+    for argument in "$@"; do
+        if [ "$before" = --workdir ]; then WORKDIR="$argument"; fi
+        case "$argument" in --workdir=*) WORKDIR="${argument#*=}" ;; esac
+        before="$argument"
+    done
+    [[ "$WORKDIR" != *://* ]] || refuse_url
+}
+
+# A run folder has locks, renamed files and files that grow.
+refuse_url() {
+    fail "--workdir is '$WORKDIR', which is no file system; give a folder on a file system that all workers mount."
 }
 
 # value OPTION COUNT: refuses an option that is the last word, where COUNT words are left.

@@ -17,7 +17,7 @@
 #
 #   --zone ZONE               where, such as us-east5-b
 #   --project PROJECT         the project (that of gcloud's configuration)
-#   --type TYPE               accelerator type, such as v6e-16 (create, all)
+#   --type TYPE               accelerator type, such as v6e-16 (create, all, run)
 #   --runtime VERSION         software version of the TPU VM (the one for the type)
 #   --spot                    a Spot pod: cheaper, and may be taken away (create, all)
 #   --create-arg=ARG          further argument of `queued-resources create`, such as --network=N; repeat
@@ -25,12 +25,17 @@
 #   --commit COMMIT           what to put on the workers (HEAD); changes that are not committed stay here
 #   --repo URL                clone it there instead of copying this checkout
 #   --worker I|all            whose log (0)
-#   --workdir FOLDER          fetch: gs:// or a folder on worker 0 (all: that of the training)
-#   --to FOLDER               where fetched results go (all: only if given, or if they are not at gs://)
+#   --nfs HOST:/SHARE         run, all: mounted at /mnt/avt-shared on every worker, for the run folder; the
+#                             training's --workdir is relative to it, or a path under it (fetch: the same)
+#   --shared                  run, all: --workdir is on a file system that all workers mount already
+#   --workdir FOLDER          fetch: a folder, copied from worker 0 (all: that of the training)
+#   --to FOLDER               where fetched results go (all: only if given, or without --nfs and --shared)
 #   --max-restarts N          how often a Spot pod is asked for again (10)
 #   --keep                    all: leave the pod there after success
 #   --poll SECONDS            between two looks at the pod (30)
 #   --dry-run                 print the commands and run nothing
+#
+# A Spot pod, and a pod of more than one worker, need --nfs or --shared.
 #
 # Exit codes: 0; 2 for a mistake in the call; that of the training, or of the command that failed. After a
 # failure the pod is left, and the last lines say so.
@@ -54,6 +59,7 @@ name "the name of the pod" "$NAME"
 shift 2
 
 ZONE="" PROJECT="" TYPE="" RUNTIME="" SPOT="" COMMIT=HEAD REPO="" WORKER=0 WORKDIR="" TO=""
+NFS="" SHARED=""
 MAX_RESTARTS=10 KEEP="" POLL=30
 CREATE_ARGS=() SSH_ARGS=()
 while [ $# -gt 0 ]; do
@@ -68,6 +74,8 @@ while [ $# -gt 0 ]; do
         --commit) value "$1" $#; COMMIT="$2"; shift 2 ;;
         --repo) value "$1" $#; REPO="$2"; shift 2 ;;
         --worker) value "$1" $#; WORKER="$2"; shift 2 ;;
+        --nfs) value "$1" $#; NFS="$2"; shift 2 ;;
+        --shared) SHARED=1; shift ;;
         --workdir) value "$1" $#; WORKDIR="$2"; shift 2 ;;
         --to) value "$1" $#; TO="$2"; shift 2 ;;
         --max-restarts) value "$1" $#; MAX_RESTARTS="$2"; shift 2 ;;
@@ -92,17 +100,21 @@ whole --max-restarts "$MAX_RESTARTS"
 whole --poll "$POLL"
 [ -z "$REPO" ] || matches --repo "$REPO" '[A-Za-z].*' "the address of a repository"
 matches --commit "$COMMIT" '[A-Za-z0-9].*' "a commit, a branch or a tag"
+[ -z "$NFS" ] || share --nfs "$NFS"
+[ -z "$NFS" ] || [ -z "$SHARED" ] || fail "--nfs and --shared exclude each other: --nfs mounts a share, --shared says that one is mounted."
 case "$COMMAND" in
     create | all) check_type ;;
 esac
 case "$COMMAND" in
-    run | all) [ ${#TRAIN[@]} -gt 0 ] || fail "no arguments for 'avt train'; they follow '--'." ;;
+    run | all)
+        [ ${#TRAIN[@]} -gt 0 ] || fail "no arguments for 'avt train'; they follow '--'."
+        check_run_folder
+        ;;
     *) [ ${#TRAIN[@]} -eq 0 ] || fail "only run and all take arguments for 'avt train', not $COMMAND." ;;
 esac
-if [ "$COMMAND" = all ]; then check_workdir; fi
 if [ "$COMMAND" = fetch ]; then
     [ -n "$WORKDIR" ] && [ -n "$TO" ] || fail "fetch needs --workdir FOLDER and --to FOLDER."
-    matches --workdir "$WORKDIR" '[A-Za-z0-9/~._].*' "gs:// or a folder"
+    check_workdir
 fi
 need gcloud "install the Google Cloud CLI (https://cloud.google.com/sdk/docs/install) and run 'gcloud auth login'"
 

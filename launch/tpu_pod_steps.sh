@@ -23,19 +23,38 @@ check_type() {
     matches --runtime "$RUNTIME" '[a-z0-9][a-z0-9._-]*' "a version, such as v2-alpha-tpuv6e"
 }
 
-# The training's own --workdir, for `all`.
+# What --workdir says, of the training or of `fetch`; with --nfs it becomes the path on the workers.
 check_workdir() {
+    [[ "$WORKDIR" != *://* ]] || refuse_url
+    matches --workdir "$WORKDIR" '[A-Za-z0-9/~._].*' "a folder"
+    [ -n "$NFS" ] || return 0
+    case "/$WORKDIR/" in
+        */../* | "/~"*) ;;
+        "/$SHARED_FOLDER/"[!/]*) return ;;
+        //*) ;;
+        *) WORKDIR="$SHARED_FOLDER/$WORKDIR"; return ;;
+    esac
+    fail "--workdir is '$WORKDIR'; with --nfs it must be relative to the share, or a path under $SHARED_FOLDER."
+}
+
+# The training's own --workdir, for `run` and `all`.
+check_run_folder() {
     local i
-    for ((i = 0; i < ${#TRAIN[@]}; i++)); do
-        case "${TRAIN[i]}" in
-            --workdir=*) WORKDIR="${TRAIN[i]#*=}" ;;
-            --workdir) WORKDIR="${TRAIN[i + 1]:-}" ;;
-        esac
-    done
+    find_workdir "${TRAIN[@]}"
     [ -n "$WORKDIR" ] || fail "the arguments for 'avt train' name no --workdir."
-    matches --workdir "$WORKDIR" '[A-Za-z0-9/~._].*' "gs:// or a folder"
-    if [[ "$WORKDIR" != gs://* ]]; then
-        [ -z "$SPOT" ] || fail "--workdir is '$WORKDIR'; a Spot pod takes its disks along when it is taken away, so it must be at gs://."
+    check_workdir
+    if [ -n "$NFS" ]; then
+        for ((i = 0; i < ${#TRAIN[@]}; i++)); do
+            case "${TRAIN[i]}" in
+                --workdir=*) TRAIN[i]="--workdir=$WORKDIR" ;;
+                --workdir) i=$((i + 1)); TRAIN[i]="$WORKDIR" ;;
+            esac
+        done
+    elif [ -z "$SHARED" ]; then
+        [ -z "$SPOT" ] || fail "--workdir is '$WORKDIR', and a Spot pod takes its disks along when it is taken away; give --nfs HOST:/SHARE, or --shared if all workers mount it already."
+        [ -n "$TYPE" ] || fail "without --nfs or --shared, run needs the --type of the pod, which says whether it has one worker."
+        # A host has up to 8 of what the types count, chips or cores.
+        [[ "$TYPE" =~ -[1-8]$ ]] || fail "--workdir is '$WORKDIR', and a pod of --type $TYPE may have more than one worker; give --nfs HOST:/SHARE, or --shared if all workers mount it already."
         TO="${TO:-runs/$NAME}"
     fi
 }
@@ -184,9 +203,12 @@ pod_setup() {
 }
 
 pod_run() {
+    local line=""
     note "Starting the training on every worker of $NAME"
     # On a TPU VM the names of the workers are not in the environment: JAX itself knows where to look.
-    ssh_step "$AGAIN" all "$(worker_line start --distributed on "${TRAIN[@]}")" || return
+    [ -z "$NFS" ] || line="$(worker_line mount "$NFS") && "
+    line+="$(worker_line start --distributed on "${TRAIN[@]}")"
+    ssh_step "$AGAIN" all "$line" || return
     note "It goes on when this ends; to follow it: $(quoted bash launch/tpu_pod.sh logs "$NAME" --zone "$ZONE")"
 }
 
@@ -277,11 +299,7 @@ pod_stop() { ssh_step "$AGAIN" all "$(worker_line stop)"; }
 pod_fetch() {
     note "Copying $WORKDIR to $TO"
     step "Name another folder with --to." mkdir -p -- "$TO" || return
-    if [[ "$WORKDIR" == gs://* ]]; then
-        step "$AGAIN" gcloud storage rsync "$WORKDIR" "$TO" --recursive
-    else
-        scp_step "The pod still has the results. $AGAIN" 0 "$NAME:$WORKDIR" "$TO" --recurse
-    fi
+    scp_step "The pod still has the results. $AGAIN" 0 "$NAME:$WORKDIR" "$TO" --recurse
 }
 
 pod_delete() {

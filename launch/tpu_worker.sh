@@ -2,6 +2,7 @@
 # What runs on each worker of a TPU pod; launch/tpu_pod.sh calls it over ssh, from the home folder.
 #
 #   bash avt/launch/tpu_worker.sh setup            an environment in avt/.venv with the extra "tpu"
+#   bash avt/launch/tpu_worker.sh mount SHARE      mounts HOST:/SHARE at /mnt/avt-shared
 #   bash avt/launch/tpu_worker.sh start ARGS...    `avt train ARGS` that outlives the connection
 #   bash avt/launch/tpu_worker.sh status           one line: "avt-status HOST running|exited N|none"
 #   bash avt/launch/tpu_worker.sh stop             SIGTERM: a checkpoint is saved
@@ -24,8 +25,30 @@ setup() {
             python3 -m uv venv --seed --python 3.12 "$VENV"
         fi
     fi
-    "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -e "${ROOT}[tpu]"
+    # gcsfs reads shards at gs://.
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -e "${ROOT}[tpu]" gcsfs
     "$VENV/bin/avt" --version
+}
+
+# mount_share HOST:/SHARE: once, however often it is called.
+mount_share() {
+    local mounted
+    share "what is to be mounted" "${1:-}"
+    mounted="$(findmnt --noheadings --output=SOURCE --mountpoint "$SHARED_FOLDER" || true)"
+    if [ -z "$mounted" ]; then
+        command -v mount.nfs >/dev/null || sudo apt-get install -y -q nfs-common
+        sudo mkdir -p "$SHARED_FOLDER"
+        # With NFS 3 a lock of a worker that was taken away would stay at the server, and keep out the
+        # same training when it is continued: flock is for the processes of one worker.
+        sudo mount -t nfs -o hard,local_lock=flock "$1" "$SHARED_FOLDER"
+    elif [ "$mounted" != "$1" ]; then
+        fail "$SHARED_FOLDER on $(hostname) has $mounted mounted, not $1; unmount it first: sudo umount $SHARED_FOLDER."
+    fi
+    [ ! -w "$SHARED_FOLDER" ] || return 0
+    # A new share belongs to root.
+    [ -z "$(find "$SHARED_FOLDER" -mindepth 1 -maxdepth 1 ! -name lost+found)" ] ||
+        fail "$(id -un) may not write to $1; allow it on a machine that mounts it: sudo chmod a+rwx FOLDER."
+    sudo chmod a+rwx "$SHARED_FOLDER"
 }
 
 # The process that watches over the training: the environment of a process cannot be mistaken for
@@ -37,6 +60,7 @@ running() {
 
 start() {
     local wanted
+    find_workdir "$@"
     wanted="$(quoted "$@")"
     mkdir -p "$RUN"
     if running; then
@@ -89,6 +113,7 @@ case "${1:-}" in
         cd
         "$@"
         ;;
+    mount) mount_share "${@:2}" ;;
     -h | --help) usage "${BASH_SOURCE[0]}" ;;
-    *) fail "unknown command '${1:-}'; tpu_worker.sh takes setup, start, status or stop." ;;
+    *) fail "unknown command '${1:-}'; tpu_worker.sh takes setup, mount, start, status or stop." ;;
 esac

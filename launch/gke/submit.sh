@@ -11,6 +11,8 @@
 #   --devices-per-node D     chips or GPUs of a node (tpu: 4, gpu: 8)
 #   --namespace NAMESPACE    (default)
 #   --service-account NAME   Kubernetes service account, for access to gs://
+#   --volume CLAIM           persistent volume claim (ReadWriteMany) that every pod has at /runs, for the run
+#                            folder, as in --workdir /runs/a; needed from two nodes on
 #   --queue NAME             local queue of Kueue
 #   --spot                   on Spot nodes
 #   --max-restarts N         how often all pods are started anew when one fails (10)
@@ -36,6 +38,7 @@ name "the name of the job" "$NAME"
 shift 2
 
 IMAGE="" ACCELERATOR="" TOPOLOGY="" NODES=1 NAMESPACE=default SERVICE_ACCOUNT="" QUEUE="" SPOT=""
+VOLUME=""
 MAX_RESTARTS=10 GRACE=600
 # shellcheck disable=SC2034  # some are read by their names, in manifest
 while [ $# -gt 0 ]; do
@@ -47,6 +50,7 @@ while [ $# -gt 0 ]; do
         --devices-per-node) value "$1" $#; DEVICES="$2"; shift 2 ;;
         --namespace) value "$1" $#; NAMESPACE="$2"; shift 2 ;;
         --service-account) value "$1" $#; SERVICE_ACCOUNT="$2"; shift 2 ;;
+        --volume) value "$1" $#; VOLUME="$2"; shift 2 ;;
         --queue) value "$1" $#; QUEUE="$2"; shift 2 ;;
         --spot) SPOT=1; shift ;;
         --max-restarts) value "$1" $#; MAX_RESTARTS="$2"; shift 2 ;;
@@ -72,7 +76,19 @@ whole --grace "$GRACE" 1
 name --namespace "$NAMESPACE"
 [ -z "$SERVICE_ACCOUNT" ] || name --service-account "$SERVICE_ACCOUNT"
 [ -z "$QUEUE" ] || name --queue "$QUEUE"
+[ -z "$VOLUME" ] || name --volume "$VOLUME"
 [ $# -gt 0 ] || fail "no arguments for 'avt train'; they follow '--'."
+find_workdir "$@"
+if [ -n "$VOLUME" ]; then
+    case "$WORKDIR/" in
+        */../*) inside="" ;;
+        /runs/[!/]*) inside=1 ;;
+        *) inside="" ;;
+    esac
+    [ -n "$inside" ] || fail "--workdir is '$WORKDIR'; with --volume it must be a path under /runs."
+elif [ "$NODES" -gt 1 ]; then
+    fail "--nodes is $NODES, and all pods must have the run folder; give --volume CLAIM and a --workdir under /runs."
+fi
 if [ "$KIND" = tpu ]; then
     chips=$((${TOPOLOGY//x/*}))
     [ "$chips" -eq $((NODES * DEVICES)) ] ||
@@ -109,7 +125,7 @@ manifest() {
             continue
         fi
         # What is filled in was checked above, and holds nothing that YAML or this would read otherwise.
-        for key in NAME NAMESPACE QUEUE MAX_RESTARTS NODES GRACE SERVICE_ACCOUNT ACCELERATOR TOPOLOGY IMAGE DEVICES; do
+        for key in NAME NAMESPACE QUEUE MAX_RESTARTS NODES GRACE SERVICE_ACCOUNT VOLUME ACCELERATOR TOPOLOGY IMAGE DEVICES; do
             line="${line//@$key@/"${!key}"}"
         done
         printf '%s\n' "$line"

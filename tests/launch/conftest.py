@@ -16,8 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SYSTEM = (
-    "bash cat cut date dirname env false git grep gzip head hostname id mkdir mkfifo mktemp mv "
-    "nohup rm sed seq setsid sh sleep tail tar true"
+    "bash cat cut date dirname env false find git grep gzip head hostname id mkdir mkfifo mktemp "
+    "mv nohup rm sed seq setsid sh sleep tail tar true"
 ).split()  # fmt: skip
 
 # Notes its call, then does what the first rule says whose words are in its arguments. A rule has an

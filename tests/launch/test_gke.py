@@ -7,11 +7,14 @@ import yaml
 
 IMAGE = "europe-docker.pkg.dev/p/r/avt:1"
 TPU = ["tpu", "job1", "--image", IMAGE, "--accelerator", "tpu-v6e-slice", "--topology", "4x4"]
-TPU += ["--nodes", "4"]
-GPU = ["gpu", "job1", "--image", IMAGE, "--accelerator", "nvidia-h100-80gb", "--nodes", "2"]
+TPU += ["--volume", "runs", "--nodes", "4"]
+GPU = ["gpu", "job1", "--image", IMAGE, "--accelerator", "nvidia-h100-80gb"]
+GPU += ["--volume", "runs", "--nodes", "2"]
+WORKDIR = ["--workdir", "/runs/a"]
+ONE = ["gpu", "j", "--image", IMAGE, "--accelerator", "nvidia-l4"]
 
 
-def manifest(machine, *arguments, train=("--x",)):
+def manifest(machine, *arguments, train=WORKDIR):
     ran = machine.run("gke/submit.sh", *arguments, "--dry-run", "--", *train)
     assert ran.returncode == 0, ran.stderr
     return yaml.safe_load(ran.stdout)
@@ -38,11 +41,13 @@ def as_kubernetes_reads(argument, variables):
 
 @pytest.mark.parametrize("kind", [TPU, GPU])
 def test_arguments_arrive_as_they_were_given(machine, nasty, kind):
-    found = manifest(machine, *kind, train=[*nasty, "$(AVT_COORDINATOR)", "$$(HOME)", "- &a *b {c"])
+    found = manifest(
+        machine, *kind, train=[*nasty, *WORKDIR, "$(AVT_COORDINATOR)", "$$(HOME)", "- &a *b {c"]
+    )
     container = pod_of(found)["containers"][0]
     variables = {"AVT_COORDINATOR": "wrong", "HOME": "wrong", "id": "wrong"}
     assert [as_kubernetes_reads(argument, variables) for argument in container["args"]] == [
-        "train", *nasty, "$(AVT_COORDINATOR)", "$$(HOME)", "- &a *b {c",
+        "train", *nasty, *WORKDIR, "$(AVT_COORDINATOR)", "$$(HOME)", "- &a *b {c",
     ]  # fmt: skip
     assert "command" not in container
 
@@ -72,8 +77,18 @@ def test_what_both_have(machine, kind):
     shared = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert volumes[shared["/dev/shm"]]["emptyDir"] == {"medium": "Memory"}
+    assert volumes[shared["/runs"]]["persistentVolumeClaim"] == {"claimName": "runs"}
+    # The image's user may write to it.
+    assert pod["securityContext"]["fsGroup"] == 1000
     assert "nodeName" not in pod and "tolerations" not in pod and "serviceAccountName" not in pod
     assert "labels" not in found["metadata"]
+
+
+def test_one_pod_needs_no_volume(machine):
+    pod = pod_of(manifest(machine, *ONE, train=["--workdir", "a"]))
+    assert [volume["name"] for volume in pod["volumes"]] == ["shm"]
+    assert [mount["name"] for mount in pod["containers"][0]["volumeMounts"]] == ["shm"]
+    assert "securityContext" not in pod
 
 
 def test_tpu(machine):
@@ -113,9 +128,9 @@ def test_options(machine, kind):
 
 def test_what_is_shown_is_submitted(machine, tmp_path):
     machine.program("kubectl", '#!/bin/sh\necho "$@" >%s/told; cat >>%s/told\n' % ((tmp_path,) * 2))
-    shown = machine.run("gke/submit.sh", *TPU, "--dry-run", "--", "--x")
+    shown = machine.run("gke/submit.sh", *TPU, "--dry-run", "--", *WORKDIR)
     assert not (tmp_path / "told").exists()
-    ran = machine.run("gke/submit.sh", *TPU, "--", "--x")
+    ran = machine.run("gke/submit.sh", *TPU, "--", *WORKDIR)
     assert ran.returncode == 0, ran.stderr
     head, _, body = (tmp_path / "told").read_text().partition("\n")
     assert head == "create --filename=-"
@@ -127,7 +142,7 @@ def test_what_is_shown_is_submitted(machine, tmp_path):
 def test_a_failure_is_told(machine):
     machine.program("kubectl")
     machine.rule("kubectl", "create", ("AlreadyExists\n", 1))
-    ran = machine.run("gke/submit.sh", *TPU, "--", "--x")
+    ran = machine.run("gke/submit.sh", *TPU, "--", *WORKDIR)
     assert ran.returncode == 1
     assert "kubectl create --filename=- failed with exit code 1" in ran.stderr
     assert "kubectl delete jobset job1 --namespace=default" in ran.stderr
@@ -143,11 +158,19 @@ def test_a_failure_is_told(machine):
         (["tpu", "j", "--", "--x"], "--image is missing"),
         (["tpu", "j", "--image", "-i", "--", "--x"], "--image is '-i'"),
         ([*GPU, "--topology", "4x4", "--", "--x"], "GPU nodes have none"),
-        ([*TPU, "--nodes", "3", "--", "--x"], "has 16 chips, and --nodes 3"),
+        ([*TPU, "--nodes", "3", "--", *WORKDIR], "has 16 chips, and --nodes 3"),
         ([*TPU, "--namespace", "a: b", "--", "--x"], "--namespace is 'a: b'"),
+        ([*ONE, "--nodes", "2", "--", *WORKDIR], "give --volume CLAIM"),
+        ([*ONE, "--", "--workdir", "gs://b/a"], "'gs://b/a', which is no file system"),
+        ([*TPU, "--", "--workdir=gs://b/a"], "'gs://b/a', which is no file system"),
+        ([*TPU, "--", "--workdir", "runs/a"], "it must be a path under /runs"),
+        ([*TPU, "--", "--workdir", "/runs/../a"], "it must be a path under /runs"),
+        ([*TPU, "--", "--workdir", "/runs/"], "it must be a path under /runs"),
+        ([*TPU, "--", "--x"], "it must be a path under /runs"),
+        ([*TPU, "--volume", "-v", "--", *WORKDIR], "--volume is '-v'"),
         (TPU, "no arguments for 'avt train'"),
-        ([*TPU, "--dry-run", "--", "a\x07b"], "has a control character"),
-        ([*TPU, "--", "--x"], "'kubectl' was not found; install it"),
+        ([*TPU, "--dry-run", "--", *WORKDIR, "a\x07b"], "has a control character"),
+        ([*TPU, "--", *WORKDIR], "'kubectl' was not found; install it"),
     ],
 )
 def test_mistakes(machine, arguments, said):

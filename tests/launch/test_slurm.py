@@ -24,6 +24,7 @@ def job(cluster, *train, **env):
 
 
 def test_dry_run_is_what_runs(cluster, nasty):
+    nasty = ["--config.data.path=gs://b/shards", *nasty]
     shown = job(cluster, "--dry-run", *nasty)
     assert shown.returncode == 0, shown.stderr
     assert cluster.calls() == []
@@ -96,6 +97,14 @@ def test_the_environment_of_the_checkout(cluster):
     job(cluster, "--x", SLURM_SUBMIT_DIR=str(cluster.checkout))
     (call,) = cluster.calls("srun")
     assert str(binaries / "avt") in call
+
+
+@pytest.mark.parametrize("given", [["--workdir", "s3://b/a"], ["--workdir=s3://b/a"]])
+def test_the_run_folder_is_on_a_file_system(cluster, given):
+    ran = job(cluster, "--config.data.path=gs://b/shards", *given)
+    assert ran.returncode == 2
+    assert "--workdir is 's3://b/a', which is no file system" in ran.stderr
+    assert cluster.calls() == []
 
 
 def test_mistakes(machine, cluster):

@@ -11,7 +11,9 @@ DESCRIBE, CREATE, DELETE = (
     "queued-resources create",
     "resources delete",
 )
-TRAIN = ["--config", "vggsound", "--workdir", "gs://bucket/run"]
+SHARED = "/mnt/avt-shared"
+TRAIN = ["--config", "vggsound", "--workdir", f"{SHARED}/run"]
+NFS = ["--nfs", "10.0.0.2:/runs"]
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def pod(cloud, command, *options, train=()):
 
 
 def all_of(cloud, *options, train=TRAIN):
-    return pod(cloud, "all", "--type", "v6e-16", *options, train=train)
+    return pod(cloud, "all", "--type", "v6e-16", *NFS, *options, train=train)
 
 
 def kinds(calls):
@@ -53,7 +55,7 @@ def kinds(calls):
     names = {
         DESCRIBE: "look", CREATE: "create", DELETE: "delete", "worker.sh setup": "setup",
         "worker.sh start": "start", "worker.sh status": "status", "worker.sh stop": "stop",
-        "tail -n": "log", "storage rsync": "rsync", "train.log": "keep log", "tpu-vm scp": "copy",
+        "tail -n": "log", "train.log": "keep log", "tpu-vm scp": "copy",
     }  # fmt: skip
     found = []
     for call in calls:
@@ -282,7 +284,8 @@ def test_the_same_command_goes_on(cloud):
 def test_an_interruption_says_what_goes_on(cloud):
     cloud.rule("gcloud", DESCRIBE, ABSENT, state("ACTIVE"))
     cloud.rule("gcloud", "worker.sh status", status("running"))
-    arguments = ["all", "p1", "--zone", "z", "--type", "v6e-16", "--poll", "600", "--", *TRAIN]
+    arguments = ["all", "p1", "--zone", "z", "--type", "v6e-16", *NFS, "--poll", "600"]
+    arguments += ["--", *TRAIN]
     process = cloud.start("tpu_pod.sh", *arguments)
     for line in process.stdout:
         if "Waiting until" in line:
@@ -298,18 +301,27 @@ def test_an_interruption_says_what_goes_on(cloud):
 
 def test_results_are_fetched(cloud):
     goes_well(cloud)
-    ran = all_of(cloud, train=["--config", "c", "--workdir=runs/a"])
-    assert ran.returncode == 0
+    ran = pod(cloud, "all", "--type", "v6e-8", train=["--config", "c", "--workdir=runs/a"])
+    assert ran.returncode == 0, ran.stderr
     calls = [call for call in cloud.calls() if "--recurse" in call]
     assert [call[5:8] for call in calls] == [["p1:runs/a", "runs/p1", "--recurse"]]
-    assert pod(cloud, "fetch", "--workdir", "gs://b/r", "--to", "here").returncode == 0
-    assert cloud.calls() == [["gcloud", "storage", "rsync", "gs://b/r", "here", "--recursive"]]
+    assert pod(cloud, "fetch", *NFS, "--workdir", "a", "--to", "here").returncode == 0
+    (call,) = cloud.calls()
+    assert call[5:8] == [f"p1:{SHARED}/a", "here", "--recurse"]
+    assert "--worker=0" in call
+
+
+def test_a_run_folder_on_a_share_is_fetched_only_when_asked(cloud):
+    goes_well(cloud)
+    assert all_of(cloud, "--keep", "--to", "here").returncode == 0
+    calls = [call for call in cloud.calls() if "--recurse" in call]
+    assert [call[5:8] for call in calls] == [[f"p1:{SHARED}/run", "here", "--recurse"]]
 
 
 def test_what_was_not_fetched_is_not_deleted(cloud):
     goes_well(cloud)
     cloud.rule("gcloud", "--recurse", ("broken pipe\n", 1))
-    ran = all_of(cloud, train=["--config", "c", "--workdir=runs/a"])
+    ran = all_of(cloud, "--to", "here")
     assert ran.returncode == 1
     assert "The pod still has the results" in ran.stderr
     assert "delete" not in kinds(cloud.calls())
@@ -345,8 +357,23 @@ def test_status_of_each_worker(cloud):
         (["all", "p1", "--zone", "z", "--type", "v6e-8", "--", "--x"], "name no --workdir"),
         (
             ["all", "p1", "--zone", "z", "--type", "v6e-8", "--spot", "--", "--workdir", "a"],
-            "it must be at gs://",
+            "a Spot pod takes its disks along",
         ),
+        (
+            ["all", "p1", "--zone", "z", "--type", "v6e-16", "--", "--workdir", "a"],
+            "a pod of --type v6e-16 may have more than one worker",
+        ),
+        (["run", "p1", "--zone", "z", "--", "--workdir", "a"], "run needs the --type"),
+        (["run", "p1", "--zone", "z", "--", "--workdir", "gs://b/a"], "which is no file system"),
+        (
+            ["run", "p1", "--zone", "z", *NFS, "--", "--workdir=gs://b/a"],
+            "give a folder on a file system that all workers mount",
+        ),
+        (
+            ["fetch", "p1", "--zone", "z", "--to", "t", "--workdir", "gs://b/a"],
+            "--workdir is 'gs://b/a', which is no file system",
+        ),
+        (["run", "p1", "--zone", "z", *NFS, "--shared", "--", "--workdir=a"], "exclude each other"),
     ],
 )
 def test_mistakes(cloud, arguments, said):

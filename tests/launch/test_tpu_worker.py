@@ -1,12 +1,15 @@
 """launch/tpu_worker.sh, as launch/tpu_pod.sh calls it over ssh."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import time
 
 import pytest
+
+WORKDIR = ["--workdir", "runs/a"]
 
 # Notes its arguments; ends when it is told to, and at SIGTERM as avt does.
 AVT = """#!{python} -IS
@@ -54,7 +57,7 @@ def until(true):
 def start_line(machine, *train):
     """The line that tpu_pod.sh sends to the workers to start a training."""
     machine.program("gcloud")
-    ran = machine.run("tpu_pod.sh", "run", "p1", "--zone", "z", "--", *train)
+    ran = machine.run("tpu_pod.sh", "run", "p1", "--zone", "z", "--shared", "--", *WORKDIR, *train)
     assert ran.returncode == 0, ran.stderr
     call = next(call for call in machine.calls() if "ssh" in call)
     return next(word for word in call if word.startswith("--command="))[len("--command=") :]
@@ -64,7 +67,7 @@ def test_arguments_arrive_as_they_were_given(worker, nasty):
     assert worker.ssh(start_line(worker, *nasty)).returncode == 0
     until((worker.home / "told").exists)
     told = json.loads((worker.home / "told").read_text())
-    assert told == ["train", "--distributed", "on", *nasty]
+    assert told == ["train", "--distributed", "on", *WORKDIR, *nasty]
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -116,7 +119,11 @@ def test_setup_installs_with_the_extra(worker):
     shutil.copy(worker.bin / "avt", python.parent / "avt")
     assert worker.ssh("bash avt/launch/tpu_worker.sh setup").returncode == 0
     calls = (python.parent / "calls.jsonl").read_text()
-    assert f"{worker.home}/avt[tpu]" in calls
+    (argv,) = [
+        call["argv"] for call in map(json.loads, calls.splitlines()) if "pip" in call["argv"]
+    ]
+    # Shards at gs:// need a package of their own.
+    assert argv[-2:] == [f"{worker.home}/avt[tpu]", "gcsfs"]
     # Ends the fixture's wait for a training that is not there.
     shutil.rmtree(worker.home / "avt_run", ignore_errors=True)
 
@@ -133,3 +140,79 @@ def test_setup_brings_a_python_where_there_is_none(worker):
         "python3 -m pip install --user --quiet uv",
         f"python3 -m uv venv --seed --python 3.12 {worker.home}/avt/.venv",
     ]
+
+
+@pytest.fixture
+def nfs(worker):
+    """A worker whose programs note what is mounted; its shared folder can be written to."""
+    worker.shared = worker.home / "shared"
+    worker.shared.mkdir()
+    common = worker.home / "avt" / "launch" / "common.sh"
+    text = common.read_text()
+    assert text.count("=/mnt/avt-shared\n") == 1
+    common.write_text(text.replace("=/mnt/avt-shared\n", f"={worker.shared}\n"))
+    for tool in ("sudo", "findmnt"):
+        worker.program(tool)
+    return worker
+
+
+def mount(worker, share="10.0.0.2:/runs"):
+    return worker.ssh(f"bash avt/launch/tpu_worker.sh mount {shlex.quote(share)}")
+
+
+def test_a_share_is_mounted_once(nfs):
+    nfs.rule("findmnt", str(nfs.shared), ("", 1), ("10.0.0.2:/runs\n", 0))
+    assert mount(nfs).returncode == 0
+    told = [
+        ["apt-get", "install", "-y", "-q", "nfs-common"],
+        ["mkdir", "-p", str(nfs.shared)],
+        ["mount", "-t", "nfs", "-o", "hard,local_lock=flock", "10.0.0.2:/runs", str(nfs.shared)],
+    ]
+    assert [call[1:] for call in nfs.calls("sudo")] == told
+    assert mount(nfs).returncode == 0
+    assert nfs.calls("sudo") == []
+
+
+def test_nothing_is_installed_where_mount_knows_nfs(nfs):
+    nfs.program("mount.nfs")
+    assert mount(nfs).returncode == 0
+    assert [call[1] for call in nfs.calls("sudo")] == ["mkdir", "mount"]
+
+
+def test_a_mount_that_fails_is_told(nfs):
+    nfs.rule("sudo", "mount -t", ("access denied by server\n", 32))
+    ran = mount(nfs)
+    assert ran.returncode == 32
+    assert "access denied by server" in ran.stderr
+
+
+def test_another_share_is_there(nfs):
+    nfs.rule("findmnt", "", ("10.0.0.3:/other\n", 0))
+    ran = mount(nfs)
+    assert ran.returncode == 2
+    assert "has 10.0.0.3:/other mounted, not 10.0.0.2:/runs" in ran.stderr
+    assert nfs.calls("sudo") == []
+
+
+def test_worker_takes_no_option_for_a_share_and_no_address_for_a_folder(nfs):
+    ran = mount(nfs, "-o:/a")
+    assert (ran.returncode, nfs.calls()) == (2, [])
+    assert "it must be HOST:/SHARE" in ran.stderr
+    ran = nfs.ssh("bash avt/launch/tpu_worker.sh start --workdir gs://b/a")
+    assert ran.returncode == 2
+    assert "--workdir is 'gs://b/a', which is no file system" in ran.stderr
+    assert status(nfs) == "none"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("used", [False, True])
+def test_a_new_share_is_opened_and_a_used_one_is_not(nfs, used):
+    nfs.rule("findmnt", "", ("10.0.0.2:/runs\n", 0))
+    (nfs.shared / ("mine" if used else "lost+found")).mkdir()
+    nfs.shared.chmod(0o555)
+    ran = mount(nfs)
+    nfs.shared.chmod(0o755)
+    assert ran.returncode == (2 if used else 0)
+    assert ("may not write to 10.0.0.2:/runs" in ran.stderr) == used
+    opened = [["sudo", "chmod", "a+rwx", str(nfs.shared)]]
+    assert nfs.calls("sudo") == ([] if used else opened)
