@@ -1,5 +1,7 @@
 """A batch in micro-batches trains as the whole batch does: losses, metrics, gradients, draws."""
 
+import shutil
+
 import chex
 import jax
 import numpy as np
@@ -182,7 +184,7 @@ def test_a_step_needs_the_memory_of_a_micro_batch():
 
 
 def test_a_run_goes_on_from_its_checkpoint_with_other_micro_batches(tmp_path):
-    weights = dict.fromkeys(("classification", "contrastive", "masked_audio"), 1.0)
+    weights = {"classification": 1.0, "contrastive": 1.0}
 
     def trained(folder, steps, accumulate):
         # The rate is constant, so that it does not depend on the length.
@@ -192,8 +194,8 @@ def test_a_run_goes_on_from_its_checkpoint_with_other_micro_batches(tmp_path):
 
     straight = trained("straight", 2, 2)
     trained("stopped", 1, 2)
+    shutil.copytree(tmp_path / "stopped", tmp_path / "changed")
     chex.assert_trees_all_equal(trained("stopped", 2, 2).params, straight.params)
-    trained("changed", 1, 2)
     other = trained("changed", 2, 4)
     assert int(other.step) == 2
     for path, value in other.params.items():

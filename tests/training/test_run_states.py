@@ -376,7 +376,7 @@ def small_disk(tmp_path):
     place.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
     if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
-        pytest.skip("mounting is not permitted; test_faults.py does without")
+        pytest.skip("mounting is not permitted; test_checkpoint_faults.py does without")
     yield place
     subprocess.run(["umount", str(place)], check=True)
 

@@ -102,6 +102,8 @@ def join(job: Job, *, timeout_sec: int, peer_timeout_sec: int) -> None:
 
     from avt_jax.training.processes import peers
 
+    # It takes SIGTERM as a note for a training that asks it; before ours does, it would be lost.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             job.coordinator,
