@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 _sockets: list[socket.socket] = []
+_ending = threading.Lock()
 
 
 def end_at_once() -> None:
@@ -55,6 +56,9 @@ def _wait(ours: socket.socket) -> None:
 
 
 def _end(number: int, _frame: Any) -> None:
+    # The thread and the main one may both come here.
+    if not _ending.acquire(blocking=False):
+        return
     # `print` may be what was interrupted.
     os.write(2, b"avt: interrupted\n")
     os._exit(128 + number)
