@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from avt_jax.cli import common, interrupts
-from avt_jax.cli.processes.supervise import LOST_PEER, supervise
+from avt_jax.cli.processes.supervise import supervise
 from avt_jax.errors import UserError, first_line
 
 _LINGER_SEC = 3
@@ -106,7 +106,7 @@ def _run_watched(command: Callable[[], None]) -> int:
     except Exception as error:
         if peers.lost(error):
             print(f"avt: error: a connection broke ({first_line(error)})", file=sys.stderr)
-            return LOST_PEER
+            return peers.EXIT_CODE
         peers.failed(first_line(error))
         traceback.print_exc()
         return 1

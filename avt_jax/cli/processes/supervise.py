@@ -11,8 +11,9 @@ import signal
 import sys
 from typing import Any
 
-# That of a job which can be started again, EX_TEMPFAIL.
-LOST_PEER = 75
+# It loads no JAX.
+from avt_jax.training.processes.peers import EXIT_CODE
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -47,7 +48,7 @@ def supervise() -> int | None:
             "of the job has died, or not all processes came within --join-timeout. Start all "
             "again, a training goes on from its last checkpoint"
         )
-        return LOST_PEER
+        return EXIT_CODE
     if -code == signal.SIGKILL:
         _say("this process was killed, perhaps for its memory; start all of the job again")
     return 128 - code

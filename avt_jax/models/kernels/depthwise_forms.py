@@ -40,6 +40,7 @@ _OVER_BATCH = lax.ConvDimensionNumbers((4, 0, 1, 2, 3), (4, 0, 1, 2, 3), (3, 4, 
 
 
 def accumulator(dtype: jnp.dtype) -> jnp.dtype:
+    """The type of sums of such numbers: float32 at least."""
     return jnp.promote_types(dtype, jnp.float32)
 
 

@@ -25,8 +25,8 @@ def this_process_is_ours() -> None:
     _is_own_process = True
 
 
-class Stopped(KeyboardInterrupt):
-    """A training that was stopped by a signal, once a checkpoint is saved.
+class _BySignal(BaseException):
+    """What a signal ends.
 
     Attributes:
       signal: its number.
@@ -37,16 +37,12 @@ class Stopped(KeyboardInterrupt):
         self.signal = number
 
 
-class Interrupted(Exception):
-    """Work that was left because a signal asks to stop; nothing of it is kept.
+class Stopped(_BySignal, KeyboardInterrupt):
+    """A training that was stopped, once a checkpoint is saved."""
 
-    Attributes:
-      signal: its number.
-    """
 
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.signal = number
+class Interrupted(_BySignal, Exception):
+    """Work that was left because a signal asks to stop; nothing of it is kept."""
 
 
 class StopRequest:
