@@ -33,6 +33,8 @@ setup(
         "chex>=0.1.92,<0.2",
         "numpy>=2.1,<3",
         "scipy>=1.13,<2",
+        "scikit-learn>=1.5,<2",
+        "pyarrow>=18",
         "safetensors>=0.5,<1",
         "av>=18,<20",
         "simplejpeg>=1.9,<2",

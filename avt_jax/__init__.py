@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from avt_jax.data.records import open_split, read_info
     from avt_jax.data.records.from_arrays import record_from_arrays
     from avt_jax.errors import UserError
+    from avt_jax.experiment.ablations.grid import plan_study
+    from avt_jax.experiment.ablations.study import run_study
     from avt_jax.experiment.assemble import Experiment
     from avt_jax.experiment.config import load_config
     from avt_jax.experiment.cost import compile_step, profile_config
     from avt_jax.experiment.evaluate import EvaluationResult
     from avt_jax.experiment.evaluate import evaluate_run as evaluate
-    from avt_jax.experiment.grid import plan_study
     from avt_jax.experiment.run_training import TrainingResult, train
     from avt_jax.experiment.splits import OwnData
-    from avt_jax.experiment.study import run_study
     from avt_jax.inference.predictor import Predictor
 
 __version__ = "0.1.0"
@@ -44,11 +44,11 @@ __getattr__, __dir__ = names_on_demand(
         "from_state_dict": "avt_jax.conversion",
         "load_config": "avt_jax.experiment.config",
         "open_split": "avt_jax.data.records",
-        "plan_study": "avt_jax.experiment.grid",
+        "plan_study": "avt_jax.experiment.ablations.grid",
         "profile_config": "avt_jax.experiment.cost",
         "read_info": "avt_jax.data.records",
         "record_from_arrays": "avt_jax.data.records.from_arrays",
-        "run_study": "avt_jax.experiment.study",
+        "run_study": "avt_jax.experiment.ablations.study",
         "train": "avt_jax.experiment.run_training",
     },
 )

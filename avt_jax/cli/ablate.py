@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from avt_jax.cli.common import parser, run
 
 if TYPE_CHECKING:
-    from avt_jax.experiment.grid import Study
+    from avt_jax.experiment.ablations.grid import Study
 
 EPILOG = """\
 Axes and their settings:
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def commands(study: Study) -> list[str]:
     """The grid as commands that would do the same; finished runs are marked."""
-    from avt_jax.experiment.study import RUN, is_finished
+    from avt_jax.experiment.ablations.study import RUN, is_finished
 
     lines = []
     for one in study.runs:
@@ -72,8 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     args, overrides = build_parser().parse_known_args(argv)
-    from avt_jax.experiment import study as studies
-    from avt_jax.experiment.grid import plan_study
+    from avt_jax.experiment.ablations import study as studies
+    from avt_jax.experiment.ablations.grid import plan_study
 
     study = plan_study(
         args.config,

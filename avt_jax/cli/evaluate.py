@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from avt_jax.experiment.evaluate import EvaluationResult
 
 EPILOG = """\
-Prints top-1, top-5 and the accuracy of every class, and for a model that sees and hears the same
-with either of the two silenced. Writes results.json, confusion_<label set>.csv and .png, and
-training_curves.png to RUN_DIR/evaluation-<split>; for a model with decoders also
-reconstruction_<modality>.png, what was hidden and what the model makes of it.
+Prints top-1, top-5 and the accuracy of every class, for a model that sees and hears the same with
+either of the two silenced, and beside the accuracy what it is worth: a 95 % interval over sources,
+the training clips, chance, always the same answer, and a baseline that is fitted in seconds to the
+same clips (avt baseline). A line says when the model does not beat it.
+
+Writes results.json, clips.csv (what was predicted for each clip), confusion_<label set>.csv and
+.png, mistakes_<label set>.png and training_curves.png to RUN_DIR/evaluation-<split>; for a model
+with decoders also reconstruction_<modality>.png, what was hidden and what the model makes of it.
 
   avt evaluate --checkpoint runs/quickstart/av
   avt evaluate --checkpoint runs/mine --data other/shards --split val --out report
@@ -61,6 +65,19 @@ def build_parser() -> argparse.ArgumentParser:
         default="best",
         help="checkpoint with the best validation score, or the last one (default %(default)s)",
     )
+    cli.add_argument("--no-baseline", action="store_true", help="do not compare with the baseline")
+    cli.add_argument(
+        "--group-by",
+        metavar="REGEX",
+        help="the intervals take sources in which this reads the same for one, as 'avt manifest "
+        "--group-by' does: '(.+)__' for cow__fr.mp4 and cow__de.mp4",
+    )
+    cli.add_argument(
+        "--table",
+        choices=("csv", "parquet"),
+        default="csv",
+        help="format of the predictions for single clips (default %(default)s)",
+    )
     job.add_options(cli)
     return cli
 
@@ -92,6 +109,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         clips=args.clips,
         crops=args.crops,
         out_dir=args.out,
+        with_baseline=not args.no_baseline,
+        group_by=args.group_by,
+        table=args.table,
         say=functools.partial(print, file=sys.stderr),
     )
     if is_first():
@@ -103,14 +123,19 @@ def _show(found: EvaluationResult) -> None:
     from rich.console import Console
 
     from avt_jax.evaluation import report
+    from avt_jax.evaluation.standing import verdict
 
     console = Console()
     console.print(report.accuracy_table(found.evaluation))
+    for name in found.evaluation.standings:
+        console.print(report.standing_table(name, found.evaluation))
     for name, one in found.evaluation.reports.items():
         if "classes" in one:
             console.print(report.class_table(name, one))
     for path in found.files:
         console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    for name, standing in found.evaluation.standings.items():
+        console.print(verdict(name, standing), markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

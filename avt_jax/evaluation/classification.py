@@ -18,10 +18,16 @@ from avt_jax.evaluation.multiview import ViewAverage
 Batch = dict[str, Any]
 Predict = Callable[[Batch], Mapping[str, np.ndarray]]
 Total = Callable[[np.ndarray], np.ndarray]
+# (probabilities, labels, groups) of real clips, as they are judged.
+Judged = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray], np.ndarray], None]
 
 TOP_K = 5
 JOINT = "action"
 """Key of the joint report when there are several label sets: right in all of them at once."""
+
+# Losses are added up as whole numbers of this unit: sums of several processes are then exact.
+_LOSS_UNIT = 2.0**-20
+_LEAST_P = 1e-12
 
 
 class ClassReport(TypedDict):
@@ -39,6 +45,8 @@ class ClassificationReport(TypedDict, total=False):
       count: clips judged.
       top1: share of clips whose most probable class is the true one, in [0, 1].
       top5: share of clips whose true class is among the five most probable (all, if fewer).
+      loss: mean of -log of the true class's probability, in nats, to 1e-4: to compare with other
+        evaluations of the same clips.
       mean_class_accuracy: mean of the classes' own accuracies, over classes with clips.
       classes: one `ClassReport` for each class.
       confusion: int64 [y, y] clips; row = true class, column = predicted class.
@@ -49,6 +57,7 @@ class ClassificationReport(TypedDict, total=False):
     count: int
     top1: float
     top5: float
+    loss: float
     mean_class_accuracy: float
     classes: list[ClassReport]
     confusion: np.ndarray
@@ -111,23 +120,26 @@ class Confusion:
     def __init__(self, class_names: Sequence[str]):
         self._names = tuple(class_names)
         self._confusion_yy = np.zeros((len(self._names), len(self._names)), np.int64)
-        self._top5 = 0
+        self._top5 = self._loss = 0
 
     def add(self, probabilities_by: np.ndarray, labels_b: np.ndarray) -> None:
         """Adds real examples (leave padding out): [b, y] float and [b] int."""
         ranks_b = class_ranks(probabilities_by, labels_b)
+        true_b = np.take_along_axis(probabilities_by, labels_b[:, None], axis=1)[:, 0]
+        loss_b = -np.log(np.maximum(true_b.astype(np.float64), _LEAST_P))
+        self._loss += int(np.round(loss_b / _LOSS_UNIT).astype(np.int64).sum())
         np.add.at(self._confusion_yy, (labels_b, np.argmax(probabilities_by, axis=1)), 1)
         self._top5 += int(np.sum(ranks_b < TOP_K))
 
     @property
     def counts(self) -> np.ndarray:
-        """All that is counted, [y * y + 1] int64."""
-        return np.append(self._confusion_yy, self._top5)
+        """All that is counted, [y * y + 2] int64."""
+        return np.append(self._confusion_yy, [self._top5, self._loss])
 
     @counts.setter
     def counts(self, counts: np.ndarray) -> None:
-        self._confusion_yy = counts[:-1].reshape(self._confusion_yy.shape)
-        self._top5 = int(counts[-1])
+        self._confusion_yy = counts[:-2].reshape(self._confusion_yy.shape)
+        self._top5, self._loss = map(int, counts[-2:])
 
     def report(self) -> ClassificationReport:
         """The report so far; at least one example must have been added."""
@@ -138,6 +150,7 @@ class Confusion:
             count=count,
             top1=float(right_y.sum() / count),
             top5=self._top5 / count,
+            loss=round(self._loss * _LOSS_UNIT / count, 4),
             mean_class_accuracy=float(np.mean(right_y[present_y] / count_y[present_y])),
             classes=[
                 ClassReport(name=name, accuracy=float(right / n) if n else None, count=int(n))
@@ -180,9 +193,12 @@ class Joint:
 class _Evaluation:
     """All label sets of one evaluation."""
 
-    def __init__(self, label_sets: Mapping[str, Sequence[str]], num_views: int):
+    def __init__(
+        self, label_sets: Mapping[str, Sequence[str]], num_views: int, judged: Judged | None
+    ):
         self._views = ViewAverage(num_views) if num_views > 1 else None
         self._sets = {name: Confusion(classes) for name, classes in label_sets.items()}
+        self._judged = judged
         # A data set that labels actions itself keeps its own.
         self._joint = Joint() if len(label_sets) > 1 and JOINT not in label_sets else None
 
@@ -202,6 +218,10 @@ class _Evaluation:
             labels.append(labels_b)
         if self._joint:
             self._joint.add(found, labels)
+        if self._judged:
+            found_by_name = dict(zip(self._sets, found, strict=True))
+            labels_by_name = dict(zip(self._sets, labels, strict=True))
+            self._judged(found_by_name, labels_by_name, np.asarray(batch[axes.GROUP])[valid_b])
         return int(valid_b.sum())
 
     def combine(self, total: Total) -> None:
@@ -266,6 +286,7 @@ def evaluate_variants(
     num_views: int = 1,
     on_batch: Callable[[int], None] = lambda num_clips: None,
     total: Total = np.asarray,
+    judged: Judged | None = None,
 ) -> dict[str, dict[str, ClassificationReport]]:
     """Judges predictions on several versions of every batch; the data is read once.
 
@@ -277,6 +298,8 @@ def evaluate_variants(
       num_views: rows that each clip has, one after another; their probabilities are averaged.
       on_batch: called with the number of real clips after each batch.
       total: the sum of integers over all who judge a part of the split.
+      judged: called with the clips of each batch, whose views are averaged, as the variant ""
+        sees them; the batches then hold `axes.GROUP`.
 
     Returns:
       {variant: {label set: report}}; with several label sets also `JOINT`.
@@ -284,7 +307,9 @@ def evaluate_variants(
     Raises:
       UserError: there is no clip, or a probability is not finite.
     """
-    evaluations = {name: _Evaluation(label_sets, num_views) for name in variants}
+    evaluations = {
+        name: _Evaluation(label_sets, num_views, None if name else judged) for name in variants
+    }
     count = 0
     for batch in batches:
         num_clips = 0

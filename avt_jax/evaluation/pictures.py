@@ -50,17 +50,27 @@ def as_image(figure: Figure, dpi: int) -> np.ndarray:
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
+def _no_formula(text: str) -> str:
+    # A dollar sign would start one.
+    return text.replace("$", r"\$")
+
+
 def _short(name: str) -> str:
-    # A dollar sign would start a formula.
-    name = name.replace("$", r"\$")
+    name = _no_formula(name)
     return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
 
 
 def draw_confusion(
-    path: Path, confusion_yy: np.ndarray, class_names: Sequence[str], *, title: str
+    path: Path,
+    confusion_yy: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    title: str,
+    subtitle: str = "",
 ) -> None:
     """Draws a confusion matrix: rows are true classes, shaded by share of the row.
 
+    To the right of a row stands its recall, the share of the class's clips that were recognised.
     Up to 40 classes, cells show their counts; beyond 60, only some classes are named.
 
     Args:
@@ -68,6 +78,7 @@ def draw_confusion(
       confusion_yy: [y, y] int clips; row = true class, column = predicted class.
       class_names: y names.
       title: above the picture.
+      subtitle: below the title, smaller.
 
     Raises:
       UserError: the file cannot be written.
@@ -90,14 +101,38 @@ def draw_confusion(
     axes.tick_params(length=0 if step == 1 else 3, colors=_INK)
     axes.set_xlabel("predicted", color=_MUTED)
     axes.set_ylabel("true", color=_MUTED)
-    axes.set_title(title, loc="left", color=_INK, fontsize=12, pad=10)
+    _title(axes, title, subtitle)
     axes.spines[:].set_visible(False)
+    recalls = [f"{100 * share_yy[i, i]:.0f} %" if count_y1[i, 0] else "" for i in ticks]
+    _recalls(axes, ticks, recalls, size)
     if cell_in:
         _cells(axes, confusion_yy, share_yy, 9 if number <= 20 else 6.5)
-    bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.04)
     bar.set_label("share of the true class", color=_MUTED)
     bar.outline.set_visible(False)
     save_png(figure, path, dpi=130)
+
+
+def _title(axes: Axes, title: str, subtitle: str) -> None:
+    axes.set_title(title, loc="left", color=_INK, fontsize=12, pad=24 if subtitle else 10)
+    axes.annotate(
+        _no_formula(subtitle),
+        (0, 1),
+        xytext=(0, 9),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=8,
+        color=_MUTED,
+    )
+
+
+def _recalls(axes: Axes, rows: Sequence[int], texts: Sequence[str], size: float) -> None:
+    """A second axis to the right of the matrix."""
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(rows, texts, fontsize=size)
+    right.tick_params(length=0, colors=_MUTED)
+    right.set_ylabel("recall", color=_MUTED)
+    right.spines[:].set_visible(False)
 
 
 def _cells(axes: Axes, confusion_yy: np.ndarray, share_yy: np.ndarray, size: float) -> None:
@@ -119,13 +154,20 @@ def _cells(axes: Axes, confusion_yy: np.ndarray, share_yy: np.ndarray, size: flo
         )
 
 
-def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, title: str) -> bool:
+def draw_training_curves(
+    path: Path,
+    entries: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    used_step: int | None = None,
+) -> bool:
     """Draws losses, accuracies and learning rate against the step, training beside validation.
 
     Args:
       path: the PNG to write.
       entries: lines of `metrics.jsonl`, see `avt_jax.host.metric_lines`.
       title: above the picture.
+      used_step: of the checkpoint that is evaluated, marked by a line; None = no mark.
 
     Returns:
       False when there is nothing to draw; no file is written then.
@@ -147,10 +189,22 @@ def draw_training_curves(path: Path, entries: Sequence[Mapping[str, Any]], *, ti
     if not panels:
         return False
     figure = new_figure(4.8 * len(panels) + 0.6, 3.9)
-    figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", color=_INK, fontsize=12)
+    figure.suptitle(_no_formula(title), x=0.01, ha="left", color=_INK, fontsize=12)
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (label, names) in zip(row, panels, strict=True):
         _curves(axes, series, names)
+        if used_step is not None:
+            axes.axvline(used_step, color=_MUTED, linewidth=1, linestyle=":")
+            axes.annotate(
+                f" used: step {used_step}",
+                (used_step, 0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                fontsize=7,
+                color=_MUTED,
+                ha="right" if used_step > np.mean(axes.get_xlim()) else "left",
+            )
         axes.set_title(label, loc="left", color=_INK, fontsize=11)
         axes.set_xlabel("step", color=_MUTED)
         if label == "accuracy":

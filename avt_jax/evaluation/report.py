@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from avt_jax.evaluation.classification import ClassificationReport
+from avt_jax.evaluation.intervals import Interval
+from avt_jax.evaluation.standing import Standing
+from avt_jax.host.cells import plain_cell
 from avt_jax.host.new_files import replacing
 
 RESULTS_FILE = "results.json"
@@ -31,11 +34,13 @@ class Evaluation:
       reports: {label set: report} of the clips as they are.
       silenced: {"audio" or "video": {label set: report}} with that modality silenced; {} for a
         model that has one modality only.
+      standings: {label set: beside what the accuracy stands}; {} where single clips are not known.
     """
 
     about: Mapping[str, Any]
     reports: Mapping[str, ClassificationReport]
     silenced: Mapping[str, Mapping[str, ClassificationReport]]
+    standings: Mapping[str, Standing] = field(default_factory=dict)
 
 
 def results(evaluation: Evaluation) -> dict[str, Any]:
@@ -43,14 +48,16 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
 
     Returns:
       {label set: {"top1", "top5", "count", ..., "audio_silenced": {"top1", "top5"},
-      "video_silenced": ..., "classes": [{"name", "accuracy", "count"}]}} and what was evaluated
-      under `ABOUT`. The confusion matrix is left to its own file.
+      "video_silenced": ..., "classes": [{"name", "accuracy", "count"}]}}, what `Standing.to_dict`
+      gives, and what was evaluated under `ABOUT`. The confusion matrix is left to its own file.
     """
     found: dict[str, Any] = {ABOUT: dict(evaluation.about)}
     for name, report in evaluation.reports.items():
         entry = {k: v for k, v in report.items() if k not in ("classes", "confusion")}
         for modality, reports in evaluation.silenced.items():
             entry[f"{modality}_silenced"] = {k: reports[name][k] for k in ("top1", "top5")}
+        if name in evaluation.standings:
+            entry |= evaluation.standings[name].to_dict()
         if "classes" in report:
             entry["classes"] = report["classes"]
         found[name] = entry
@@ -81,9 +88,10 @@ def write_results(evaluation: Evaluation, out_dir: Path) -> list[Path]:
         names = [entry["name"] for entry in report["classes"]]
         with replacing(written[-1]) as file:
             writer = csv.writer(file)
-            writer.writerow(["true \\ predicted", *names])
+            writer.writerow(["true \\ predicted", *map(plain_cell, names)])
             writer.writerows(
-                [true, *row] for true, row in zip(names, report["confusion"], strict=True)
+                [plain_cell(true), *row]
+                for true, row in zip(names, report["confusion"], strict=True)
             )
     return written
 
@@ -109,6 +117,72 @@ def accuracy_table(evaluation: Evaluation) -> Table:
             *(_percent(reports[name]["top1"]) for reports in evaluation.silenced.values()),
         )
     return table
+
+
+def standing_table(name: str, evaluation: Evaluation) -> Table:
+    """One label set's accuracy beside chance, the largest class, the training split, the baseline.
+
+    Args:
+      name: of the label set, which is in `standings`.
+      evaluation: what was found.
+    """
+    found, about = evaluation.standings[name], evaluation.about
+    clips = evaluation.reports[name]["count"]
+    table = Table(title=Text(f"{name}: top-1, {about['split']}, {clips} clips"))
+    table.add_column("")
+    table.add_column("top-1", justify="right")
+    table.add_column(f"95 % interval, {found.top1.groups} sources", justify="right")
+    table.add_row("this model", _percent(found.top1.value), _ends(found.top1))
+    for modality, reports in evaluation.silenced.items():
+        table.add_row(f"  without {modality}", _percent(reports[name]["top1"]), "")
+    if found.train_top1 is not None:
+        table.add_row("  on its training clips", _percent(found.train_top1), "")
+    if found.baseline_top1 and found.ahead:
+        base, ahead = found.baseline_top1, found.ahead
+        table.add_row("baseline (avt baseline)", _percent(base.value), _ends(base))
+        table.add_row("  model minus baseline", _percent(ahead.value), _ends(ahead))
+    always = Text(f"always {found.majority_class!r}")
+    always.truncate(40, overflow="ellipsis")
+    table.add_row(always, _percent(found.majority), "")
+    table.add_row("chance", _percent(found.chance), "")
+    return table
+
+
+def baseline_table(
+    title: str, top1: Mapping[str, Interval], majority: float, chance: float
+) -> Table:
+    """Accuracies of the baseline by modality.
+
+    Args:
+      title: above the table.
+      top1: {modalities: accuracy}.
+      majority: accuracy of always giving the largest class.
+      chance: of guessing.
+    """
+    groups = max(one.groups for one in top1.values())
+    table = Table(title=Text(title))
+    table.add_column("")
+    table.add_column("top-1", justify="right")
+    table.add_column(f"95 % interval, {groups} sources", justify="right")
+    for name, one in top1.items():
+        table.add_row(name, _percent(one.value), _ends(one))
+    table.add_row("always the largest class", _percent(majority), "")
+    table.add_row("chance", _percent(chance), "")
+    return table
+
+
+def baseline_results(
+    top1: Mapping[str, Mapping[str, Interval]], majority: Mapping[str, float]
+) -> dict[str, Any]:
+    """The same as plain JSON-able values: {label set: {modalities: {...}, "majority": ...}}."""
+    return {
+        name: {key: asdict(one) for key, one in found.items()} | {"majority": majority[name]}
+        for name, found in top1.items()
+    }
+
+
+def _ends(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
 
 
 def class_table(name: str, report: ClassificationReport) -> Table:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from avt_jax.lazy import names_on_demand
 
 if TYPE_CHECKING:
+    from avt_jax.experiment.ablations.grid import plan_study
+    from avt_jax.experiment.ablations.study import run_study
     from avt_jax.experiment.assemble import Experiment
     from avt_jax.experiment.config import load_config
     from avt_jax.experiment.cost import CompileReport, Profile, compile_step, profile_config
     from avt_jax.experiment.evaluate import EvaluationResult, evaluate_run
-    from avt_jax.experiment.grid import plan_study
     from avt_jax.experiment.run_training import TrainingResult, train
     from avt_jax.experiment.splits import OwnData
-    from avt_jax.experiment.study import run_study
 
 __getattr__, __dir__ = names_on_demand(
     globals(),
@@ -32,9 +32,9 @@ __getattr__, __dir__ = names_on_demand(
         "compile_step": "avt_jax.experiment.cost",
         "evaluate_run": "avt_jax.experiment.evaluate",
         "load_config": "avt_jax.experiment.config",
-        "plan_study": "avt_jax.experiment.grid",
+        "plan_study": "avt_jax.experiment.ablations.grid",
         "profile_config": "avt_jax.experiment.cost",
-        "run_study": "avt_jax.experiment.study",
+        "run_study": "avt_jax.experiment.ablations.study",
         "train": "avt_jax.experiment.run_training",
     },
 )

@@ -278,8 +278,9 @@ class Experiment:
                 num_views=data.eval_views,
                 total=total,
             )
-            values = {f"top1/{name}": result[name]["top1"] for name in label_sets}
-            return values, float(np.mean(list(values.values())))
+            top1 = {f"top1/{name}": result[name]["top1"] for name in label_sets}
+            losses = {f"loss/{name}": result[name]["loss"] for name in label_sets}
+            return top1 | losses, float(np.mean(list(top1.values())))
 
         return evaluate
 

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from avt_jax.audio.melspec import LOG_FLOOR
 from avt_jax.data.loading import pipeline
 from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records import RecordSource
 from avt_jax.errors import UserError
-from avt_jax.evaluation import pictures, report
+from avt_jax.evaluation import pictures, report, standing
 from avt_jax.evaluation.classification import (
     evaluate_variants,
     silence_audio,
     silence_video,
 )
+from avt_jax.evaluation.clips import ClipPredictions, Keeper, rows, write_clips
+from avt_jax.evaluation.mistakes import draw_mistakes
 from avt_jax.experiment.assemble import Experiment, Say, silent
+from avt_jax.experiment.judging.reference import (
+    clip_names,
+    groups_of,
+    measure_reference,
+    training_source,
+)
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import write_reconstructions
 from avt_jax.experiment.splits import OwnData, check_classes, is_source, open_source, read_info
@@ -69,6 +80,9 @@ def evaluate_run(
     crops: int | None = None,
     out_dir: str | Path | None = None,
     write: bool = True,
+    with_baseline: bool = True,
+    group_by: str | None = None,
+    table: str = "csv",
     say: Say = silent,
 ) -> EvaluationResult:
     """Evaluates a trained run.
@@ -83,41 +97,121 @@ def evaluate_run(
       crops: squares of each frame; None = the run's.
       out_dir: where to write; None = RUN_DIR/evaluation-SPLIT.
       write: False writes nothing, draws nothing.
+      with_baseline: compare with the baseline, which takes some seconds.
+      group_by: regular expression; sources in which its groups read the same are one source to
+        the intervals, as for `avt manifest --group-by`.
+      table: "csv" or "parquet", of the predictions for single clips.
       say: is told how long it took.
 
     Raises:
       UserError: no such run, data that do not fit it, or a folder that cannot be written.
     """
     write, say = (write, say) if agree.is_first() else (False, silent)
-    run_dir = Path(run_dir)
-    model = LoadedRun(run_dir, step)
-    trained = model.run
-    experiment = Experiment(parse_saved(trained.config), classes=_classes(trained))
-    saved = experiment.parts.data
-    settings = replace(
-        saved,
-        path=data if isinstance(data, str) else saved.path,
-        eval_split=split,
-        eval_clips=clips or saved.eval_clips,
-        eval_crops=crops or saved.eval_crops,
-    )
-    source = _open(settings, trained, data if isinstance(data, OwnData) else None)
-    folder = Path(out_dir) if out_dir else run_dir / f"evaluation-{split}"
+    judging = _Judging(Path(run_dir), data, split, step, batch_size, clips, crops, group_by)
+    folder = Path(out_dir) if out_dir else Path(run_dir) / f"evaluation-{split}"
     if write:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {folder}: {error.strerror}; give another folder.") from error
-    about = {"run": str(run_dir), "step": trained.step, "data": settings.path, "split": split}
-    evaluation = _evaluate(experiment, model, source, settings, batch_size, about, say)
-    files: list[Path] = []
-    if write:
-        files = _write(evaluation, folder, run_dir)
-        if is_source(source):
-            files += _reconstruct(trained, source, settings, folder)
+        _make(folder)
+    evaluation, predicted = judging.judge(say)
+    if predicted is not None:
+        found = judging.standings(predicted, with_baseline)
+        evaluation = replace(evaluation, standings=found)
+    files = judging.write(evaluation, predicted, folder, table) if write else []
     return EvaluationResult(
         report.results(evaluation), evaluation, folder if write else None, tuple(files)
     )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: {error.strerror}; give another folder.") from error
+
+
+class _Judging:
+    """One evaluation: the run, the clips, and how they are read; see `evaluate_run`."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        data: str | OwnData | None,
+        split: str,
+        step: str,
+        batch_size: int | None,
+        clips: int | None,
+        crops: int | None,
+        group_by: str | None,
+    ):
+        self._run_dir = run_dir
+        self._model = LoadedRun(run_dir, step)
+        self._trained = self._model.run
+        self._experiment = Experiment(
+            parse_saved(self._trained.config), classes=_classes(self._trained)
+        )
+        self._own = data if isinstance(data, OwnData) else None
+        saved = self._experiment.parts.data
+        self._data = replace(
+            saved,
+            path=data if isinstance(data, str) else saved.path,
+            eval_split=split,
+            eval_clips=clips or saved.eval_clips,
+            eval_crops=crops or saved.eval_crops,
+        )
+        self._source = _open(self._data, self._trained, self._own)
+        self._size = batch_size or self._experiment.parts.train.eval_batch_size
+        # Read first: a pattern that does not fit should not cost an evaluation.
+        known = is_source(self._source) and agree.is_first()
+        self._names = clip_names(self._source) if known else []
+        self._group_n = groups_of(self._names, group_by)
+
+    def judge(self, say: Say) -> tuple[report.Evaluation, ClipPredictions | None]:
+        """What was found, and the predictions for single clips, where these can be known."""
+        about = {
+            "run": str(self._run_dir),
+            "step": self._trained.step,
+            "data": self._data.path,
+            "split": self._data.eval_split,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        return _evaluate(
+            self._experiment, self._model, self._source, self._data, self._size, about, say
+        )
+
+    def standings(
+        self, predicted: ClipPredictions, with_baseline: bool
+    ) -> dict[str, standing.Standing]:
+        """Beside what the accuracies stand; {} in all processes but the first."""
+        reference = measure_reference(
+            self._experiment,
+            self._model,
+            training_source(self._data, self._own),
+            self._source,
+            self._data,
+            batch_size=self._size,
+            with_baseline=with_baseline,
+        )
+        if not agree.is_first():
+            return {}
+        label_sets = self._trained.label_sets
+        return standing.standings(predicted, label_sets, reference, self._group_n)
+
+    def write(
+        self,
+        evaluation: report.Evaluation,
+        predicted: ClipPredictions | None,
+        folder: Path,
+        table: str,
+    ) -> list[Path]:
+        """Writes all tables and pictures."""
+        files = _write(evaluation, folder, self._run_dir)
+        if predicted is not None:
+            files.append(folder / f"clips.{table}")
+            write_clips(files[-1], list(rows(predicted, self._trained.label_sets, self._names)))
+            if isinstance(self._source, RecordSource):
+                files += _draw_mistakes(evaluation, predicted, self._group_n, self._source, folder)
+        if is_source(self._source):
+            files += _reconstruct(self._trained, self._source, self._data, folder)
+        return files
 
 
 def _classes(trained: Run) -> dict[str, int]:
@@ -151,11 +245,12 @@ def _evaluate(
     model: LoadedRun,
     source: Any,
     data: DataConfig,
-    batch_size: int | None,
+    size: int,
     about: dict[str, Any],
     say: Say,
-) -> report.Evaluation:
-    size = batch_size or experiment.parts.train.eval_batch_size
+) -> tuple[report.Evaluation, ClipPredictions | None]:
+    """What was found, and the predictions for single clips, where these can be known."""
+    keeper = Keeper() if is_source(source) else None
     began = time.monotonic()
     total = len(source) if is_source(source) else None
     with contextlib.ExitStack() as stack:
@@ -180,13 +275,23 @@ def _evaluate(
             num_views=data.eval_views,
             on_batch=bar.update,
             total=agree.total,
+            judged=keeper.add if keeper else None,
         )
     seconds = time.monotonic() - began
     whole = found.pop("")
     count = next(iter(whole.values()))["count"]
     say(f"evaluated {count} clips in {seconds:.1f} s ({count / seconds:.1f} clips/s)")
     about |= {"clips": data.eval_clips, "crops": data.eval_crops, "seconds": round(seconds, 3)}
-    return report.Evaluation(about, whole, found)
+    if keeper is None:
+        return report.Evaluation(about, whole, found), None
+    predicted = keeper.gather(
+        model.run.label_sets,
+        count=count,
+        index=jax.process_index(),
+        processes=jax.process_count(),
+        total=agree.total,
+    )
+    return report.Evaluation(about, whole, found), predicted
 
 
 def _write(evaluation: report.Evaluation, out_dir: Path, run_dir: Path) -> list[Path]:
@@ -197,12 +302,41 @@ def _write(evaluation: report.Evaluation, out_dir: Path, run_dir: Path) -> list[
             continue
         written.append(out_dir / f"confusion_{name}.png")
         names = [entry["name"] for entry in found["classes"]]
-        title = f"{name}: {100 * found['top1']:.1f} % of {found['count']} clips right"
-        pictures.draw_confusion(written[-1], found["confusion"], names, title=title)
+        pictures.draw_confusion(
+            written[-1],
+            found["confusion"],
+            names,
+            title=f"{name}: {100 * found['top1']:.1f} % of {found['count']} clips right",
+            subtitle=_what(evaluation.about),
+        )
     curves = out_dir / "training_curves.png"
     entries = read_metrics(run_dir / METRICS_FILE)
-    if pictures.draw_training_curves(curves, entries, title=str(run_dir)):
+    step = evaluation.about["step"]
+    if pictures.draw_training_curves(curves, entries, title=str(run_dir), used_step=step):
         written.append(curves)
+    return written
+
+
+def _what(about: Mapping[str, Any]) -> str:
+    """What was evaluated, in a line of a picture."""
+    return f"{about['run']}, step {about['step']}, split {about['split']}, {about['date'][:10]}"
+
+
+def _draw_mistakes(
+    evaluation: report.Evaluation,
+    predicted: ClipPredictions,
+    group_n: np.ndarray,
+    source: RecordSource,
+    out_dir: Path,
+) -> list[Path]:
+    """Draws the worst mistakes of each label set."""
+    written = []
+    for name, one in predicted.sets.items():
+        path = out_dir / f"mistakes_{name}.png"
+        title = f"{name}: wrong with the most conviction. {_what(evaluation.about)}"
+        classes = source.info.label_sets[name]
+        if draw_mistakes(path, source, one, group_n, classes, title=title):
+            written.append(path)
     return written
 
 

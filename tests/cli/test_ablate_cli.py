@@ -9,9 +9,9 @@ import pytest
 from avt_jax.cli import ablate
 from avt_jax.cli.common import run
 from avt_jax.errors import UserError
-from avt_jax.experiment import study as studies
+from avt_jax.experiment.ablations import study as studies
+from avt_jax.experiment.ablations.grid import GRID, Setting, changes, plan_study
 from avt_jax.experiment.config import load_config
-from avt_jax.experiment.grid import GRID, Setting, changes, plan_study
 from avt_jax.losses.objective import TERMS
 
 WEIGHTS = dict(classification=1.0, contrastive=0.5, matching=0.1, masked_audio=0.01, masked_video=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,12 @@ def choose_clips(source: RecordSource, num_clips: int) -> list[int]:
 
 
 def save_contact_sheet(
-    source: RecordSource, indices: Sequence[int], path: str | os.PathLike[str], *, title: str
+    source: RecordSource,
+    indices: Sequence[int],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    headings: Sequence[str] | None = None,
 ) -> None:
     """Draws clips into a PNG, two per row.
 
@@ -73,6 +78,7 @@ def save_contact_sheet(
       indices: the records to draw, at least one.
       path: PNG to write; an older one is replaced.
       title: heading of the picture.
+      headings: what stands above each clip; None = its classes.
 
     Raises:
       UserError: the picture cannot be written, or a stored frame is damaged.
@@ -87,15 +93,9 @@ def save_contact_sheet(
     height_in = _TITLE_IN + num_rows * block_in + 0.1
     figure = Figure(figsize=(width_in, height_in), dpi=110, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    heading = figure.text(
-        _LEFT_IN / width_in,
-        1 - 0.34 / height_in,
-        title,
-        fontsize=13,
-        fontweight="bold",
-        color=_INK,
-        va="center",
-    )
+    place_of_title = (_LEFT_IN / width_in, 1 - 0.34 / height_in)
+    style = {"fontsize": 13, "fontweight": "bold", "color": _INK, "va": "center"}
+    heading = figure.text(*place_of_title, title, style)
     fit_text(heading, (width_in - _LEFT_IN - _RIGHT_IN) * figure.dpi, keep_end=True)
 
     def axes(row: int, column: int, top_in: float, block_height_in: float) -> Axes:
@@ -115,11 +115,16 @@ def save_contact_sheet(
         record = source[index]
         strip = axes(row, column, _HEADER_IN, _STRIP_IN)
         below = axes(row, column, _HEADER_IN + _STRIP_IN + _SEAM_IN, _SPECTROGRAM_IN)
-        _draw_header(strip, record, source.info.label_sets)
+        _draw_header(strip, record, headings[place] if headings else _classes(source, record))
         _draw_frames(strip, record)
         _draw_spectrogram(below, record)
     with replacing(Path(path), "wb") as file:
         canvas.print_png(file)
+
+
+def _classes(source: RecordSource, record: dict[str, Any]) -> str:
+    names = source.info.label_sets
+    return "  ·  ".join(classes[record["labels"][name]] for name, classes in names.items())
 
 
 def fit_text(text: Text, width_px: float, *, tail: str = "", keep_end: bool = False) -> None:
@@ -146,18 +151,13 @@ def fit_text(text: Text, width_px: float, *, tail: str = "", keep_end: bool = Fa
         too_wide(max(first_too_wide - 1, 0))
 
 
-def _draw_header(
-    axes: Axes, record: dict[str, Any], label_sets: Mapping[str, Sequence[str]]
-) -> None:
-    names = [label_sets[name][index] for name, index in record["labels"].items()]
+def _draw_header(axes: Axes, record: dict[str, Any], heading: str) -> None:
     where: dict[str, Any] = {
         "xytext": (0, 5),
         "xycoords": "axes fraction",
         "textcoords": "offset points",
     }
-    classes = axes.annotate(
-        "  ·  ".join(names), (0, 1), fontsize=10, fontweight="bold", color=_INK, **where
-    )
+    classes = axes.annotate(heading, (0, 1), fontsize=10, fontweight="bold", color=_INK, **where)
     source = axes.annotate(record["source"], (1, 1), fontsize=7, color=_PALE, ha="right", **where)
     column_px = axes.get_window_extent().width
     fit_text(classes, _MAX_CLASSES * column_px)

@@ -15,11 +15,11 @@ import jax
 
 from avt_jax.errors import UserError, first_line
 from avt_jax.evaluation import ablation
+from avt_jax.experiment.ablations.grid import Run, Study
 from avt_jax.experiment.assemble import Say, silent
 from avt_jax.experiment.config import load_config
 from avt_jax.experiment.cost import profile_config
 from avt_jax.experiment.evaluate import evaluate_run
-from avt_jax.experiment.grid import Run, Study
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.run_training import train
 from avt_jax.host.metric_lines import read_metrics

@@ -1,0 +1,200 @@
+"""What was predicted for each clip: kept while a split is judged, written as a table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avt_jax.evaluation.classification import TOP_K, class_ranks
+from avt_jax.host.cells import plain_cell
+from avt_jax.host.new_files import replacing, replacing_path
+
+
+@dataclass(frozen=True)
+class SetPredictions:
+    """The predictions for one label set.
+
+    Attributes:
+      label_n: [n] int64 true class.
+      rank_n: [n] int64 classes that came before the true one; 0 = right.
+      true_n: [n] float32 probability of the true class.
+      top_nk: [n, k] int64 most probable classes, best first; k = 5, or all where there are fewer.
+      p_nk: [n, k] float32 their probabilities.
+    """
+
+    label_n: np.ndarray
+    rank_n: np.ndarray
+    true_n: np.ndarray
+    top_nk: np.ndarray
+    p_nk: np.ndarray
+
+    @property
+    def right_n(self) -> np.ndarray:
+        """[n] bool: the most probable class is the true one."""
+        return self.rank_n == 0
+
+
+@dataclass(frozen=True)
+class ClipPredictions:
+    """The predictions for all clips of a split, in its order.
+
+    Attributes:
+      sets: {label set: predictions}.
+      group_n: [n] int64, equal = cut from the same source.
+    """
+
+    sets: Mapping[str, SetPredictions]
+    group_n: np.ndarray
+
+    def right_n(self, name: str) -> np.ndarray:
+        """[n] bool: right in one label set; for any other name (the joint report's) in all."""
+        if name in self.sets:
+            return self.sets[name].right_n
+        return np.all([one.right_n for one in self.sets.values()], axis=0)
+
+
+class Keeper:
+    """Keeps the predictions of the clips that a process judges, in their order."""
+
+    def __init__(self) -> None:
+        """Starts with nothing."""
+        self._rows: list[np.ndarray] = []
+        self._names: list[str] = []
+        self._width = 0
+
+    def add(
+        self,
+        probabilities: Mapping[str, np.ndarray],
+        labels: Mapping[str, np.ndarray],
+        group_b: np.ndarray,
+    ) -> None:
+        """Takes real examples, one row a clip.
+
+        Args:
+          probabilities: {label set: [b, y] float}.
+          labels: {label set: [b] int}.
+          group_b: [b] int of the source.
+        """
+        self._names = list(probabilities)
+        columns = [np.asarray(group_b, np.int64)[:, None]]
+        for name, p_by in probabilities.items():
+            p_by, label_b = np.asarray(p_by, np.float32), np.asarray(labels[name], np.int64)
+            top_bk = np.argsort(-p_by, axis=1, kind="stable")[:, :TOP_K]
+            true_b1 = np.take_along_axis(p_by, label_b[:, None], axis=1)
+            columns += [
+                label_b[:, None],
+                class_ranks(p_by, label_b)[:, None],
+                _as_integers(true_b1),
+                top_bk,
+                _as_integers(np.take_along_axis(p_by, top_bk, axis=1)),
+            ]
+        self._rows.append(np.concatenate(columns, axis=1))
+
+    def gather(
+        self,
+        label_sets: Mapping[str, Sequence[str]],
+        *,
+        count: int,
+        index: int = 0,
+        processes: int = 1,
+        total: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    ) -> ClipPredictions:
+        """Puts the parts of all processes together.
+
+        Args:
+          label_sets: {label set: class names}.
+          count: clips of all processes.
+          index: number of this process, which judged clips index, index + processes, ...
+          processes: how many share the split.
+          total: the sum of integers over them.
+
+        Returns:
+          The same in every process.
+        """
+        widths = {name: 3 + 2 * min(TOP_K, len(label_sets[name])) for name in label_sets}
+        everything = np.zeros((count, 1 + sum(widths.values())), np.int64)
+        if self._rows:
+            mine = np.concatenate(self._rows)
+            everything[index::processes][: len(mine)] = mine
+        everything = total(everything)
+        sets, start = {}, 1
+        for name, width in widths.items():
+            part, start = everything[:, start : start + width], start + width
+            k = (width - 3) // 2
+            sets[name] = SetPredictions(
+                part[:, 0],
+                part[:, 1],
+                _as_floats(part[:, 2]),
+                part[:, 3 : 3 + k],
+                _as_floats(part[:, 3 + k :]),
+            )
+        return ClipPredictions(sets, everything[:, 0])
+
+
+def _as_integers(values: np.ndarray) -> np.ndarray:
+    """The bits of float32 numbers, which sums over processes leave as they are."""
+    return np.ascontiguousarray(values, np.float32).view(np.int32).astype(np.int64)
+
+
+def _as_floats(bits: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(bits).astype(np.int32).view(np.float32)
+
+
+def rows(
+    found: ClipPredictions,
+    label_sets: Mapping[str, Sequence[str]],
+    names: Sequence[Mapping[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """A row of each clip for a table.
+
+    Args:
+      found: what was predicted.
+      label_sets: {label set: class names}.
+      names: what identifies each clip: {"id", "source", ...}.
+
+    Yields:
+      `names` of the clip, and for each label set the columns set, set_predicted, set_right,
+      set_p_true (of the true class), set_top (names, best first, with their probabilities).
+    """
+    for i, row in enumerate(names):
+        made = dict(row)
+        for name, one in found.sets.items():
+            classes = label_sets[name]
+            best = zip(one.top_nk[i], one.p_nk[i], strict=True)
+            made |= {
+                name: classes[one.label_n[i]],
+                f"{name}_predicted": classes[one.top_nk[i, 0]],
+                f"{name}_right": bool(one.rank_n[i] == 0),
+                f"{name}_p_true": round(float(one.true_n[i]), 6),
+                f"{name}_top": "; ".join(f"{classes[y]} {p:.4f}" for y, p in best),
+            }
+        yield made
+
+
+def write_clips(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows as CSV, or as Parquet where the file's name ends so.
+
+    Args:
+      path: .csv or .parquet; an older file is replaced.
+      table: of `rows`, at least one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    if path.suffix == ".parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        with replacing_path(path) as partial:
+            parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in table]), partial)
+        return
+    with replacing(path) as file:
+        writer = csv.DictWriter(file, list(table[0]))
+        writer.writeheader()
+        for row in table:
+            writer.writerow({k: plain_cell(v) if isinstance(v, str) else v for k, v in row.items()})

@@ -1,0 +1,193 @@
+"""Where an accuracy stands: beside chance, the largest class, the training split and a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from avt_jax.evaluation.classification import JOINT, ClassificationReport
+from avt_jax.evaluation.clips import ClipPredictions
+from avt_jax.evaluation.intervals import Interval, mean_interval
+
+# Points of accuracy between training and evaluated clips that say: learned by heart.
+_OVERFITTED = 0.2
+# On its own training clips: below this share it has not learned these either.
+_UNDERFITTED = 0.6
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is known beside the model's own predictions.
+
+    Attributes:
+      train_reports: {label set: report} on training clips; {} = not measured.
+      train_labels: {label set: [n] int class of training clips}; {} = not known.
+      baseline: {label set: [n] int64 class that the baseline predicts for each evaluated clip, -1
+        where it cannot}; {} = not computed.
+    """
+
+    train_reports: Mapping[str, ClassificationReport]
+    train_labels: Mapping[str, np.ndarray]
+    baseline: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the accuracies of one label set stand.
+
+    Attributes:
+      top1: with its interval over sources.
+      chance: 1 / classes.
+      majority: share of the evaluated clips that are of the class `majority_class`.
+      majority_class: the most frequent class of the training clips, where these are known.
+      train_top1: on training clips, None where not measured.
+      baseline_top1: of the baseline, with its interval; None where not computed.
+      ahead: how much more clips the model has right than the baseline, clip by clip.
+    """
+
+    top1: Interval
+    chance: float
+    majority: float
+    majority_class: str
+    train_top1: float | None
+    baseline_top1: Interval | None
+    ahead: Interval | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in results.json."""
+        found: dict[str, Any] = {
+            "top1_interval": _ends(self.top1),
+            "sources": self.top1.groups,
+            "chance": self.chance,
+            "majority": self.majority,
+        }
+        if self.train_top1 is not None:
+            found["train_top1"] = self.train_top1
+        if self.baseline_top1 and self.ahead:
+            found |= {
+                "baseline_top1": self.baseline_top1.value,
+                "baseline_top1_interval": _ends(self.baseline_top1),
+                "ahead_of_baseline": self.ahead.value,
+                "ahead_of_baseline_interval": _ends(self.ahead),
+            }
+        return found
+
+
+def _ends(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]
+
+
+def standings(
+    found: ClipPredictions,
+    label_sets: Mapping[str, Sequence[str]],
+    reference: Reference,
+    group_n: np.ndarray | None = None,
+) -> dict[str, Standing]:
+    """Where each label set stands.
+
+    Args:
+      found: the model's predictions for the evaluated clips.
+      label_sets: {label set: class names}.
+      reference: what else is known.
+      group_n: [n] groups of sources that the intervals draw; None = the sources.
+    """
+    groups = found.group_n if group_n is None else group_n
+    names = [*found.sets, *([JOINT] if len(found.sets) > 1 and JOINT not in found.sets else [])]
+    return {name: _standing(name, found, label_sets, reference, groups) for name in names}
+
+
+def _standing(
+    name: str,
+    found: ClipPredictions,
+    label_sets: Mapping[str, Sequence[str]],
+    reference: Reference,
+    groups: np.ndarray,
+) -> Standing:
+    # Of the joint report all label sets count at once.
+    sets = [name] if name in found.sets else list(found.sets)
+    label_nj = np.stack([found.sets[one].label_n for one in sets], axis=1)
+    known = label_nj
+    if all(one in reference.train_labels for one in sets):
+        known = np.stack([reference.train_labels[one] for one in sets], axis=1)
+    answers, counts = np.unique(known, axis=0, return_counts=True)
+    constant = answers[counts.argmax()]
+    right_n = found.right_n(name).astype(np.float64)
+    baseline, ahead = None, None
+    if all(one in reference.baseline for one in sets):
+        other_nj = np.stack([reference.baseline[one] for one in sets], axis=1)
+        other_n = (other_nj == label_nj).all(axis=1).astype(np.float64)
+        baseline = mean_interval(other_n, groups)
+        ahead = mean_interval(right_n - other_n, groups)
+    trained = reference.train_reports.get(name)
+    return Standing(
+        mean_interval(right_n, groups),
+        float(np.prod([1 / len(label_sets[one]) for one in sets])),
+        float((label_nj == constant).all(axis=1).mean()),
+        " ".join(label_sets[one][y] for one, y in zip(sets, constant, strict=True)),
+        trained["top1"] if trained else None,
+        baseline,
+        ahead,
+    )
+
+
+def verdict(name: str, standing: Standing) -> str:
+    """Whether the model is any good, in a sentence or two.
+
+    Args:
+      name: of the label set.
+      standing: where it stands.
+    """
+    ahead, top1 = standing.ahead, standing.top1
+    if top1.low <= max(standing.majority, standing.chance):
+        # One source, or no more right than a constant answer.
+        said = (
+            f"{name}: the model is not shown to be better than one that always gives the same "
+            f"answer ({_percent(max(standing.majority, standing.chance))})"
+        )
+    elif ahead is None:
+        return f"{name}: better than always giving the same answer ({_percent(standing.majority)})."
+    elif ahead.low > 0:
+        return (
+            f"{name}: the model beats the baseline by {100 * ahead.value:.1f} points (95 % "
+            f"interval {100 * ahead.low:.1f} to {100 * ahead.high:.1f})."
+        )
+    elif ahead.high < 0:
+        said = (
+            f"{name}: the model does NOT beat the baseline, it is {-100 * ahead.value:.1f} points "
+            f"behind (95 % interval {-100 * ahead.high:.1f} to {-100 * ahead.low:.1f})"
+        )
+    else:
+        said = (
+            f"{name}: the model is NOT shown to beat the baseline: {100 * ahead.value:+.1f} "
+            f"points, 95 % interval {100 * ahead.low:.1f} to {100 * ahead.high:+.1f}"
+        )
+    return f"{said}. {_why(standing)}"
+
+
+def _why(standing: Standing) -> str:
+    """What the numbers say of the reason, and what to do."""
+    trained, top1 = standing.train_top1, standing.top1
+    where = "docs/own_videos.md, 'Accuracy is poor', has the remedies"
+    if trained is None:
+        return f"{where}."
+    if trained < _UNDERFITTED:
+        return (
+            f"On its own training clips it has {_percent(trained)}: it has not learned these yet, "
+            f"so train longer or with a larger learning rate; {where}."
+        )
+    if trained - top1.value > _OVERFITTED:
+        return (
+            f"On its own training clips it has {_percent(trained)}: it knows them by heart, so it "
+            f"needs more sources, released weights or more variation; {where}."
+        )
+    return (
+        f"With {top1.groups} sources the interval is {100 * (top1.high - top1.low):.0f} points "
+        f"wide: evaluate on more; {where}."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,1 @@
+"""Studies: a grid of settings, each trained over several seeds."""

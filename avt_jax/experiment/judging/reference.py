@@ -1,0 +1,154 @@
+"""What an evaluation is compared with: the run on its training clips, and the baseline."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from avt_jax.data import records
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records.generated import is_generated
+from avt_jax.errors import UserError
+from avt_jax.evaluation import baseline, classification
+from avt_jax.evaluation.standing import Reference
+from avt_jax.experiment.assemble import Experiment
+from avt_jax.experiment.splits import OwnData, is_source, open_source
+from avt_jax.host.progress import progress_bar
+from avt_jax.inference.load import LoadedRun
+from avt_jax.training.processes import agree
+
+MAX_TRAIN_CLIPS = 1000
+"""Training clips that are judged, spread evenly."""
+
+
+@dataclass(frozen=True)
+class Some:
+    """Some clips of a source."""
+
+    source: Any
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        read = getattr(self.source, "read_lazily", self.source.__getitem__)
+        found: Mapping[str, Any] = read(self.indices[index])
+        return found
+
+
+def training_source(data: DataConfig, own: OwnData | None) -> Any:
+    """The clips that were trained on, or None where there is no such split here."""
+    if own is not None:
+        return own.train if is_source(own.train) else None
+    if data.train_split == data.eval_split:
+        return None
+    if is_generated(data.path) or data.train_split in records.read_info(data.path).splits:
+        with contextlib.suppress(UserError):
+            return open_source(data.path, data.train_split)
+    return None
+
+
+def measure_reference(
+    experiment: Experiment,
+    model: LoadedRun,
+    train: Any,
+    source: Any,
+    data: DataConfig,
+    *,
+    batch_size: int,
+    with_baseline: bool,
+) -> Reference:
+    """Judges the run on training clips, and the baseline on the evaluated ones.
+
+    Args:
+      experiment: of the run.
+      model: the run.
+      train: the training clips; None leaves all of it unknown.
+      source: the evaluated clips.
+      data: how clips are read.
+      batch_size: clips at once.
+      with_baseline: compute it; only the first process does.
+    """
+    if train is None:
+        return Reference({}, {}, {})
+    used = min(len(train), MAX_TRAIN_CLIPS)
+    some = Some(train, [number * len(train) // used for number in range(used)])
+    clips = replace(data, eval_split=data.train_split, eval_clips=1, eval_crops=1)
+    batches = experiment.eval_batches(some, clips, batch_size)
+    with contextlib.closing(batches):
+        reports = classification.evaluate(
+            model.predict, batches, model.run.label_sets, total=agree.total
+        )
+    labels: Mapping[str, np.ndarray] = {}
+    predicted: Mapping[str, np.ndarray] = {}
+    if with_baseline and agree.is_first():
+        labels, predicted = _baseline(experiment, train, source)
+    return Reference(reports, labels, predicted)
+
+
+def _baseline(
+    experiment: Experiment, train: Any, source: Any
+) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
+    """({label set: classes of training clips}, {label set: [n] predicted class or -1})."""
+    modalities = {"av": ("video", "audio")}.get(
+        experiment.parts.model["modalities"], (experiment.parts.model["modalities"],)
+    )
+    of_train, of_source = read_both(train, source)
+    predicted = baseline.Baseline(of_train, modalities).predict(of_source)
+    everywhere = {name: np.full(len(source), -1, np.int64) for name in predicted}
+    for name, class_n in predicted.items():
+        everywhere[name][of_source.index_n] = class_n
+    return of_train.labels, everywhere
+
+
+def read_both(train: Any, source: Any) -> tuple[baseline.Features, baseline.Features]:
+    """The features of training clips, at most `baseline.MAX_TRAIN_CLIPS`, and of evaluated ones."""
+    most = min(len(train), baseline.MAX_TRAIN_CLIPS)
+    with progress_bar(most + len(source), "baseline", "clip", leave=False) as bar:
+        of_train = baseline.read_features(train, max_clips=most, on_clip=bar.update)
+        return of_train, baseline.read_features(source, on_clip=bar.update)
+
+
+def clip_names(source: Any) -> list[dict[str, str | float]]:
+    """{"id", "source", "start_sec", "end_sec"} of every clip of a split."""
+    read = getattr(source, "read_lazily", source.__getitem__)
+    wanted = ("id", "source", "start_sec", "end_sec")
+    return [{key: found[key] for key in wanted} for found in map(read, range(len(source)))]
+
+
+def groups_of(names: Sequence[Mapping[str, Any]], pattern: str | None) -> np.ndarray:
+    """[n] int: which clips belong together.
+
+    Args:
+      names: of the clips, see `clip_names`.
+      pattern: regular expression as of `avt manifest --group-by`; None = a group for each source.
+
+    Raises:
+      UserError: the pattern is none, or is not found in a source's name.
+    """
+    sources = [str(row["source"]) for row in names]
+    if pattern is not None:
+        sources = [_group(pattern, source) for source in sources]
+    return np.unique(np.array(sources), return_inverse=True)[1]
+
+
+def _group(pattern: str, source: str) -> str:
+    try:
+        match = re.search(pattern, source)
+    except re.error as error:
+        raise UserError(
+            f"--group-by {pattern!r} is no regular expression ({error}); for "
+            "'cow__fr.mp4' and 'cow__de.mp4' give '(.+)__'."
+        ) from error
+    if match is None:
+        raise UserError(
+            f"--group-by {pattern!r} is not found in the source {source!r}; give a pattern that "
+            "all sources have, such as '(.+)__' for 'cow__fr.mp4'."
+        )
+    return "\0".join(group or "" for group in match.groups() or (match[0],))
