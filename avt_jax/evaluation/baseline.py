@@ -227,7 +227,8 @@ def _projection(values_nd: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
     number = min(_COMPONENTS, *values_nd.shape)
     steps = make_pipeline(StandardScaler(), PCA(number, random_state=0))
-    projected_nd = steps.fit_transform(values_nd)
+    with np.errstate(invalid="ignore"):  # where no feature varies there is no variance to share
+        projected_nd = steps.fit_transform(values_nd)
     norm = float(np.sqrt(np.mean(np.sum(projected_nd**2, axis=1)))) or 1.0
     return lambda new_nd: 3 * steps.transform(new_nd) / norm
 

@@ -115,15 +115,16 @@ def draw_confusion(
 
 def _title(axes: Axes, title: str, subtitle: str) -> None:
     axes.set_title(title, loc="left", color=_INK, fontsize=12, pad=24 if subtitle else 10)
-    axes.annotate(
-        _no_formula(subtitle),
-        (0, 1),
-        xytext=(0, 9),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=8,
-        color=_MUTED,
-    )
+    if subtitle:
+        axes.annotate(
+            _no_formula(subtitle),
+            (0, 1),
+            xytext=(0, 9),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=8,
+            color=_MUTED,
+        )
 
 
 def _recalls(axes: Axes, rows: Sequence[int], texts: Sequence[str], size: float) -> None:

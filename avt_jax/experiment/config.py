@@ -19,6 +19,9 @@ from avt_jax.models import build
 from avt_jax.settings import fields_of
 from avt_jax.training.durations import UNITS, field_name
 
+# A recipe with this parameter is told config.data.path, where that is given.
+_LOOKS = {"path", "data.path"}
+
 Overrides = Mapping[str, Any] | Sequence[str]
 
 
@@ -46,8 +49,8 @@ def load_config(name_or_path: str, overrides: Overrides = ()) -> ConfigDict:
     Raises:
       UserError: no such recipe, an unknown field (the nearest one is named), or a bad value.
     """
-    recipe = _read_recipe(name_or_path)
     changes = flat(overrides)
+    recipe = _read_recipe(name_or_path, changes)
     given = _with_choices(recipe, changes)
     full = parse(given)
     known = dict(_fields(full.to_dict()))
@@ -70,15 +73,17 @@ class _Text(str):
     """A value as typed on a command line, whose type is that of its field."""
 
 
-def _read_recipe(spec: str) -> dict[str, Any]:
+def _read_recipe(spec: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What `get_config` makes of its argument, and of `data.path` where it looks at the shards."""
     name, _, argument = spec.partition(":")
     path = _locate(name)
     try:
         get_config = _import(path).get_config
-        takes_argument = bool(inspect.signature(get_config).parameters)
-        if argument and not takes_argument:
+        parameters = inspect.signature(get_config).parameters
+        if argument and not parameters:
             raise ValueError(f"it takes no argument, so not {argument!r}")
-        made = get_config(argument) if takes_argument else get_config()
+        looks = {"path": str(changes["data.path"])} if _LOOKS <= {*parameters, *changes} else {}
+        made = get_config(argument, **looks) if parameters else get_config()
         return made.to_dict() if isinstance(made, ConfigDict) else dict(made)
     except UserError:
         raise

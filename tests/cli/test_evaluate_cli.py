@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 
@@ -24,6 +25,7 @@ def test_numbers_pictures_and_table(run, tmp_path, capsys):
     out, err = capsys.readouterr()
     folder = run / "evaluation-test"
     assert sorted(path.name for path in folder.iterdir()) == [
+        "clips.csv",
         "confusion_label.csv",
         "confusion_label.png",
         "results.json",
@@ -36,11 +38,27 @@ def test_numbers_pictures_and_table(run, tmp_path, capsys):
     assert label["audio_silenced"].keys() == label["video_silenced"].keys() == {"top1", "top5"}
     assert sum(entry["count"] for entry in label["classes"]) == 10
     assert f"{100 * label['top1']:.1f} %" in out and "evaluated 10 clips" in err
+    low, high = label["top1_interval"]
+    assert low <= label["top1"] <= high and label["sources"] == 5
+    assert label["chance"] == 1 / 16 and 0 <= label["train_top1"] <= 1
+    assert "baseline (avt baseline)" in out and "95 % interval, 5 sources" in out
+    assert out.splitlines()[-1].startswith("label: the model is not shown to be better than one")
+    with open(folder / "clips.csv", newline="") as file:
+        clips = list(csv.DictReader(file))
+    right = [clip["label"] == clip["label_predicted"] for clip in clips]
+    assert right == [clip["label_right"] == "True" for clip in clips]
+    assert sum(right) == 10 * label["top1"]
 
     # Another batch size, and so other padding, changes nothing; neither does the run's folder.
     (run / "metrics.jsonl").unlink()
-    assert evaluate(run, "--batch-size", 3, "--out", tmp_path / "out") == 0
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["label"] == label
+    words = ["--batch-size", 3, "--out", tmp_path / "out", "--table", "parquet"]
+    assert evaluate(run, *words, "--group-by", ".") == 0
+    again = json.loads((tmp_path / "out" / "results.json").read_text())["label"]
+    # Every source is of the same group: nothing is known of others.
+    assert again.pop("sources") == 1 and again.pop("top1_interval") == [0.0, 1.0]
+    again = {name: value for name, value in again.items() if not name.endswith("interval")}
+    assert again == {name: label[name] for name in again}
+    assert (tmp_path / "out" / "clips.parquet").exists()
     assert not (tmp_path / "out" / "training_curves.png").exists()
 
 
@@ -71,6 +89,8 @@ def test_one_modality_has_nothing_to_silence(tmp_path, capsys):
         (["--data", "generated:4:label=9"], "'label' has 16 classes in the run and 9 in the data"),
         (["--data", "generated:4:verb=16"], "the data have no label set 'label', the run has"),
         (["--data", "nowhere"], "no shard folder at nowhere"),
+        (["--group-by", "("], "--group-by '(' is no regular expression"),
+        (["--group-by", "nothing such"], "is not found in the source"),
         (["--batch-size", "0"], "--batch-size 0: give 1 or more"),
         (["--clips", "0"], "--clips 0: give 1 or more"),
     ],
