@@ -20,7 +20,7 @@ from avt_jax.conversion.initial import InitConfig
 from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import step_arguments
-from avt_jax.experiment.data_checks import warn_at_start
+from avt_jax.experiment.doctor.at_start import warn_at_start
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import ValidationPictures, has_pictures
 from avt_jax.experiment.splits import OwnData, length

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     check = None
     if args.config:
-        from avt_jax.experiment.data_checks import config_check
+        from avt_jax.experiment.doctor.config_checks import config_check
 
         check = config_check(args.config, overrides, args.shards)
     facts = read_facts(args.shards, max_content=args.max_clips)

@@ -38,13 +38,22 @@ class Finding:
     where: tuple[str, ...]
     remedy: str
 
-    def places(self) -> str:
-        """A few of the places in words."""
-        more = f" and {len(self.where) - _SHOWN} more" if len(self.where) > _SHOWN else ""
-        return printable("; ".join(self.where[:_SHOWN]) + more)
+    def places(self, shown: int = _SHOWN) -> str:
+        """Some of the places in words.
+
+        Args:
+          shown: how many are named.
+        """
+        more = f" and {len(self.where) - shown} more" if len(self.where) > shown else ""
+        return printable("; ".join(self.where[:shown]) + more)
+
+    def short(self) -> str:
+        """What was found, in one line."""
+        where = f" ({self.places(1)})" if self.where else ""
+        return f"{self.severity}: {printable(self.what)}{where}"
 
     def line(self) -> str:
-        """All of it in one line."""
+        """What was found and what to do, in one line."""
         where = f" ({self.places()})" if self.where else ""
         return f"{self.severity}: {printable(self.what)}{where}; {printable(self.remedy)}"
 

@@ -1,6 +1,5 @@
 """Whether a config suits its clips: what is found, and that the option it names mends it."""
 
-import logging
 import re
 import shlex
 
@@ -11,7 +10,8 @@ from doctor_shards import clip, good, write
 from avt_jax.data.doctor.facts import read_facts
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.config import load_config
-from avt_jax.experiment.data_checks import PARAMETERS_A_CLIP, config_check, warn_at_start
+from avt_jax.experiment.doctor.at_start import warn_at_start
+from avt_jax.experiment.doctor.config_checks import PARAMETERS_A_CLIP, config_check
 
 # As the clips of doctor_shards are: half a second, 16 px, 8 frames a second, noise.
 FITTING = [
@@ -130,16 +130,15 @@ def test_the_proposed_frozen_encoders_are_those_of_avt_and_mbt(shards, real_mode
         )
 
 
-def warned(config, caplog):
+def warned(config, capsys):
     experiment = Experiment(config)
-    with caplog.at_level(logging.WARNING):
-        warn_at_start(experiment, experiment.skeleton.params)
-    return [record.getMessage() for record in caplog.records]
+    warn_at_start(experiment, experiment.skeleton.params)
+    return capsys.readouterr().err.splitlines()
 
 
-def test_a_training_says_a_few_lines(tmp_path, caplog, shards):
+def test_a_training_says_a_few_lines(tmp_path, capsys, shards):
     words = [f"--config.data.path={shards}", *FITTING]
-    assert warned(load_config("quickstart", words), caplog) == []
+    assert warned(load_config("quickstart", words), capsys) == []
     made = good()
     for split in ("val", "test"):
         made[split].append(clip(500, source=made["train"][0]["source"]))
@@ -147,13 +146,14 @@ def test_a_training_says_a_few_lines(tmp_path, caplog, shards):
     names = ("cat", "dog", "tiger", "tigre", "Tiger", "wolf", "wolv")
     folder = write(tmp_path / "bad", made, names)
     changes = [f"--config.data.path={folder}", *FITTING, "--config.data.clip_sec=2"]
-    lines = warned(load_config("quickstart", changes), caplog)
+    lines = warned(load_config("quickstart", changes), capsys)
     assert len(lines) == 6
     # The worst come first.
     assert lines[0].startswith("error: 1 file(s) have clips in more than one split")
     assert "(train, val)" in lines[0], "the test split is not opened"
-    assert re.fullmatch(rf"\d more; avt doctor {folder} shows everything", lines[-1])
+    assert re.fullmatch(rf"\d more; 'avt doctor {folder} --config ...' says what to do", lines[-1])
+    assert warned(load_config("quickstart", changes), capsys) == [], "a study trains many times"
 
 
-def test_nothing_is_said_of_generated_or_own_clips(caplog):
-    assert warned(load_config("quickstart:smoke"), caplog) == []
+def test_nothing_is_said_of_generated_or_own_clips(capsys):
+    assert warned(load_config("quickstart:smoke"), capsys) == []

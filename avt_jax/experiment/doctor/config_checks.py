@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import shlex
 import statistics
@@ -12,19 +11,14 @@ from typing import Any
 
 from avt_jax import tree
 from avt_jax.conversion.initial import InitConfig
-from avt_jax.data.doctor.check import check_facts, worst_first
-from avt_jax.data.doctor.facts import ClipFacts, Facts, glance
+from avt_jax.data.doctor.check import worst_first
+from avt_jax.data.doctor.facts import ClipFacts, Facts
 from avt_jax.data.doctor.findings import Files, Finding, found
 from avt_jax.data.loading.config import DataConfig
-from avt_jax.data.records import RecordSource
 from avt_jax.data.records.generated import is_generated, open_generated
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.config import Overrides, load_config
 from avt_jax.experiment.parts import Parts, parse
-
-# At the start of a training: reading, and lines on stderr.
-_GLANCE_SEC = 1.5
-_MOST_LINES = 5
 
 # Lengths of clips are those of their files, to a frame or so.
 _SAME_LENGTH = 0.95
@@ -64,38 +58,19 @@ def config_check(
     def check(facts: Facts) -> list[Finding]:
         classes = {name: len(names) for name, names in facts.info.label_sets.items()}
         params = Experiment(parts, classes=classes).skeleton.params
-        findings = [*_generated(facts, path), *_of_data(facts, parts)]
-        return worst_first([*findings, *_of_size(facts, parts, params)])
+        findings = [*_generated(facts, path), *of_data(facts, parts)]
+        return worst_first([*findings, *of_size(facts, parts, params)])
 
     return check
 
 
-def warn_at_start(experiment: Experiment, params: Mapping[str, Any]) -> None:
-    """Says on stderr, in a few lines, what a short look at the training's shards finds.
+def of_data(facts: Facts, parts: Parts) -> Iterator[Finding]:
+    """What of the block `data` does not suit the clips.
 
     Args:
-      experiment: what is about to be trained.
-      params: of its model.
+      facts: what was seen of them.
+      parts: the config.
     """
-    data, splits = experiment.parts.data, experiment.splits
-    opened = {data.train_split: splits.train, data.eval_split: splits.val}
-    shards = {name: split for name, split in opened.items() if isinstance(split, RecordSource)}
-    if data.train_split not in shards:
-        return
-    facts = glance(data.path, splits.info, shards, limit_sec=_GLANCE_SEC)
-    findings = check_facts(facts, splits=tuple(shards))
-    findings += _of_data(facts, experiment.parts)
-    findings += _of_size(facts, experiment.parts, params)
-    told = [finding for finding in worst_first(findings) if finding.severity != "hint"]
-    say = logging.getLogger(__name__).warning
-    for finding in told[:_MOST_LINES]:
-        say("%s", finding.line())
-    if told:
-        more = f"{len(told) - _MOST_LINES} more; " if len(told) > _MOST_LINES else ""
-        say("%savt doctor %s shows everything", more, shlex.quote(data.path))
-
-
-def _of_data(facts: Facts, parts: Parts) -> Iterator[Finding]:
     data, modalities = parts.data, parts.model["modalities"]
     clips = [clip for clip in facts.clips if clip.split == data.train_split]
     for split, field in ((data.train_split, "train_split"), (data.eval_split, "eval_split")):
@@ -152,7 +127,8 @@ def _frames(
     clips: list[ClipFacts], data: DataConfig, facts: Facts, files: Files
 ) -> Iterator[Finding]:
     sides = [clip.content.short_side_px for clip in clips if clip.content is not None]
-    side = statistics.median_low(sides) if any(sides) else facts.info.short_side_px
+    sides = [side for side in sides if side]
+    side = statistics.median_low(sides) if sides else facts.info.short_side_px
     wanted = math.ceil(_SPARE * data.frame_size_px)
     if side > _LARGER * data.frame_size_px:
         yield found(
@@ -191,7 +167,14 @@ def _frames(
         )
 
 
-def _of_size(facts: Facts, parts: Parts, params: Mapping[str, Any]) -> Iterator[Finding]:
+def of_size(facts: Facts, parts: Parts, params: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the clips are too few for the model, by a rule of thumb.
+
+    Args:
+      facts: what was seen of them.
+      parts: the config.
+      params: of the model, by path; shapes are enough.
+    """
     num_clips = facts.info.splits.get(parts.data.train_split, 0)
     frozen = parts.optimizer.frozen_paths(params)
     trained = tree.parameter_count({k: v for k, v in params.items() if k not in frozen})
