@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.max_clips < 0:
         raise UserError(f"--max-clips {args.max_clips} must be 0 or more.")
     if overrides and not args.config:
+        if not overrides[0].startswith("--config."):
+            raise UserError(f"unexpected argument {overrides[0]!r}; 'avt doctor --help' has all.")
         raise UserError(f"{overrides[0]} changes a config; name one with --config.")
     from avt_jax.data.doctor.check import check_facts, worst_first
     from avt_jax.data.doctor.facts import read_facts

@@ -149,18 +149,20 @@ def read_facts(path: str | os.PathLike[str], *, max_content: int = MAX_CONTENT) 
     path = os.fspath(path)
     facts = Facts(path, records.read_info(path))
     total = sum(facts.info.splits.values())
+    chosen, place = min(max_content, total), 0
     with progress_bar(total, "looking", "clip", leave=False) as bar:
         for split, count in facts.info.splits.items():
             try:
                 source = records.open_split(path, split)
             except UserError as error:
                 facts.lost[split] = str(error)
+                place += count
                 bar.update(count)
                 continue
-            chosen = min(count, math.ceil(max_content * count / max(1, total)))
             for index in range(count):
-                is_chosen = index * chosen // count != (index + 1) * chosen // count
+                is_chosen = place * chosen // total != (place + 1) * chosen // total
                 facts.add(source, split, index, with_content=is_chosen)
+                place += 1
                 bar.update()
     return facts
 

@@ -15,7 +15,7 @@ from avt_jax.data.records import SPLITS
 _COMPARED = 50
 _LEAVE_OUT = (
     "leave one of each out of the manifest, or give both the same split, and extract again; "
-    "--json names them all"
+    "--json names more of them"
 )
 
 
@@ -143,7 +143,7 @@ def _whole_copies(groups: Sequence[Sequence[ClipFacts]]) -> Iterator[Finding]:
             "warning",
             "copies",
             f"{number} clip(s) are copies of another in the same split{told}",
-            "leave them out of the manifest and extract again; --json names them all",
+            "leave them out of the manifest and extract again; --json names more of them",
             [" and ".join(clip.source for clip in group[:2]) for group in (torn or within)],
         )
 

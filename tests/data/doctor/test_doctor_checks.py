@@ -195,8 +195,8 @@ def test_content_of_a_part(tmp_path):
     folder = write(tmp_path / "shards", made)
     facts = read_facts(folder, max_content=7)
     by_split = {s: [c.content is not None for c in facts.clips if c.split == s] for s in made}
-    assert {s: sum(seen) for s, seen in by_split.items()} == {"train": 6, "val": 2, "test": 1}
-    assert np.diff(np.flatnonzero(by_split["train"])).tolist() == [4] * 5, "evenly spread"
+    assert {s: sum(seen) for s, seen in by_split.items()} == {"train": 5, "val": 1, "test": 1}
+    assert set(np.diff(np.flatnonzero(by_split["train"]))) <= {4, 5}, "evenly spread"
     assert read_facts(folder, max_content=0).num_content == 0
     assert "copies_in_two_splits" in found_in(folder)
 
