@@ -5,13 +5,21 @@ meaning and ranges are declared in the dataclasses of `avt_jax`; `avt config REC
 them all.
 """
 
-from pathlib import Path
-
 from ml_collections import ConfigDict
 
-from avt_jax.data.shard_tools.sample import ClipSample, sample_split
+from avt_jax.experiment.own_clips import has_accelerator, sample_clips
 from avt_jax.experiment.parts import default_config
 from avt_jax.models.build import recipe_block
+
+__all__ = [
+    "AUDIO_STATISTICS",
+    "finish",
+    "get_config",
+    "has_accelerator",
+    "mbt",
+    "sample_clips",
+    "tiny",
+]
 
 # Mean and standard deviation of a data set's log-mels, for config.data.audio_mean and audio_std.
 # AudioSet and ESC-50: AST's authors; VGGSound: CAV-MAE's authors.
@@ -62,23 +70,6 @@ def tiny(config: ConfigDict) -> ConfigDict:
     )
     _take_variant(config, "tiny")
     return config
-
-
-def sample(path: str) -> ClipSample:
-    """What the training clips at `config.data.path` look like; without shards, a common case.
-
-    What is generated, or is not there yet, is refused by the training, not by reading a recipe.
-    """
-    if Path(path).is_dir() or "://" in path:
-        return sample_split(path)
-    return ClipSample(1000, {"label": 8}, 4.0, 8.0, 72, None, None)
-
-
-def size_for_this_machine() -> str:
-    """ "tiny" for a CPU, "small" for an accelerator."""
-    import jax
-
-    return "tiny" if jax.default_backend() == "cpu" else "small"
 
 
 def _shallow(config: ConfigDict) -> None:

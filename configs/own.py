@@ -24,9 +24,11 @@ def get_config(arg="", path="shards"):
 
     `path`: the shards, config.data.path.
     """
-    clips = common.sample(path)
+    clips = common.sample_clips(path)
     config = common.get_config()
-    size = common.size_for_this_machine() if arg in ("", "smoke") else arg
+    size = arg
+    if arg in ("", "smoke"):
+        size = "small" if common.has_accelerator() else "tiny"
     if size == "tiny":
         common.tiny(config)
         config.model.decoders = ()

@@ -17,6 +17,7 @@ COMMANDS = {
     "manifest": ("data.manifest", "turn a folder of class folders into a manifest (clips.csv)"),
     "extract": ("data.extract", "decode the clips of a manifest into shards"),
     "inspect": ("data.inspect", "counts, durations and a contact sheet of a shard folder"),
+    "doctor": ("data.doctor", "mistakes in a shard folder, found before a training"),
     "baseline": ("data.baseline", "what a cheap classifier reaches on shards, in seconds"),
     "shards": ("data.shards", "verify, merge, reshard or measure shard folders"),
     "convert": ("convert", "turn released weights into a folder that a training can start from"),

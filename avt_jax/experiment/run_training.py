@@ -20,6 +20,7 @@ from avt_jax.conversion.initial import InitConfig
 from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import step_arguments
+from avt_jax.experiment.doctor.at_start import warn_at_start
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import ValidationPictures, has_pictures
 from avt_jax.experiment.splits import OwnData, length
@@ -132,6 +133,8 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
         stack.enter_context(contextlib.closing(watch))
         for line in (*said, *_announcement(experiment, workdir, state, watch.trace)):
             say(line)
+        if agree.is_first() and not continues:
+            warn_at_start(experiment, state.params)
         is_due = _is_evaluation_due(experiment, workdir, int(state.step))
         writer = agree.together(lambda: _writer(experiment, workdir, int(state.step)))
         state = step.pack(state)

@@ -90,7 +90,7 @@ def test_one_modality_has_nothing_to_silence(tmp_path, capsys):
         (["--data", "generated:4:verb=16"], "the data have no label set 'label', the run has"),
         (["--data", "nowhere"], "no shard folder at nowhere"),
         (["--group-by", "("], "--group-by '(' is no regular expression"),
-        (["--group-by", "nothing such"], "is not found in the source"),
+        (["--group-by", "nothing such"], "is not found in 10 of 10 paths, such as"),
         (["--batch-size", "0"], "--batch-size 0: give 1 or more"),
         (["--clips", "0"], "--clips 0: give 1 or more"),
     ],

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from doctor_shards import clip, good, write
 
 import avt_jax
+from avt_jax.experiment.doctor import at_start
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import load_run
 
@@ -191,6 +193,19 @@ def test_a_finished_run_says_so_and_goes_on_with_more_steps(copy):
     assert int(run(copy, said=said).state.step) == 4
     assert "already finished: step 4 of 4; a larger config.train.steps" in " ".join(said)
     assert int(run(copy, {"train.steps": 5}).state.step) == 5
+
+
+def test_the_data_are_looked_at_when_a_run_begins_and_not_again(tmp_path, capsys):
+    made = good()
+    made["val"].append(clip(500, source=made["train"][0]["source"]))
+    changes = {"data.path": str(write(tmp_path / "shards", made, ("cat", "dog", "eel")))}
+    run(tmp_path / "run", changes)
+    said = capsys.readouterr().err
+    assert "error: 1 file(s) have clips in more than one split" in said
+    assert f"'avt doctor {tmp_path / 'shards'} --config ...' says what to do" in said
+    at_start._say_once.cache_clear()
+    run(tmp_path / "run", {**changes, "train.steps": 6})
+    assert "in more than one split" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workdir", ["gs://bucket/runs/a", Path("s3://bucket/runs/a")])

@@ -12,6 +12,9 @@ from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
     from avt_jax.data.extraction.extract import ExtractSummary
+    from avt_jax.data.manifests.manifest import Manifest
+
+_MOST_WARNINGS = 5
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -92,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     classes = {name: read_classes(path) for name, path in _class_files(args.classes)}
     clips = read_manifest(args.manifest, classes)
+    _warn(clips)
     summary = extract(
         clips,
         args.out,
@@ -103,6 +107,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _print_summary(summary, args.out)
     return 0
+
+
+def _warn(manifest: Manifest) -> None:
+    """What the manifest alone shows to be wrong, before hours are spent on its videos."""
+    from avt_jax.data.doctor.check import check_manifest
+
+    found = [finding for finding in check_manifest(manifest) if finding.severity != "hint"]
+    for finding in found[:_MOST_WARNINGS]:
+        print(finding.line(), file=sys.stderr)
+    if len(found) > _MOST_WARNINGS:
+        rest = len(found) - _MOST_WARNINGS
+        print(f"{rest} more; 'avt doctor' shows them once it is extracted", file=sys.stderr)
 
 
 def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:

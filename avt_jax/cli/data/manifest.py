@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli import common
 from avt_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from avt_jax.data.manifests.catalog.entries import DataSet
+    from avt_jax.data.manifests.group_splits import Divided
 
 _OF_FOLDERS = ("test_fraction", "group_by")
 _OF_DATA_SETS = ("csv", "videos", "classes", "trimmed", "follow_links")
@@ -30,6 +32,8 @@ def _epilog() -> str:
         "A folder of class folders, for my_videos/dog/1.mp4 and my_videos/cat/2.mp4:\n"
         "    avt manifest my_videos --out clips.csv\n"
         "    avt manifest my_videos --group-by '(.+)_clip[0-9]+'    (dog/holiday_clip3.mp4)\n\n"
+        "A manifest of your own, whose clips are divided; its other columns stay:\n"
+        "    avt manifest --split mine.csv --out clips.csv\n\n"
         "Data sets, from the annotation files as their authors publish them:\n"
         + "\n".join(lines)
         + "\n\nFiles may lie in any sub-folder of VIDEOS and be called ID_START_END.mp4, "
@@ -46,11 +50,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser = common.parser(
         "manifest",
         "Write a manifest (clips.csv) for a known data set, or for a folder that holds one folder "
-        "of videos per class.",
+        "of videos per class; or divide one that exists into train, val and test.",
         _epilog(),
     )
     add = parser.add_argument
-    add("source", metavar="DATA_SET|FOLDER", help="a data set, or a folder of class folders")
+    add(
+        "source",
+        nargs="?",
+        metavar="DATA_SET|FOLDER",
+        help="a data set, or a folder of class folders",
+    )
+    add("--split", metavar="CSV", help="in place of these: a manifest whose clips are divided")
     add("--out", default="clips.csv", help="manifest to write (%(default)s)")
     add(
         "--val-fraction",
@@ -59,15 +69,26 @@ def build_parser() -> argparse.ArgumentParser:
         "training videos of a data set that has no validation split (0)",
     )
     add("--seed", type=int, default=0, help="another seed, another division (%(default)s)")
-    folder = parser.add_argument_group("a folder of class folders")
+    folder = parser.add_argument_group("a folder of class folders, and --split")
     add = folder.add_argument
     add("--test-fraction", type=float, help=f"share for testing ({_DEFAULT_FRACTION})")
     add(
         "--group-by",
         metavar="REGEX",
-        help="searched for in each path below FOLDER; files in which it finds the same (the "
-        "bracketed parts) share a split: clips of one source video",
+        help="searched for in each path below FOLDER, or as CSV has it; files in which it finds "
+        "the same (the bracketed parts) share a split: clips of one source video",
     )
+    add(
+        "--replace-splits",
+        action="store_true",
+        default=None,
+        help="with --split: make new splits where CSV has some",
+    )
+    _add_data_set(parser)
+    return parser
+
+
+def _add_data_set(parser: argparse.ArgumentParser) -> None:
     data_set = parser.add_argument_group("a data set")
     add = data_set.add_argument
     add(
@@ -97,7 +118,6 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         help="follow links below VIDEOS, wherever they lead",
     )
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,6 +134,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         would be written.
     """
     args = build_parser().parse_args(argv)
+    if args.split is not None:
+        _split(args)
+        return 0
+    if args.source is None:
+        raise UserError("give a data set, a folder of class folders, or --split clips.csv.")
     from avt_jax.data.manifests.catalog.entries import find_data_set
 
     entry = find_data_set(args.source)
@@ -128,6 +153,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_options(args: argparse.Namespace, entry: DataSet | None) -> None:
     from avt_jax.data.manifests.catalog.entries import DATA_SETS, get_data_set
 
+    if args.replace_splits:
+        raise UserError(f"--replace-splits is for --split, not for {args.source}.")
+    if entry is None and Path(args.source).is_file():
+        raise UserError(
+            f"{args.source} is a file, not a folder of class folders; to divide the clips of a "
+            f"manifest: avt manifest --split {shlex.quote(args.source)} --out NEW.csv."
+        )
     is_lost = entry is None and not Path(args.source).exists()
     if is_lost and nearest(args.source, DATA_SETS):
         get_data_set(args.source)  # says which one was probably meant
@@ -147,22 +179,46 @@ def _check_options(args: argparse.Namespace, entry: DataSet | None) -> None:
 
 
 def _folder(args: argparse.Namespace) -> None:
-    from avt_jax.cli.data.manifest_tables import print_folder
     from avt_jax.data.manifests import from_folder
+
+    divided = from_folder.manifest_from_folder(args.source, args.out, **_how_to_divide(args))
+    _print_divided(args, divided, [args.source])
+
+
+def _split(args: argparse.Namespace) -> None:
+    from avt_jax.data.manifests.resplit import split_manifest
+
+    if args.source is not None:
+        raise UserError(f"--split {args.split} and {args.source} are given; give one of them.")
+    for name in _OF_DATA_SETS:
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is for data sets, not for --split.")
+    divided = split_manifest(
+        args.split, args.out, replace=bool(args.replace_splits), **_how_to_divide(args)
+    )
+    replace = ["--replace-splits"] if args.replace_splits else []
+    _print_divided(args, divided, ["--split", args.split, *replace])
+
+
+def _how_to_divide(args: argparse.Namespace) -> dict[str, Any]:
     from avt_jax.data.manifests.group_splits import SplitFractions
 
     val, test = (
         _DEFAULT_FRACTION if share is None else share
         for share in (args.val_fraction, args.test_fraction)
     )
-    counts = from_folder.manifest_from_folder(
-        args.source,
-        args.out,
-        fractions=SplitFractions(val=val, test=test),
-        seed=args.seed,
-        group_by=args.group_by,
-    )
-    print_folder(counts, args.out)
+    fractions = SplitFractions(val=val, test=test)
+    return {"fractions": fractions, "seed": args.seed, "group_by": args.group_by}
+
+
+def _print_divided(args: argparse.Namespace, divided: Divided, source: Sequence[str]) -> None:
+    from avt_jax.cli.data.manifest_tables import print_divided
+
+    options = [f"--seed={args.seed}"] if args.seed else []
+    for name in ("val_fraction", "test_fraction"):
+        if getattr(args, name) is not None:
+            options.append(f"--{name.replace('_', '-')}={getattr(args, name)}")
+    print_divided(divided, args.out, ["avt", "manifest", *source, *options])
 
 
 def _data_set(args: argparse.Namespace, entry: DataSet) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import os
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from avt_jax.data.doctor.classes import check_names
+from avt_jax.data.doctor.findings import free_name, printable
+
 if TYPE_CHECKING:
     from avt_jax.data.manifests.catalog.build import Written
     from avt_jax.data.manifests.catalog.entries import DataSet
     from avt_jax.data.manifests.catalog.report import Counts
+    from avt_jax.data.manifests.group_splits import Divided
+    from avt_jax.data.manifests.name_groups import Grouping
 
 _MAX_CLASSES = 10
 _KINDS = ("annotated", "found", "missing", "duplicate", "skipped")
@@ -30,13 +38,15 @@ def _table(title: str, first: str, columns: tuple[str, ...], *, show_footer: boo
     return table
 
 
-def print_folder(counts: dict[str, dict[str, int]], out: str) -> None:
-    """Prints the clips per class and split of a folder's manifest.
+def print_divided(divided: Divided, out: str, command: Sequence[str]) -> None:
+    """Prints the clips per class and split of a manifest whose splits were made here.
 
     Args:
-      counts: {class: {split: clips}}.
+      divided: what was written.
       out: the manifest.
+      command: that wrote it, without its options `--out` and `--group-by`.
     """
+    counts = divided.counts
     splits = tuple(next(iter(counts.values())))
     table = _table(f"wrote {out}", "class", splits, show_footer=True)
     table.columns[0].footer = "all"
@@ -46,13 +56,41 @@ def print_folder(counts: dict[str, dict[str, int]], out: str) -> None:
         table.add_row(escape(name), *(str(row[split]) for split in splits))
     console = Console()
     console.print(table)
-    small = [name for name, row in counts.items() if not all(row.values())]
+    lines = list(_class_lines(divided))
+    if divided.num_groups is not None:
+        listed = ", ".join(f"{split} {number}" for split, number in divided.num_groups.items())
+        lines.append(f"groups of files: {listed}")
+    if divided.grouping is not None:
+        lines += _grouping_lines(divided.grouping, out, command)
+    for line in lines:
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def _class_lines(divided: Divided) -> Iterator[str]:
+    small = [name for name, row in divided.counts.items() if not all(row.values())]
     if small:
-        console.print(
-            f"{len(small)} class(es) are missing from a split; 3 videos per class are the least "
-            "that can fill all of them.",
-            highlight=False,
+        what = "videos" if divided.num_groups is None else "groups"
+        yield (
+            f"{len(small)} class(es) are missing from a split; 3 {what} per class are the least "
+            "that can fill all of them."
         )
+    names = list(divided.counts)
+    sizes = collections.Counter(
+        {i: sum(divided.counts[name].values()) for i, name in enumerate(names)}
+    )
+    for finding in check_names({"label": names}, {"label": sizes}):
+        yield finding.line()
+
+
+def _grouping_lines(grouping: Grouping, out: str, command: Sequence[str]) -> Iterator[str]:
+    root, end = os.path.splitext(out)
+    number = len(grouping.groups)
+    again = [*command, "--group-by", grouping.pattern, "--out", free_name(f"{root}.grouped{end}")]
+    yield (
+        f"warning: {grouping.num_files} files look like {number} recording(s) in several parts, "
+        f"such as {' and '.join(grouping.example)}; if they are, keep each in one split:"
+    )
+    yield f"  {shlex.join(again)}"
 
 
 def print_data_set(entry: DataSet, written: Written) -> None:

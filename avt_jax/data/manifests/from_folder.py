@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
-from avt_jax.data.manifests.group_splits import SplitFractions, assign_splits
+from avt_jax.data.manifests.group_splits import Divided, SplitFractions, divide
 from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix
+from avt_jax.data.manifests.name_groups import find_grouping
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError
-from avt_jax.host.checksum import sha256_of
 from avt_jax.host.new_files import check_new, write_new
 
 VIDEO_SUFFIXES = frozenset(
@@ -28,7 +27,7 @@ def manifest_from_folder(
     fractions: SplitFractions | None = None,
     seed: int = 0,
     group_by: str | None = None,
-) -> dict[str, dict[str, int]]:
+) -> Divided:
     """Writes a manifest for `folder/<class>/**/<video>`, one whole file per line.
 
     Every class is divided by the same fractions. Byte-identical copies of a file always share a
@@ -44,7 +43,7 @@ def manifest_from_folder(
         in which its groups, or without groups the whole match, read the same share a split.
 
     Returns:
-      Number of clips as {class: {split: count}}.
+      Numbers of clips and groups; without `group_by`, how the names look grouped.
 
     Raises:
       UserError: no folder, fewer than two classes with videos, `out` exists, or `group_by` is no
@@ -54,7 +53,6 @@ def manifest_from_folder(
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}; give the folder that holds one folder per class.")
     check_new([out])
-    pattern = _compile(group_by)
     files = {
         entry.name: found
         for entry in sorted(folder.iterdir())
@@ -65,12 +63,19 @@ def manifest_from_folder(
             f"{folder} has {len(files)} sub-folder(s) with videos, but needs one per class, at "
             "least two: folder/class_a/1.mp4, folder/class_b/2.mp4."
         )
-    splits = _split_files(folder, files, fractions or SplitFractions(), seed, pattern)
-    _write(folder, out, files, splits)
-    return {
-        name: {split: sum(splits[path] == split for path in paths) for split in SPLITS}
+    names = {
+        path: path.relative_to(folder).as_posix() for found in files.values() for path in found
+    }
+    division = divide(files, names, fractions or SplitFractions(), seed=seed, group_by=group_by)
+    _write(folder, out, files, division.splits)
+    counts = {
+        name: {split: sum(division.splits[path] == split for path in paths) for split in SPLITS}
         for name, paths in files.items()
     }
+    if group_by:
+        return Divided(counts, division.num_groups(), None)
+    classes = {names[path]: {name} for name, paths in files.items() for path in paths}
+    return Divided(counts, None, find_grouping(classes, folders=True))
 
 
 def _videos(folder: Path) -> Iterable[Path]:
@@ -81,92 +86,6 @@ def _videos(folder: Path) -> Iterable[Path]:
             hidden = name.startswith(".")
             if not hidden and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
                 yield path
-
-
-def _compile(group_by: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(group_by) if group_by else None
-    except re.error as error:
-        raise UserError(
-            f"--group-by {group_by!r} is no regular expression ({error}); for "
-            "dog/holiday_clip3.mp4 you could write '(.+)_clip'."
-        ) from error
-
-
-def _split_files(
-    root: Path,
-    files: dict[str, list[Path]],
-    fractions: SplitFractions,
-    seed: int,
-    pattern: re.Pattern[str] | None,
-) -> dict[Path, str]:
-    paths = [path for found in files.values() for path in found]
-    names = {path: path.relative_to(root).as_posix() for path in paths}
-    groups = _group_names(names, pattern)
-    first_copy = _first_copies(paths)
-    # A copy joins its group with that of the original: the same file in two groups makes them one.
-    joined: dict[str, str] = {}
-    for path in paths:
-        one, other = _root(joined, groups[first_copy[path]]), _root(joined, groups[path])
-        if one != other:
-            joined[other] = one
-    groups = {path: _root(joined, name) for path, name in groups.items()}
-    # A group belongs to the class that it is first seen in.
-    first_class: dict[str, str] = {}
-    for name, found in files.items():
-        for path in found:
-            first_class.setdefault(groups[path], name)
-    classes: dict[str, list[str]] = {}
-    for group, name in first_class.items():
-        classes.setdefault(name, []).append(group)
-    splits = assign_splits(classes, fractions, seed)
-    return {path: splits[groups[path]] for path in paths}
-
-
-def _group_names(names: dict[Path, str], pattern: re.Pattern[str] | None) -> dict[Path, str]:
-    """The group of every file: what the pattern finds in its name, or without one the name."""
-    if pattern is None:
-        return names
-    matches = {path: pattern.search(name) for path, name in names.items()}
-    lost = [names[path] for path, match in matches.items() if match is None]
-    if lost:
-        raise UserError(
-            f"--group-by {pattern.pattern!r} is not found in {len(lost)} of {len(names)} paths, "
-            f"such as {lost[0]!r}; write an expression that fits all of them."
-        )
-    return {
-        path: "\0".join(group or "" for group in match.groups() or (match[0],))
-        for path, match in matches.items()
-        if match is not None
-    }
-
-
-def _root(joined: dict[str, str], name: str) -> str:
-    while name in joined:
-        name = joined[name]
-    return name
-
-
-def _first_copies(paths: list[Path]) -> dict[Path, Path]:
-    """Maps each file to the first one with the same bytes. Only equal sizes are read."""
-    by_size: dict[int, list[Path]] = {}
-    for path in paths:
-        by_size.setdefault(path.stat().st_size, []).append(path)
-    first: dict[Path, Path] = {}
-    for same_size in by_size.values():
-        seen: dict[str, Path] = {}
-        for path in same_size:
-            key = _digest(path) if len(same_size) > 1 else ""
-            first[path] = seen.setdefault(key, path)
-    return {path: first[path] for path in paths}
-
-
-def _digest(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError:
-        # The extraction reports files that cannot be read; here they are just unlike any other.
-        return str(path)
 
 
 def _write(root: Path, out: Path, files: dict[str, list[Path]], splits: dict[Path, str]) -> None:

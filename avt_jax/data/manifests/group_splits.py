@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
+from avt_jax.data.manifests.name_groups import Grouping
+from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError
+from avt_jax.host.checksum import sha256_of
+
+Key = TypeVar("Key")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +35,85 @@ class SplitFractions:
                 f"fractions val {self.val:g} and test {self.test:g} must each be in [0, 1) and add "
                 "up to less than 1, so that something is left to train on."
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """Files in their splits.
+
+    Attributes:
+      splits: the split of every file.
+      groups: the name of every file's group; a group lies in one split.
+    """
+
+    splits: dict[Path, str]
+    groups: dict[Path, str]
+
+    def num_groups(self) -> dict[str, int]:
+        """{split: groups in it}."""
+        split_of = {group: self.splits[path] for path, group in self.groups.items()}
+        return {split: list(split_of.values()).count(split) for split in SPLITS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Divided:
+    """What was written.
+
+    Attributes:
+      counts: clips as {class: {split: number}}.
+      num_groups: groups per split; None where files were not grouped.
+      grouping: how the names look grouped, where they were not.
+    """
+
+    counts: dict[str, dict[str, int]]
+    num_groups: dict[str, int] | None
+    grouping: Grouping | None
+
+
+def divide(
+    files: Mapping[str, Sequence[Path]],
+    names: Mapping[Path, str],
+    fractions: SplitFractions,
+    *,
+    seed: int,
+    group_by: str | None,
+) -> Division:
+    """Divides the files of every class by the same fractions, groups undivided.
+
+    Byte-identical copies of a file belong to one group. A group of several classes is counted with
+    the first one.
+
+    Args:
+      files: per class; a file may be in several classes. One that is not there has no copies.
+      names: of every file, in which `group_by` is searched for.
+      fractions: held-out shares.
+      seed: another seed, another division.
+      group_by: regular expression. Files in which its groups, or without groups the whole match,
+        read the same are a group; None = each file is one.
+
+    Raises:
+      UserError: `group_by` is no regular expression, or is not found in some name.
+    """
+    paths = list(dict.fromkeys(path for found in files.values() for path in found))
+    groups = group_names({path: names[path] for path in paths}, group_by)
+    first_copy = _first_copies(paths)
+    # A copy joins its group with that of the original: the same file in two groups makes them one.
+    joined: dict[str, str] = {}
+    for path in paths:
+        one, other = _root(joined, groups[first_copy[path]]), _root(joined, groups[path])
+        if one != other:
+            joined[other] = one
+    groups = {path: _root(joined, name) for path, name in groups.items()}
+    # A group belongs to the class that it is first seen in.
+    first_class: dict[str, str] = {}
+    for name, found in files.items():
+        for path in found:
+            first_class.setdefault(groups[path], name)
+    classes: dict[str, list[str]] = {}
+    for group, name in first_class.items():
+        classes.setdefault(name, []).append(group)
+    splits = assign_splits(classes, fractions, seed)
+    return Division({path: splits[groups[path]] for path in paths}, groups)
 
 
 def assign_splits(
@@ -65,3 +152,66 @@ def assign_splits(
 def _share(count: int, fraction: float) -> int:
     """At least one group where a share is asked for and two others remain."""
     return max(round(count * fraction), int(fraction > 0 and count >= 3))
+
+
+def group_names(names: Mapping[Key, str], group_by: str | None) -> dict[Key, str]:
+    """The group of each name: what the expression finds in it, or without one the name itself.
+
+    Args:
+      names: by whatever they are of.
+      group_by: regular expression; its groups count, or without groups the whole match.
+
+    Raises:
+      UserError: it is no regular expression, or is not found in some name.
+    """
+    if not group_by:
+        return dict(names)
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise UserError(
+            f"--group-by {group_by!r} is no regular expression ({error}); for "
+            "dog/holiday_clip3.mp4 you could write '(.+)_clip'."
+        ) from error
+    matches = {key: pattern.search(name) for key, name in names.items()}
+    lost = [names[key] for key, match in matches.items() if match is None]
+    if lost:
+        raise UserError(
+            f"--group-by {group_by!r} is not found in {len(lost)} of {len(names)} paths, "
+            f"such as {lost[0]!r}; write an expression that fits all of them."
+        )
+    return {
+        key: "\0".join(group or "" for group in match.groups() or (match[0],))
+        for key, match in matches.items()
+        if match is not None
+    }
+
+
+def _root(joined: dict[str, str], name: str) -> str:
+    while name in joined:
+        name = joined[name]
+    return name
+
+
+def _first_copies(paths: list[Path]) -> dict[Path, Path]:
+    """Maps each file to the first one with the same bytes. Only equal sizes are read."""
+    by_size: dict[int, list[Path]] = {}
+    first: dict[Path, Path] = {}
+    for path in paths:
+        first[path] = path
+        # The extraction reports files that are not there.
+        if path.is_file():
+            by_size.setdefault(path.stat().st_size, []).append(path)
+    for same_size in by_size.values():
+        seen: dict[str, Path] = {}
+        for path in same_size if len(same_size) > 1 else ():
+            first[path] = seen.setdefault(_digest(path), path)
+    return first
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:
+        # The extraction reports files that cannot be read; here they are just unlike any other.
+        return str(path)

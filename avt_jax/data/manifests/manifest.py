@@ -58,11 +58,13 @@ class Manifest:
       path: the file it came from.
       clips: one entry per line, in file order.
       label_sets: class names per label set, in the order of their indices.
+      has_splits: some line says which split its clip is in.
     """
 
     path: Path
     clips: tuple[Clip, ...]
     label_sets: dict[str, tuple[str, ...]]
+    has_splits: bool = True
 
 
 def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ def read_manifest(
       UserError: any mistake in the file; the message names the line.
     """
     path = Path(path)
-    header, rows = _read_rows(path)
+    header, rows = read_rows(path)
     label_columns = _check_header(path, header)
     classes = dict(classes or {})
     for name in classes:
@@ -129,7 +131,8 @@ def read_manifest(
             clips.append(_clip(row, labels, number=number, line=line, folder=path.parent))
         except ValueError as error:
             raise UserError(f"manifest {path}, line {line}: {error}.") from None
-    return Manifest(path=path, clips=tuple(clips), label_sets=label_sets)
+    has_splits = any(row.get("split") for _, row in rows)
+    return Manifest(path, tuple(clips), label_sets, has_splits)
 
 
 def path_prefix(folder: Path, out: Path) -> str:
@@ -171,8 +174,18 @@ def _read_text(path: Path, what: str) -> str:
         raise UserError(f"cannot read {what} {path}: {error.strerror}.") from error
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The header and, per non-empty line, its number and its stripped fields by column."""
+def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Reads a manifest as it is written, without asking whether it makes sense.
+
+    Args:
+      path: CSV file in UTF-8 with a header line.
+
+    Returns:
+      The header and, for each line that is not empty, its number and its stripped fields by column.
+
+    Raises:
+      UserError: no such file, not CSV, or without clips.
+    """
     text = _read_text(path, "manifest")
     if not text.strip():
         raise UserError(f"manifest {path} is empty; its first line names the columns.")

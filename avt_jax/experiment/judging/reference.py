@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from avt_jax.data import records
 from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.manifests.group_splits import group_names
 from avt_jax.data.records.generated import is_generated
 from avt_jax.errors import UserError
 from avt_jax.evaluation import baseline, classification
@@ -132,23 +132,5 @@ def groups_of(names: Sequence[Mapping[str, Any]], pattern: str | None) -> np.nda
     Raises:
       UserError: the pattern is none, or is not found in a source's name.
     """
-    sources = [str(row["source"]) for row in names]
-    if pattern is not None:
-        sources = [_group(pattern, source) for source in sources]
-    return np.unique(np.array(sources), return_inverse=True)[1]
-
-
-def _group(pattern: str, source: str) -> str:
-    try:
-        match = re.search(pattern, source)
-    except re.error as error:
-        raise UserError(
-            f"--group-by {pattern!r} is no regular expression ({error}); for "
-            "'cow__fr.mp4' and 'cow__de.mp4' give '(.+)__'."
-        ) from error
-    if match is None:
-        raise UserError(
-            f"--group-by {pattern!r} is not found in the source {source!r}; give a pattern that "
-            "all sources have, such as '(.+)__' for 'cow__fr.mp4'."
-        )
-    return "\0".join(group or "" for group in match.groups() or (match[0],))
+    groups = group_names({i: str(row["source"]) for i, row in enumerate(names)}, pattern)
+    return np.unique(np.array(list(groups.values())), return_inverse=True)[1]

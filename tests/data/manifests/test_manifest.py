@@ -133,7 +133,7 @@ def class_folders(tmp_path):
 
 def test_folder_becomes_a_manifest_that_reads_back(class_folders, tmp_path):
     out = tmp_path / "clips.csv"
-    counts = manifest_from_folder(class_folders, out, seed=3)
+    counts = manifest_from_folder(class_folders, out, seed=3).counts
     assert counts == {name: {"train": 8, "val": 1, "test": 1} for name in ("cat", "dog")}
     manifest = read_manifest(out)
     assert len(manifest.clips) == 20 and manifest.label_sets == {"label": ("cat", "dog")}
