@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,8 @@ from avt_jax.host.new_files import check_new, write_new
 VIDEO_SUFFIXES = frozenset(
     ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
 )
+SOUND_SUFFIXES = frozenset(".aac .flac .m4a .mp3 .ogg .opus .wav".split())
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | SOUND_SUFFIXES
 
 
 def manifest_from_folder(
@@ -29,10 +31,11 @@ def manifest_from_folder(
     seed: int = 0,
     group_by: str | None = None,
 ) -> dict[str, dict[str, int]]:
-    """Writes a manifest for `folder/<class>/**/<video>`, one whole file per line.
+    """Writes a manifest for `folder/<class>/**/<video or sound>`, one whole file per line.
 
     Every class is divided by the same fractions. Byte-identical copies of a file always share a
-    split, so that no video is both trained and tested on; so do the files of a group.
+    split, so that no video is both trained and tested on; so do the files of a group, and a sound
+    file with the video of the same name beside it.
 
     Args:
       folder: its sub-folders are the classes; hidden files and links to folders are skipped.
@@ -58,12 +61,12 @@ def manifest_from_folder(
     files = {
         entry.name: found
         for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".") and (found := list(_videos(entry)))
+        if entry.is_dir() and not entry.name.startswith(".") and (found := list(media_files(entry)))
     }
     if len(files) < 2:
         raise UserError(
-            f"{folder} has {len(files)} sub-folder(s) with videos, but needs one per class, at "
-            "least two: folder/class_a/1.mp4, folder/class_b/2.mp4."
+            f"{folder} has {len(files)} sub-folder(s) with videos or sound, but needs one per "
+            "class, at least two: folder/class_a/1.mp4, folder/class_b/2.mp4."
         )
     splits = _split_files(folder, files, fractions or SplitFractions(), seed, pattern)
     _write(folder, out, files, splits)
@@ -73,13 +76,25 @@ def manifest_from_folder(
     }
 
 
-def _videos(folder: Path) -> Iterable[Path]:
-    for parent, folders, names in os.walk(folder):
+def media_files(folder: Path) -> Iterator[Path]:
+    """The video and sound files below a folder, in order; hidden ones and links to folders not.
+
+    Raises:
+      UserError: a folder may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"cannot read the folder {error.filename!r}: {error.strerror}; make it readable, or "
+            "move it away."
+        )
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
             hidden = name.startswith(".")
-            if not hidden and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            if not hidden and _has(path, MEDIA_SUFFIXES) and path.is_file():
                 yield path
 
 
@@ -103,13 +118,14 @@ def _split_files(
     paths = [path for found in files.values() for path in found]
     names = {path: path.relative_to(root).as_posix() for path in paths}
     groups = _group_names(names, pattern)
-    first_copy = _first_copies(paths)
+    first_copy, picture = _first_copies(paths), _pictures(paths)
     # A copy joins its group with that of the original: the same file in two groups makes them one.
     joined: dict[str, str] = {}
     for path in paths:
-        one, other = _root(joined, groups[first_copy[path]]), _root(joined, groups[path])
-        if one != other:
-            joined[other] = one
+        for same in (first_copy[path], picture.get(path, path)):
+            one, other = _root(joined, groups[same]), _root(joined, groups[path])
+            if one != other:
+                joined[other] = one
     groups = {path: _root(joined, name) for path, name in groups.items()}
     # A group belongs to the class that it is first seen in.
     first_class: dict[str, str] = {}
@@ -159,6 +175,20 @@ def _first_copies(paths: list[Path]) -> dict[Path, Path]:
             key = _digest(path) if len(same_size) > 1 else ""
             first[path] = seen.setdefault(key, path)
     return {path: first[path] for path in paths}
+
+
+def _pictures(paths: list[Path]) -> dict[Path, Path]:
+    """Maps a sound file to the video of the same name beside it: most likely it was cut from it."""
+    videos = {path.with_suffix(""): path for path in paths if _has(path, VIDEO_SUFFIXES)}
+    return {
+        path: videos[path.with_suffix("")]
+        for path in paths
+        if _has(path, SOUND_SUFFIXES) and path.with_suffix("") in videos
+    }
+
+
+def _has(path: Path, suffixes: frozenset[str]) -> bool:
+    return path.suffix.lower() in suffixes
 
 
 def _digest(path: Path) -> str:
