@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avt_jax.cli import interrupts
 from avt_jax.cli.common import parser, printable, run
 from avt_jax.errors import UserError
 
@@ -191,14 +192,22 @@ def _write(predictor: Predictor, files: Sequence[str], args: argparse.Namespace)
     begun = time.monotonic()
     with open_results(args.out, made, predictor.label_sets, again=again) as results:
         todo = [i for i, one in enumerate(keys) if one not in results.failed]
-        _predict_all(predictor, files, todo, results, args)
+        try:
+            if todo:
+                _predict_all(predictor, files, todo, results, args)
+        except KeyboardInterrupt:
+            num_done = sum(one in results.failed for one in keys)
+            place = f"{num_done} of {len(files)} files are in {args.out}"
+            print(f"avt: {place}; the same command goes on", file=sys.stderr)
+            raise
         num_failed = sum(results.failed[one] for one in keys)
     seconds = time.monotonic() - begun
-    before = f", {len(files) - len(todo)} of them before" if len(todo) < len(files) else ""
-    print(
-        f"{args.out}: {len(files) - num_failed} of {len(files)} files classified{before}; "
-        f"{seconds:.1f} s ({len(todo) / max(seconds, 1e-9):.1f} files/s)"
-    )
+    said = f"{args.out}: {len(files) - num_failed} of {len(files)} files classified"
+    if len(todo) < len(files):
+        said += f", {len(files) - len(todo)} done before"
+    if todo:
+        said += f"; {seconds:.1f} s ({len(todo) / max(seconds, 1e-9):.1f} files/s)"
+    print(said)
     again_too = "" if args.retry_failed else " (--retry-failed tries again)"
     return num_failed, f"'error' in {args.out} says why{again_too}"
 
@@ -213,9 +222,10 @@ def _predict_all(
     from avt_jax.data.extraction.extract import CLIP_TIMEOUT_SEC
     from avt_jax.host.progress import progress_bar
     from avt_jax.host.worker_pool import default_num_workers
+    from avt_jax.inference.results import key
 
     names = _picture_names(files)
-    num_failed = sum(results.failed.values())
+    num_failed = sum(results.failed.get(key(file), False) for file in files)
     with progress_bar(
         len(files), "predicting", "file", initial=len(files) - len(todo), smoothing=0.1
     ) as bar:
@@ -231,6 +241,8 @@ def _predict_all(
             else:
                 _draw(prediction, args, names[i])
             results.add(path, prediction)
+            # The model is compiled: from here on Ctrl-C is heard at once, and workers can be ended.
+            interrupts.raise_again()
             bar.set_postfix(failed=num_failed, refresh=False)
             bar.update()
 

@@ -107,6 +107,7 @@ class _File(Generic[T]):
     num_planned: int = 0
     num_wanted: int | None = None  # fewer than planned where the pictures end early
     num_done: int = 0
+    has_video: bool = False
     error: UserError | None = None
 
     @property
@@ -260,7 +261,7 @@ def _done(
 def _note_end(file: _File[Any], task: Task, found: Exception, undone: str) -> None:
     """A window, or the whole file, could not be decoded."""
     if isinstance(found, DecodeError):
-        if task.index and found.reason_code in _PICTURES_END:
+        if file.has_video and task.index and found.reason_code in _PICTURES_END:
             file.num_wanted = task.index
             return
         file.error = UserError(f"{found.message}; it {undone}.")
@@ -276,6 +277,7 @@ def _plan(file: _File[T], number: int, media: MediaInfo, begin: Begin[T]) -> lis
     except UserError as error:
         file.error = error
         return []
+    file.has_video = media.has_video
     file.num_planned = file.num_wanted = len(spans)
     return [Task(number, file.path, index, span) for index, span in enumerate(spans)]
 

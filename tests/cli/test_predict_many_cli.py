@@ -68,28 +68,31 @@ def stubbed(out, *words):
 
 
 def end_after(number, signum, out):
-    """Sends the signal when so many lines are written; returns the exit code."""
+    """Sends the signal when so many lines are written; returns (exit code, stderr)."""
     process = stubbed(out.name)
     while lines_of(out) < number:
         time.sleep(0.005)
         assert process.poll() is None
     process.send_signal(signum)
-    process.communicate()
-    return process.returncode
+    _, errors = process.communicate()
+    return process.returncode, errors
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_200_files_killed_twice_are_all_there_once(footage, suffix):
     out = footage / f"results.{suffix}"
-    assert end_after(40, signal.SIGKILL, out) == -signal.SIGKILL
+    assert end_after(40, signal.SIGKILL, out)[0] == -signal.SIGKILL
     with open(out, "ab") as file:
         file.write(b'{"path": "footage/0' if suffix == "jsonl" else b'"footage/0')
-    assert end_after(120, signal.SIGINT, out) == 130
-    assert 120 <= lines_of(out) < 200
+    code, errors = end_after(120, signal.SIGINT, out)
+    assert code == 130 and errors.splitlines()[-1] == "avt: interrupted"
+    number = lines_of(out) - 1
+    assert 119 <= number < 199
+    assert f"avt: {number} of 200 files are in {out.name}; the same command goes on" in errors
     process = stubbed(out.name)
     said, errors = process.communicate()
     assert process.returncode == 2
-    assert f"{out.name}: 197 of 200 files classified, " in said and " of them before" in said
+    assert f"{out.name}: 197 of 200 files classified, " in said and " done before; " in said
     last = errors.splitlines()[-1]
     assert last.startswith("avt: 3 of 200 files could not be classified; 'error' in results.")
     # One file of results, in which each is once.

@@ -29,14 +29,18 @@ class Numbers:
 
 
 def fake_decoder(windows, broken=None, calls=None):
-    """Decodes a file "n" to examples of n * 10 + index; `broken`: {(path, index): what comes}."""
+    """Decodes a file "n" to examples of n * 10 + index; `broken`: {(path, index): what comes}.
+
+    "8" is sound alone.
+    """
 
     def decode(task):
         if calls is not None:
             calls[task.path] += 1
         if task.span is None:
             found = (broken or {}).get((task.path, None))
-            return found or MediaInfo(float(windows[task.path]), True, True, 8, 8, 4.0, 16000)
+            seconds, has_video = float(windows[task.path]), task.path != "8"
+            return found or MediaInfo(seconds, has_video, True, 8, 8, 4.0, 16000)
         if found := (broken or {}).get((task.path, task.index)):
             return found
         value = float(int(task.path) * 10 + task.index)
@@ -104,10 +108,13 @@ def test_what_is_wrong_with_a_file_stays_there_and_in_its_place():
 
 def test_a_file_ends_where_its_pictures_do_but_not_at_its_start():
     end = DecodeError("span_past_end", "there is no more")
-    found, _, progress = run({"1": 5, "2": 2}, broken={("1", 3): end, ("2", 0): end}, batch_size=4)
+    broken = {("1", 3): end, ("2", 0): end, ("8", 1): end}
+    found, _, progress = run({"1": 5, "2": 2, "8": 3}, broken=broken, batch_size=4)
     results = dict(found)
     assert results["1"] == expected("1", 3)
     assert str(results["2"]) == "there is no more; it was not done."
+    # Where sound is all there is, its length was known: a hole is damage.
+    assert str(results["8"]) == "there is no more; it was not done."
     assert ("1", 3, 5) in progress
 
 
