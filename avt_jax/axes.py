@@ -16,6 +16,7 @@ A batch is a dict with the keys below:
     video      [b, t, h, w, 3] uint8     RGB frames; normalised on the device
     audio      [b, s, f] float32         raw log-mel; standardised on the device
     has_audio  [b] bool                  False: the clip has no audio stream, `audio` is silence
+    has_video  [b] bool                  False: the clip has no picture, `video` is the mean colour
     labels     {label set: [b] int32}    one entry for each label set
     group      [b] int32                 source video; equal = cut from the same video
     valid      [b] bool                  False: padding, counts nowhere
@@ -33,6 +34,7 @@ and, on the device only, where clips are mixed with each other (`training.mixing
 VIDEO = "video"
 AUDIO = "audio"
 HAS_AUDIO = "has_audio"
+HAS_VIDEO = "has_video"
 LABELS = "labels"
 GROUP = "group"
 VALID = "valid"
@@ -42,4 +44,4 @@ OWN_SHARE = "own_share"
 NOTES = "notes"
 
 # What goes to the device; strings cannot.
-DEVICE_KEYS = (VIDEO, AUDIO, HAS_AUDIO, LABELS, GROUP, VALID, NOTES)
+DEVICE_KEYS = (VIDEO, AUDIO, HAS_AUDIO, HAS_VIDEO, LABELS, GROUP, VALID, NOTES)

@@ -46,6 +46,7 @@ def make_batch(data, batch_size: int) -> dict:
         axes.VIDEO: rng.integers(0, 256, (batch_size, data.num_frames, side, side, 3), np.uint8),
         axes.AUDIO: audio_bsf,
         axes.HAS_AUDIO: np.ones(batch_size, bool),
+        axes.HAS_VIDEO: np.ones(batch_size, bool),
         axes.LABELS: {"label": rng.integers(0, 16, batch_size).astype(np.int32)},
         axes.GROUP: np.arange(batch_size, dtype=np.int32),
         axes.VALID: np.ones(batch_size, bool),

@@ -58,6 +58,6 @@ for model in "${models[@]}"; do
 done
 # shellcheck disable=SC2046  # several names, none of which has a space
 stage predict "6/6 Classifying three videos it has never seen" \
-    $AVT predict --checkpoint $OUT/av --out $OUT/predictions \
+    $AVT predict --checkpoint $OUT/av --pictures $OUT/predictions \
     $(.venv/bin/python launch/quickstart_report.py --examples $OUT)
 .venv/bin/python launch/quickstart_report.py $OUT

@@ -96,7 +96,8 @@ def test_loss(example, monkeypatch):
     monkeypatch.setitem(objective.TERMS, "alignment", (module.TERM, 0.0))
     weights = dict.fromkeys(objective.TERMS, 0.0) | {"alignment": 2.0}
     config = objective.ObjectiveConfig(weights=weights)
-    batch = {axes.VALID: jnp.array([True, True, False]), axes.HAS_AUDIO: jnp.ones(3, bool)}
+    batch = {axes.VALID: jnp.array([True, True, False])}
+    batch |= {name: jnp.ones(3, bool) for name in (axes.HAS_AUDIO, axes.HAS_VIDEO)}
     total, metrics = objective.Objective(config)(Embeddings(), batch)
     # Distances 0 and 1; the third clip is padding.
     assert tuple(map(float, metrics["alignment"])) == (1.0, 2.0) and float(total) == 1.0

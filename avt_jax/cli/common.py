@@ -49,6 +49,11 @@ def parser(command: str, description: str, epilog: str | None = None) -> argpars
     )
 
 
+def printable(text: str) -> str:
+    """A line whose text comes from outside: what it holds must not control the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def progress() -> Callable[[str], None]:
     """A function that writes what is being done to stderr, with the seconds since the start."""
     start_sec = time.monotonic()

@@ -24,7 +24,7 @@ COMMANDS = {
     "config": ("config", "print the fields of a recipe, with meaning and allowed range"),
     "train": ("train", "train a model from a config"),
     "evaluate": ("evaluate", "accuracy, confusion matrix and curves of a trained model"),
-    "predict": ("predict", "classify video files with a trained model"),
+    "predict": ("predict", "classify video and sound files with a trained model"),
     "segments": ("segments", "find the audio activities of media files"),
     "ablate": ("ablate", "train a grid of settings over several seeds: a table and a plot"),
     "profile": ("profile", "parameters, FLOPs and memory of a config's model, part by part"),

@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from avt_jax import axes
+from avt_jax.data.loading.sampling import blank_colour
 from avt_jax.errors import UserError
 from avt_jax.evaluation.multiview import ViewAverage
 
@@ -350,5 +351,7 @@ def silence_video(batch: Batch, video_mean: Sequence[float]) -> Batch:
     Returns:
       A changed copy; the arrays that stay the same are shared.
     """
-    colour_c = np.round(255 * np.asarray(video_mean)).astype(np.uint8)
-    return batch | {axes.VIDEO: np.broadcast_to(colour_c, batch[axes.VIDEO].shape).copy()}
+    video_bthwc = np.empty_like(batch[axes.VIDEO])
+    video_bthwc[:] = blank_colour(video_mean)
+    has_video_b = np.zeros_like(batch[axes.HAS_VIDEO])
+    return batch | {axes.VIDEO: video_bthwc, axes.HAS_VIDEO: has_video_b}

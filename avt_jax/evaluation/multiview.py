@@ -10,7 +10,7 @@ import numpy as np
 from avt_jax import axes
 
 Batch = Mapping[str, Any]
-_KEPT = (axes.ID, axes.GROUP, axes.HAS_AUDIO)
+_KEPT = (axes.ID, axes.GROUP, axes.HAS_AUDIO, axes.HAS_VIDEO)
 
 
 class ViewAverage:
@@ -49,8 +49,8 @@ class ViewAverage:
 
         Returns:
           (probabilities, batch) of the records that are complete now, any number of them: {label
-          set: [r, y]} and their labels, "valid" (all True) and what else of id, group and
-          has_audio the batch holds.
+          set: [r, y]} and their labels, "valid" (all True) and what else of id, group,
+          has_audio and has_video the batch holds.
 
         Raises:
           ValueError: views that follow each other are of different records.

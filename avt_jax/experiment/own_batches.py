@@ -102,7 +102,8 @@ def checked(
     Args:
       batch: "video" uint8 [b, t, h, w, 3], "audio" [b, s, f] raw log-mel and "labels" {label set:
         [b] int} at least. Without "has_audio" every clip has sound unless all of its bins are the
-        log floor; without "group" every clip is from another video; without "valid" all are real.
+        log floor; without "has_video" every clip has a picture; without "group" every
+        clip is from another video; without "valid" all are real.
       spec: shape of what the model reads.
       classes: {label set: number of classes}.
       most: most clips a batch may have.
@@ -141,6 +142,7 @@ def checked(
     audio = audio.astype(np.float32)
     filled = {
         axes.HAS_AUDIO: (audio > LOG_FLOOR + 1e-3).any((1, 2)),
+        axes.HAS_VIDEO: np.ones(count, bool),
         axes.GROUP: np.arange(count, dtype=np.int32),
         axes.VALID: np.ones(count, bool),
         axes.ID: np.array([str(i) for i in range(count)]),

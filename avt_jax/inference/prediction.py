@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from avt_jax.inference.windows import Preview
 
 JOINT = "action"
 """Name under which several label sets are scored together, by the product of probabilities."""
+
+_Entry = tuple[tuple[int, ...], str, float]  # class indices, name, probability
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class FilePrediction:
       path: as given.
       duration_sec: length of the file.
       has_audio: False when there was no sound to listen to.
+      has_video: False when there was no picture to look at.
       label_sets: {label set: class names}, in the order of the probabilities.
       windows: in order of time.
       overall: {label set: [y] float32} mean over the windows.
@@ -48,6 +51,7 @@ class FilePrediction:
     path: str
     duration_sec: float
     has_audio: bool
+    has_video: bool
     label_sets: dict[str, tuple[str, ...]]
     windows: tuple[Window, ...]
     overall: dict[str, np.ndarray]
@@ -66,19 +70,30 @@ class FilePrediction:
         return top_classes(self.overall, self.label_sets, number)
 
     def to_dict(self, number: int = 5) -> dict[str, Any]:
-        """The prediction as JSON-able values: `number` classes for the file and each window."""
+        """The prediction as JSON-able values: `number` classes for the file and each window.
+
+        A class has its "index", "class" (the name) and "probability"; under `JOINT` the index is a
+        list, one for each label set.
+        """
 
         def named(probabilities: Mapping[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
-            top = top_classes(probabilities, self.label_sets, number)
             return {
-                name: [{"class": label, "probability": p} for label, p in found]
-                for name, found in top.items()
+                name: [
+                    {
+                        "index": indices[0] if name in self.label_sets else list(indices),
+                        "class": label,
+                        "probability": p,
+                    }
+                    for indices, label, p in found
+                ]
+                for name, found in _ranked(probabilities, self.label_sets, number).items()
             }
 
         return {
             "path": self.path,
             "duration_sec": self.duration_sec,
             "has_audio": self.has_audio,
+            "has_video": self.has_video,
             "top": named(self.overall),
             "windows": [
                 {"start_sec": w.start_sec, "end_sec": w.end_sec, "top": named(w.probabilities)}
@@ -100,15 +115,32 @@ def top_classes(
     Returns:
       As `FilePrediction.top`.
     """
-    found = {}
+    ranked = _ranked(probabilities, label_sets, number)
+    return {name: [(label, p) for _, label, p in found] for name, found in ranked.items()}
+
+
+def has_joint(label_sets: Collection[str]) -> bool:
+    """Whether there is something to score under `JOINT`."""
+    return len(label_sets) > 1 and JOINT not in label_sets
+
+
+def _ranked(
+    probabilities: Mapping[str, np.ndarray], label_sets: Mapping[str, Sequence[str]], number: int
+) -> dict[str, list[_Entry]]:
+    """As `top_classes`, with the class index of each label set that has a part in it."""
+    found: dict[str, list[_Entry]] = {}
     for name, names in label_sets.items():
         best = np.argsort(-probabilities[name], kind="stable")[:number]
-        found[name] = [(names[i], float(probabilities[name][i])) for i in best]
-    if len(label_sets) > 1 and JOINT not in label_sets:
+        found[name] = [((int(i),), names[i], float(probabilities[name][i])) for i in best]
+    if has_joint(label_sets):
         # The best combinations consist of classes that are among the best of their own set.
         combined = [
-            (" + ".join(label for label, _ in parts), math.prod(p for _, p in parts))
+            (
+                tuple(i for indices, _, _ in parts for i in indices),
+                " + ".join(label for _, label, _ in parts),
+                float(math.prod(p for _, _, p in parts)),
+            )
             for parts in itertools.product(*found.values())
         ]
-        found[JOINT] = sorted(combined, key=lambda entry: -entry[1])[:number]
+        found[JOINT] = sorted(combined, key=lambda entry: -entry[2])[:number]
     return found

@@ -1,31 +1,25 @@
-"""Classifies raw video files of any length with a trained run."""
+"""Classifies raw video and sound files of any length with a trained run."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from avt_jax import axes
-from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
-from avt_jax.data.loading.sampling import eval_example
-from avt_jax.data.media.container import DecodeError, probe
+from avt_jax.data.extraction.clip_record import ExtractConfig
+from avt_jax.data.media.container import MediaInfo
 from avt_jax.errors import UserError
 from avt_jax.inference.load import BatchFn, LoadedRun
 from avt_jax.inference.prediction import FilePrediction, Window
-from avt_jax.inference.windows import PreviewBuilder, plan_windows, read_ahead
+from avt_jax.inference.stream import Collector, DecodeOptions, Decoder, Job, Span, run_files
+from avt_jax.inference.windows import PreviewBuilder, check_hop, plan_windows
 
-# Why a later window may have no frame although the file goes on: its sound lasts longer.
-_PICTURES_END = ("span_past_end", "unreadable")
-
-Example = tuple[dict[str, Any], dict[str, Any]]  # a record and the model input made of it
+T = TypeVar("T")
+PathLike = str | os.PathLike[str]
 
 
 class Predictor:
@@ -46,7 +40,7 @@ class Predictor:
 
     def __init__(
         self,
-        run_dir: str | os.PathLike[str],
+        run_dir: PathLike,
         *,
         step: str = "best",
         batch_size: int | None = None,
@@ -55,13 +49,14 @@ class Predictor:
         self._model = LoadedRun(Path(run_dir), step)
         self.run, self._data = self._model.run, self._model.data
         self.predict_batch = self._model.predict
-        self._extract = ExtractConfig(
+        extract = ExtractConfig(
             frame_rate_hz=self.run.records["frame_rate_hz"],
             short_side_px=int(self.run.records["short_side_px"]),
             jpeg_quality=int(self.run.records["jpeg_quality"]),
             # A window is as long as the run's clips, whatever an extraction's limit.
             max_clip_sec=self._data.clip_sec + 1.0,
         )
+        self._decoder = Decoder(extract, self._data)
         self._batch_size = batch_size or (1 if jax.default_backend() == "cpu" else 8)
         self._num_threads = num_threads
 
@@ -77,7 +72,7 @@ class Predictor:
 
     def predict_file(
         self,
-        path: str | os.PathLike[str],
+        path: PathLike,
         *,
         hop_sec: float | None = None,
         on_window: Callable[[int, int], None] = lambda done, total: None,
@@ -87,7 +82,7 @@ class Predictor:
         Memory does not grow with the file's length, but for the probabilities themselves.
 
         Args:
-          path: a video with or without sound.
+          path: a video with or without sound, or sound alone.
           hop_sec: from one window to the next; None = the length of a window.
           on_window: called with (windows done, windows in all).
 
@@ -95,138 +90,174 @@ class Predictor:
           The `FilePrediction`.
 
         Raises:
-          UserError: the file cannot be decoded, or hop_sec is not positive.
+          UserError: the file cannot be decoded, has nothing that the model reads, or hop_sec is not
+            positive.
         """
-        path = os.fspath(path)
-        hop_sec = self.clip_sec if hop_sec is None else hop_sec
-        try:
-            media = probe(path)
-            spans = plan_windows(media.duration_sec, clip_sec=self.clip_sec, hop_sec=hop_sec)
-            preview = PreviewBuilder(
-                media.duration_sec, spans, aspect=media.width_px / max(1, media.height_px) or 1.0
-            )
-            windows, has_audio = self._predict_windows(path, spans, preview, on_window)
-        except DecodeError as error:
-            raise UserError(f"{error.message}; it was not classified.") from error
-        overall = {
-            name: np.mean([window.probabilities[name] for window in windows], axis=0)
-            for name in self.label_sets
-        }
-        return FilePrediction(
-            path=path,
-            duration_sec=media.duration_sec,
-            has_audio=has_audio,
-            label_sets=self.label_sets,
-            windows=tuple(windows),
-            overall=overall,
-            preview=preview.build(),
-        )
+        options = DecodeOptions(self._num_threads)
+        found = self._predict([path], hop_sec, options, lambda _, *count: on_window(*count))
+        return _only(found)
 
-    def embed_file(
-        self, path: str | os.PathLike[str], *, hop_sec: float | None = None
-    ) -> dict[str, np.ndarray]:
+    def predict_files(
+        self,
+        paths: Iterable[PathLike],
+        *,
+        hop_sec: float | None = None,
+        num_workers: int = 0,
+        time_limit_sec: float | None = None,
+    ) -> Generator[tuple[str, FilePrediction | UserError], None, None]:
+        """Classifies many files; what is wrong with one is its result and does not end the others.
+
+        Files are decoded ahead, and windows of several files go through the model together.
+
+        Args:
+          paths: as for `predict_file`; read one by one.
+          hop_sec: from one window to the next; None = the length of a window.
+          num_workers: processes that decode, which may crash or hang without harm; 0 = threads of
+            this one. The main module of a program that asks for some must be importable without
+            side effects (`if __name__ == "__main__":`).
+          time_limit_sec: of decoding one window; None = for ever. Needs workers.
+
+        Yields:
+          (path, its `FilePrediction` or a `UserError` that says why there is none), in the order of
+          the paths.
+
+        Raises:
+          UserError: hop_sec is not positive.
+        """
+        options = DecodeOptions(self._num_threads, num_workers, time_limit_sec)
+        yield from self._predict(paths, hop_sec, options, lambda path, done, total: None)
+
+    def embed_file(self, path: PathLike, *, hop_sec: float | None = None) -> dict[str, np.ndarray]:
         """Features of a file, for search, clustering, or a classifier of one's own.
 
         Args:
-          path: a video with or without sound.
+          path: a video with or without sound, or sound alone.
           hop_sec: from one window to the next; None = the length of a window.
 
         Returns:
           {modality: [windows, d] float32}, what the run's classifier sees of each modality, with
-          one row for each of the windows that `predict_file` classifies.
+          one row for each of the windows that `predict_file` classifies. Of a modality that the
+          file does not have these are features of silence, or of a blank picture.
 
         Raises:
-          UserError: the file cannot be decoded, or hop_sec is not positive.
+          UserError: the file cannot be decoded, has nothing that the model reads, or hop_sec is not
+            positive.
         """
-        path = os.fspath(path)
-        hop_sec = self.clip_sec if hop_sec is None else hop_sec
-        try:
-            spans = plan_windows(probe(path).duration_sec, clip_sec=self.clip_sec, hop_sec=hop_sec)
-            found = [
-                {name: value[: len(records)] for name, value in values.items()}
-                for records, values in self._run(path, spans, self._model.embed)
-            ]
-        except DecodeError as error:
-            raise UserError(f"{error.message}; it was not embedded.") from error
-        return {name: np.concatenate([values[name] for values in found]) for name in found[0]}
 
-    def _predict_windows(
+        def begin(path: str, spans: Sequence[Span], media: MediaInfo) -> _Embedding:
+            return _Embedding()
+
+        options = DecodeOptions(self._num_threads)
+        function, undone = self._model.embed, "was not embedded"
+        return _only(
+            self._run([path], begin, function, hop_sec, options, undone, lambda *count: None)
+        )
+
+    def _predict(
         self,
-        path: str,
-        spans: Sequence[tuple[float, float]],
-        preview: PreviewBuilder,
-        on_window: Callable[[int, int], None],
-    ) -> tuple[list[Window], bool]:
-        windows: list[Window] = []
-        has_audio = False
-        for records, found in self._run(path, spans, self.predict_batch):
-            for index, record in enumerate(records, start=len(windows)):
-                preview.add(index, record)
-                has_audio |= record["has_audio"]
-            windows += [
-                Window(
-                    record["start_sec"],
-                    record["end_sec"],
-                    {name: p_by[row] for name, p_by in found.items()},
-                )
-                for row, record in enumerate(records)
-            ]
-            on_window(len(windows), len(spans))
-        return windows, has_audio
+        paths: Iterable[PathLike],
+        hop_sec: float | None,
+        options: DecodeOptions,
+        on_window: Callable[[str, int, int], None],
+    ) -> Generator[tuple[str, FilePrediction | UserError], None, None]:
+        def begin(path: str, spans: Sequence[Span], media: MediaInfo) -> _Prediction:
+            return _Prediction(path, spans, media, self.label_sets)
+
+        # Looked up now: `predict_batch` is public.
+        function, undone = self.predict_batch, "was not classified"
+        yield from self._run(paths, begin, function, hop_sec, options, undone, on_window)
 
     def _run(
-        self, path: str, spans: Sequence[tuple[float, float]], function: BatchFn
-    ) -> Iterator[tuple[list[dict[str, Any]], dict[str, np.ndarray]]]:
-        """Yields (records, what the model makes of them) of a few windows at a time.
+        self,
+        paths: Iterable[PathLike],
+        begin: Callable[[str, Sequence[Span], MediaInfo], Collector[T]],
+        function: BatchFn,
+        hop_sec: float | None,
+        options: DecodeOptions,
+        undone: str,
+        on_window: Callable[[str, int, int], None],
+    ) -> Generator[tuple[str, T | UserError], None, None]:
+        hop_sec = self.clip_sec if hop_sec is None else hop_sec
+        check_hop(hop_sec)
 
-        The arrays may have more rows than there are records: batches are padded.
-        """
-        with (
-            ThreadPoolExecutor(self._num_threads) as pool,
-            contextlib.closing(self._examples(pool, path, spans)) as examples,
-        ):
-            while group := list(itertools.islice(examples, self._batch_size)):
-                found = function(self._batch([element for _, element in group]))
-                if not all(np.isfinite(values).all() for values in found.values()):
-                    raise UserError(
-                        f"what the model makes of {path} is not finite; its parameters are "
-                        "broken, use an earlier checkpoint."
-                    )
-                yield [record for record, _ in group], found
+        def plan(path: str, media: MediaInfo) -> tuple[Sequence[Span], Collector[T]]:
+            self._check_modality(path, media, undone)
+            spans = plan_windows(media.duration_sec, clip_sec=self.clip_sec, hop_sec=hop_sec)
+            return spans, begin(path, spans, media)
 
-    def _examples(
-        self, pool: Executor, path: str, spans: Sequence[tuple[float, float]]
-    ) -> Generator[Example, None, None]:
-        """Yields the windows in order, decoded in the pool; ends where the pictures end."""
+        job = Job(plan, function, self._batch_size, undone, on_window)
+        yield from run_files((os.fspath(path) for path in paths), job, self._decoder, options)
 
-        def decode(span: tuple[float, float]) -> Example:
-            try:
-                record = make_record(path, *span, config=self._extract, id=path, source=path)
-                # Nobody knows the classes of a raw file.
-                return record, eval_example(record | {"labels": {}}, self._data)
-            except DecodeError:
-                raise
-            except Exception as error:  # whatever a hostile file provokes in a codec
-                reason = f"{type(error).__name__}: {error}"
-                raise DecodeError("unexpected", f"{path} cannot be decoded ({reason})") from error
+    def _check_modality(self, path: str, media: MediaInfo, undone: str) -> None:
+        """Refuses a file that has nothing of what a model of one modality reads."""
+        reads = self.run.config["model"].get("modalities", "av")
+        missing = {"video": not media.has_video, "audio": not media.has_audio}.get(reads, False)
+        if missing:
+            what, other = {"video": ("picture", "pictures"), "audio": ("sound", "sound")}[reads]
+            raise UserError(
+                f"{path} has no {what}, and this model reads {other} alone "
+                f"(config.model.modalities={reads}); it {undone}."
+            )
 
-        depth = self._batch_size + self._num_threads
-        with contextlib.closing(read_ahead(pool, decode, spans, depth=depth)) as decoded:
-            for index in itertools.count():
-                try:
-                    example = next(decoded, None)
-                except DecodeError as error:
-                    if index and error.reason_code in _PICTURES_END:
-                        return
-                    raise
-                if example is None:
-                    return
-                yield example
 
-    def _batch(self, elements: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        """Stacks elements, padded to the one batch size that the model is compiled for."""
-        padded = elements + elements[-1:] * (self._batch_size - len(elements))
-        return {
-            key: np.stack([element[key] for element in padded])
-            for key in (axes.VIDEO, axes.AUDIO, axes.HAS_AUDIO)
-        }
+class _Prediction:
+    """Puts what the model says about a file's windows together."""
+
+    def __init__(
+        self,
+        path: str,
+        spans: Sequence[Span],
+        media: MediaInfo,
+        label_sets: Mapping[str, tuple[str, ...]],
+    ):
+        self._path, self._media, self._label_sets = path, media, dict(label_sets)
+        aspect = media.width_px / max(1, media.height_px) or 1.0
+        self._preview = PreviewBuilder(media.duration_sec, spans, aspect=aspect)
+        self._windows: list[Window] = []
+        self._has_audio = False
+
+    def add(self, record: dict[str, Any], values: Mapping[str, np.ndarray]) -> None:
+        """Takes the probabilities of the next window."""
+        self._preview.add(len(self._windows), record)
+        self._has_audio |= record["has_audio"]
+        self._windows.append(Window(record["start_sec"], record["end_sec"], dict(values)))
+
+    def result(self) -> FilePrediction:
+        """The prediction for the file."""
+        return FilePrediction(
+            path=self._path,
+            duration_sec=self._media.duration_sec,
+            has_audio=self._has_audio,
+            has_video=self._media.has_video,
+            label_sets=self._label_sets,
+            windows=tuple(self._windows),
+            overall={
+                name: np.mean([window.probabilities[name] for window in self._windows], axis=0)
+                for name in self._label_sets
+            },
+            preview=self._preview.build(),
+        )
+
+
+class _Embedding:
+    """Puts the features of a file's windows together."""
+
+    def __init__(self) -> None:
+        self._rows: list[Mapping[str, np.ndarray]] = []
+
+    def add(self, record: dict[str, Any], values: Mapping[str, np.ndarray]) -> None:
+        """Takes the features of the next window."""
+        del record
+        self._rows.append(values)
+
+    def result(self) -> dict[str, np.ndarray]:
+        """{modality: [windows, d]}."""
+        return {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
+
+
+def _only(found: Iterable[tuple[str, T | UserError]]) -> T:
+    """The result of the only file, or its error raised."""
+    [(_, result)] = found
+    if isinstance(result, UserError):
+        raise result
+    return result

@@ -19,12 +19,14 @@ def _text(name: str) -> Text:
 
 
 def heading(prediction: FilePrediction) -> Text:
-    """One line: the file, its length, and that it has no sound if so."""
+    """One line: the file, its length, and that it has no sound or no picture if so."""
     line = Text(style="bold")
     line.append(_text(prediction.path))
     line.append(f"  {clock(prediction.duration_sec)}", style="not bold")
     if not prediction.has_audio:
         line.append("  no sound, judged by the picture alone", style="not bold yellow")
+    if not prediction.has_video:
+        line.append("  no picture, judged by the sound alone", style="not bold yellow")
     return line
 
 

@@ -118,7 +118,7 @@ def _frames(axes: Axes, prediction: FilePrediction) -> None:
     frames, duration_sec = prediction.preview.frames, prediction.duration_sec
     slot_sec = duration_sec / len(frames)
     axes.set_facecolor(_EMPTY)
-    for slot, image_hwc in enumerate(frames):
+    for slot, image_hwc in enumerate(frames if prediction.has_video else ()):
         if image_hwc is not None:
             image_hwc = crop_middle(image_hwc, _MIDDLE_IN / len(frames) / _STRIP_IN)
             extent = (slot * slot_sec, (slot + 1) * slot_sec, 0, 1)
@@ -127,6 +127,12 @@ def _frames(axes: Axes, prediction: FilePrediction) -> None:
             axes.axvline(slot * slot_sec, color="white", linewidth=1.5)
     axes.set(xlim=(0, duration_sec), ylim=(0, 1), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+    if not prediction.has_video:
+        _say_missing(axes, "no picture in this file")
+
+
+def _say_missing(axes: Axes, what: str) -> None:
+    axes.text(0.5, 0.5, what, transform=axes.transAxes, ha="center", va="center", color=_MUTED)
 
 
 def _spectrogram(axes: Axes, prediction: FilePrediction) -> None:
@@ -136,15 +142,7 @@ def _spectrogram(axes: Axes, prediction: FilePrediction) -> None:
     axes.spines[:].set_visible(False)
     axes.set(xlim=(0, prediction.duration_sec), ylim=(0, fbank_sf.shape[1]), xticks=[])
     if not len(heard_sf):
-        axes.text(
-            0.5,
-            0.5,
-            "no sound in this file",
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            color=_MUTED,
-        )
+        _say_missing(axes, "no sound in this file")
         axes.set_yticks([])
         return
     # The faintest and loudest values would otherwise decide the colours of the rest.

@@ -6,7 +6,7 @@ import collections
 import itertools
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import numpy as np
 import simplejpeg
 
 from avt_jax.audio.melspec import HOP_SEC, WINDOW_SEC
-from avt_jax.data.records import MEL_BINS
+from avt_jax.data.records import MEL_BINS, has_video
 from avt_jax.errors import UserError
 
 MAX_WINDOWS = 100_000
@@ -48,8 +48,7 @@ def plan_windows(
     Raises:
       UserError: hop_sec is not positive, or there would be more than 100,000 windows.
     """
-    if not (hop_sec > 0 and math.isfinite(hop_sec)):
-        raise UserError(f"the hop between windows is {hop_sec:g} s; give a positive number.")
+    check_hop(hop_sec)
     rest_sec = REST_SHARE * clip_sec
     if duration_sec <= clip_sec + rest_sec:
         return [(0.0, min(duration_sec, clip_sec))]
@@ -66,6 +65,12 @@ def plan_windows(
     return [(start, start + clip_sec) for start in starts]
 
 
+def check_hop(hop_sec: float) -> None:
+    """Raises UserError for a distance between windows that is not positive."""
+    if not (hop_sec > 0 and math.isfinite(hop_sec)):
+        raise UserError(f"the hop between windows is {hop_sec:g} s; give a positive number.")
+
+
 def read_ahead(
     pool: Executor, function: Callable[[S], T], items: Iterable[S], *, depth: int
 ) -> Generator[T, None, None]:
@@ -76,19 +81,22 @@ def read_ahead(
     Args:
       pool: runs the function.
       function: called with each item; what it raises is raised here.
-      items: read one by one.
+      items: read one by one. An iterator that has ended is asked again after each result: what was
+        made of one may bring others.
       depth: >= 1, items in work or waiting.
 
     Yields:
       The results in the order of the items.
     """
     items = iter(items)
-    waiting = collections.deque(pool.submit(function, i) for i in itertools.islice(items, depth))
+    waiting: collections.deque[Future[T]] = collections.deque()
     try:
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(function, i) for i in itertools.islice(items, 1))
-            yield result
+        while True:
+            more = itertools.islice(items, depth - len(waiting))
+            waiting.extend(pool.submit(function, item) for item in more)
+            if not waiting:
+                return
+            yield waiting.popleft().result()
     finally:
         for future in waiting:
             future.cancel()
@@ -100,7 +108,7 @@ class Preview:
 
     Attributes:
       frames: [h, w, 3] uint8 images; image i of n stands for the i-th n-th of the file. None where
-        nothing could be decoded.
+        nothing could be decoded, and throughout where there is no picture.
       fbank_sf: [columns, mel bins] float32, mean log-mel in equal stretches of the whole file;
         NaN where there is no sound.
     """
@@ -142,7 +150,7 @@ class PreviewBuilder:
     def add(self, window: int, record: dict[str, Any]) -> None:
         """Takes what the picture needs from the record of one window."""
         rate_hz, start_sec = float(record["frame_rate_hz"]), record["start_sec"]
-        for slot in np.flatnonzero(self._window_of == window):
+        for slot in np.flatnonzero(self._window_of == window) if has_video(record) else ():
             wanted = math.floor((self._times_sec[slot] - start_sec) * rate_hz)
             index = int(np.clip(wanted, 0, len(record["frames"]) - 1))
             self._frames[slot] = simplejpeg.decode_jpeg(record["frames"][index], colorspace="RGB")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from avt_jax import axes
 from avt_jax.errors import UserError
-from avt_jax.losses.interface import Batch, Forward, Metrics, Term
+from avt_jax.losses.interface import Batch, Forward, Metrics, Term, paired
 from avt_jax.settings import Block, setting
 
 
@@ -70,7 +70,7 @@ def contrastive_loss(
       z_audio_bd: [b, d] L2-normalised; same row = same clip.
       log_temperature: scalar; exp of it is kept within the two bounds.
       group_b: [b] int32 source video; two clips of one source are not each other's negatives.
-      valid_b: [b] bool; False (padding, or no audio to compare) is neither anchor nor candidate.
+      valid_b: [b] bool; False (padding, or no pair to compare) is neither anchor nor candidate.
       form: "softmax": symmetric InfoNCE, the mean of both directions' cross-entropy; "sigmoid":
         every pair by itself, the sum over a clip's pairs, as in SigLIP.
       bias: scalar added to the logits; of the sigmoid form only.
@@ -116,7 +116,7 @@ def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
         *forward.embeddings,
         forward.log_temperature,
         batch[axes.GROUP],
-        batch[axes.VALID] & batch[axes.HAS_AUDIO],
+        paired(batch),
         form=options.contrastive_form,
         bias=forward.contrastive_bias if is_sigmoid else 0.0,
         temperature_min=options.temperature_min,

@@ -8,10 +8,17 @@ from typing import Any, Protocol
 
 import jax
 
+from avt_jax import axes
 from avt_jax.settings import Block
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 Batch = Mapping[str, Any]
+
+
+def paired(batch: Batch) -> jax.Array:
+    """[b] bool: real clips that have sound and picture, to be compared with each other."""
+    valid_b: jax.Array = batch[axes.VALID] & batch[axes.HAS_AUDIO] & batch[axes.HAS_VIDEO]
+    return valid_b
 
 
 class Reconstruction(Protocol):

@@ -12,7 +12,7 @@ import optax
 from avt_jax import axes
 from avt_jax.errors import UserError
 from avt_jax.losses import contrastive
-from avt_jax.losses.interface import Batch, Forward, Metrics, Term
+from avt_jax.losses.interface import Batch, Forward, Metrics, Term, paired
 from avt_jax.settings import setting
 
 _EXCLUDED = -1e9
@@ -60,7 +60,7 @@ def sample_hard_negatives(
       sim_bb: [b, b] cosine similarity; row = the clip that keeps its modality, column = the clip
         that lends the other one.
       group_b: [b] int32 source video; equal ids are never negatives.
-      valid_b: [b] bool; False (padding, no audio) neither picks nor is picked.
+      valid_b: [b] bool; False (padding, no pair) neither picks nor is picked.
       noise_bb: [b, b] standard Gumbel noise, by which a partner is drawn.
       temperature: > 0, no unit; lower is harder.
       label_bl: [b, l] int32 labels, one column per label set; rows that agree in all of them are
@@ -105,7 +105,7 @@ def matching_loss(
       other_video_b: [b] logits of each audio with a mined video.
       audio_found_b: [b] bool, False where no audio could be mined.
       video_found_b: [b] bool, False where no video could be mined.
-      valid_b: [b] bool; False (padding, no audio) counts nowhere.
+      valid_b: [b] bool; False (padding, no pair) counts nowhere.
 
     Returns:
       {"matching": (sum, count), "matching_accuracy": (hits, count), "matching_no_negative": (clips,
@@ -139,7 +139,7 @@ def matching_loss(
 
 def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
     z_video_bd, z_audio_bd = jax.lax.stop_gradient(forward.embeddings)
-    valid_b = batch[axes.VALID] & batch[axes.HAS_AUDIO]
+    valid_b = paired(batch)
     labels = [batch[axes.LABELS][name] for name in sorted(batch[axes.LABELS])]
     temperature = contrastive.bounded_temperature(
         forward.log_temperature, options.temperature_min, options.temperature_max

@@ -38,7 +38,7 @@ def reconstruction_loss(
       target_bmp: [b, m, p] the patches' content, not yet normalised.
       masked_bm: [b, m] bool, True = hidden.
       fallback_b: [b] bool, True where the strategy had nothing to choose from.
-      valid_b: [b] bool; False (padding, no audio) counts nowhere.
+      valid_b: [b] bool; False (padding, nothing to hide) counts nowhere.
 
     Returns:
       {name: (sum, count), name_hidden: (hidden, all patches), name_fallback: (clips, clips)}: the
@@ -63,9 +63,8 @@ def reconstruction_loss(
 def _compute(modality: str, forward: Forward, batch: Batch, options: object) -> Metrics:
     del options
     found = forward.reconstruction(modality)
-    valid_b = batch[axes.VALID]
-    if modality == "audio":
-        valid_b = valid_b & batch[axes.HAS_AUDIO]
+    has_modality = {"audio": axes.HAS_AUDIO, "video": axes.HAS_VIDEO}[modality]
+    valid_b = batch[axes.VALID] & batch[has_modality]
     return reconstruction_loss(
         f"masked_{modality}",
         found.predicted_bmp,

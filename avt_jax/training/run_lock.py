@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import sys
 from pathlib import Path
 
 from avt_jax.errors import UserError
-from avt_jax.host.lock import locked
+from avt_jax.host.lock import NO_LOCKS, locked
 
 LOCK_FILE = ".avt-lock"
-
-# What file systems without locks answer.
-_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
 
 
 class RunLock:
@@ -53,7 +49,7 @@ class RunLock:
                 "give another --workdir."
             ) from error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise UserError(
                     f"--workdir {self._workdir} cannot be used: {error.strerror or error}; give a "
                     "folder that can be written."

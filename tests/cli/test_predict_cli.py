@@ -39,6 +39,7 @@ def test_tables_pictures_and_a_bad_file_among_good_ones(
     assert code == 2
     [line] = [line for line in err.splitlines() if line.startswith("avt: error: ")]
     assert "text.mp4 is not a video" in line
+    assert err.splitlines()[-1].startswith("avt: 1 of 4 files could not be classified; ")
     assert out.count("no sound") == 2 and "0:05.3" in out and "label " in out and " % " in out
     pictures = sorted(path.name for path in (here / "predictions").iterdir())
     assert pictures == ["bigbuckbunny.png", "carphone_pristine-2.png", "carphone_pristine.png"]
@@ -68,7 +69,13 @@ def test_json_is_all_that_stdout_holds(tiny_run, here, capsys):
         (["--hop-sec", "0"], "--hop-sec 0: give a positive number"),
         (["--hop-sec", "nan"], "--hop-sec nan: give a positive number"),
         (["--batch-size", "0"], "--batch-size 0: give 1 or more"),
-        (["--out", "a.mp4/x"], "--out a.mp4/x: Not a directory"),
+        (["--pictures", "a.mp4/x"], "--pictures a.mp4/x: Not a directory"),
+        (["--pictures", "x", "--no-picture"], "--pictures and --no-picture exclude each other"),
+        (["--out", "x"], "--out x: the file of results ends in .jsonl or .csv; a folder for pict"),
+        (["--out", "x/r.csv"], "the folder of --out x/r.csv does not exist"),
+        (["--out", "r.csv", "--json"], "--json prints what --out writes; leave one out"),
+        (["--retry-failed"], "--retry-failed is for the results of --out"),
+        (["*.mov"], "no video or sound file matches '*.mov'"),
     ],
 )
 def test_bad_options(here, capsys, words, message):

@@ -163,3 +163,35 @@ def remux(source: Path, out: Path, change) -> Path:
             copy.stream = streams[packet.stream_index]
             writer.mux(copy)
     return out
+
+
+# Codec and sample rate of each kind of sound file.
+_SOUND_CODECS = {
+    ".wav": ("pcm_s16le", RATE_HZ),
+    ".mp3": ("mp3", RATE_HZ),
+    ".flac": ("flac", RATE_HZ),
+    ".ogg": ("libopus", 48000),
+    ".m4a": ("aac", RATE_HZ),
+    ".opus": ("libopus", 48000),
+    ".aac": ("aac", RATE_HZ),
+}
+SOUND_SUFFIXES = tuple(_SOUND_CODECS)
+
+
+def write_sound(path: Path, *, seconds=2.0, onset_sec=0.0, cover=False) -> Path:
+    """Writes silence and, from `onset_sec` on, a tone of 440 Hz; `cover`: with a picture."""
+    codec, rate_hz = _SOUND_CODECS[path.suffix]
+    wave_cs = tone(seconds, sample_rate_hz=rate_hz)
+    wave_cs[:, : round(onset_sec * rate_hz)] = 0
+    with av.open(str(path), "w", format={".aac": "adts"}.get(path.suffix)) as container:
+        sound = container.add_stream(codec, rate=rate_hz, layout="mono")
+        if cover:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.width = picture.height = 64
+            picture.pix_fmt = "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+            image_hwc = np.full((64, 64, 3), 200, np.uint8)
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(image_hwc, "rgb24")))
+            container.mux(picture.encode(None))
+        _encode_sound(container, sound, wave_cs, rate_hz, "mono", 0.0)
+    return path

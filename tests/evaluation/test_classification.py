@@ -138,14 +138,16 @@ def test_nothing_to_evaluate(batches):
 def test_silencing_changes_one_modality_of_a_copy(rng):
     video = rng.integers(0, 256, (2, 3, 4, 4, 3), np.uint8)
     audio = rng.normal(size=(2, 5, 128)).astype(np.float32)
-    batch = make_batch({"label": [0, 1]}, video=video, audio=audio, has_audio=np.ones(2, bool))
+    has = {name: np.ones(2, bool) for name in ("has_audio", "has_video")}
+    batch = make_batch({"label": [0, 1]}, video=video, audio=audio, **has)
     mute = silence_audio(batch, -15.942385)
     assert (mute["audio"] == np.float32(-15.942385)).all() and not mute["has_audio"].any()
-    assert mute["audio"].dtype == np.float32 and mute["video"] is video
+    assert mute["audio"].dtype == np.float32 and mute["video"] is video and mute["has_video"].all()
     blind = silence_video(batch, (0.45, 0.5, 0.25))
     assert blind["video"].shape == video.shape and blind["video"].dtype == np.uint8
-    assert (blind["video"] == [115, 128, 64]).all()
-    assert blind["audio"] is audio and batch["video"] is video and batch["has_audio"].all()
+    assert (blind["video"] == [115, 128, 64]).all() and not blind["has_video"].any()
+    assert blind["audio"] is audio and batch["video"] is video and blind["has_audio"].all()
+    assert batch["has_audio"].all() and batch["has_video"].all()
 
 
 def test_variants_read_every_batch_once_and_report_apart():

@@ -108,11 +108,11 @@ def test_few_clips_for_a_model(facts, monkeypatch):
     assert with_parameters(24 * PARAMETERS_A_CLIP - 10) is None
     finding = with_parameters(24 * PARAMETERS_A_CLIP)
     assert "a rule of thumb asks for 25 from random weights" in finding.what
-    assert "own:small" not in finding.remedy and "docs/weights.md" in finding.remedy
+    assert "own:tiny" not in finding.remedy and "docs/weights.md" in finding.remedy
     given = "--config.init.video=weights"
     assert with_parameters(24 * PARAMETERS_A_CLIP, given) is None
     finding = with_parameters(4_000_000, given)
-    assert "random" not in finding.what and "own:small" in finding.remedy
+    assert "random" not in finding.what and "own:tiny" in finding.remedy
     [option] = re.findall(r"\((--config\.optimizer\.frozen=.+,\)')\)", finding.remedy)
     assert with_parameters(4_000_000, given, *shlex.split(option)) is None
 

@@ -12,6 +12,8 @@ from tiny_run import write_video
 import avt_jax
 from avt_jax import experiment
 from avt_jax.audio.melspec import LOG_FLOOR
+from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.loading.sampling import eval_example
 
 SMALL = {"train": {"batch_size": 8, "eval_batch_size": 8, "eval_every_steps": 10}}
 
@@ -224,6 +226,7 @@ def test_silent_clips_are_noticed(tmp_path):
         ({"frames_thwc": np.zeros((0, 40, 40, 3), np.uint8)}, "has 0 frames"),
         ({"fbank_sf": np.zeros((10, 128)), "waveform": np.zeros(99)}, "give one of them"),
         ({"fbank_sf": np.zeros((10, 64))}, r"is \(10, 64\); give \[s, 128\]"),
+        ({"frames_thwc": None}, "has neither frames nor sound"),
     ],
 )
 def test_wrong_arrays_are_named(change, message):
@@ -232,3 +235,12 @@ def test_wrong_arrays_are_named(change, message):
     )
     with pytest.raises(avt_jax.UserError, match=message):
         avt_jax.record_from_arrays(**(right | change))
+
+
+def test_a_record_of_sound_alone():
+    record = avt_jax.record_from_arrays(
+        None, frame_rate_hz=8.0, fbank_sf=np.zeros((100, 128)), labels={"label": 0}, id="x"
+    )
+    assert record["frames"] == [] and record["has_audio"] and record["end_sec"] == 1.0
+    data = DataConfig(num_frames=2, clip_sec=1.0, frame_size_px=16)
+    assert not eval_example(record, data)["has_video"]

@@ -11,7 +11,7 @@ SETS = {"verb": ("cut", "[b]open", "wash"), "noun": ("$egg$", "pan")}
 VERB, NOUN = np.array([0.2, 0.5, 0.3], np.float32), np.array([0.4, 0.6], np.float32)
 
 
-def predicted(number=3, *, sound=True, sets=SETS):
+def predicted(number=3, *, sound=True, picture=True, sets=SETS):
     found = {"verb": VERB, "noun": NOUN}
     windows = tuple(
         Window(4.0 * i, 4.0 * i + 4, {name: np.roll(found[name], i // 2) for name in sets})
@@ -23,6 +23,7 @@ def predicted(number=3, *, sound=True, sets=SETS):
         path="folder/[red]a\x1b.mp4",
         duration_sec=4.0 * number,
         has_audio=sound,
+        has_video=picture,
         label_sets=dict(sets),
         windows=windows,
         overall={name: np.mean([w.probabilities[name] for w in windows], axis=0) for name in sets},
@@ -50,6 +51,12 @@ def test_to_dict_is_json():
     document = json.loads(json.dumps(predicted().to_dict(2), allow_nan=False))
     assert document["top"]["action"][0]["class"] == "[b]open + pan"
     assert len(document["top"]["verb"]) == 2
+    verb, action = document["top"]["verb"][0], document["top"]["action"][1]
+    assert (verb["index"], verb["class"]) == (1, "[b]open") and verb["probability"] > 0.3
+    assert (
+        SETS["verb"][action["index"][0]] + " + " + SETS["noun"][action["index"][1]]
+        == (action["class"])
+    )
     assert [w["start_sec"] for w in document["windows"]] == [0, 4, 8]
     assert document["windows"][2]["top"]["noun"][0]["class"] == "$egg$"
 
@@ -57,7 +64,8 @@ def test_to_dict_is_json():
 def test_tables():
     prediction = predicted(sound=False)
     line = rendered(report.heading(prediction))
-    assert "[red]a?.mp4  0:12.0  no sound" in line
+    assert "[red]a?.mp4  0:12.0  no sound" in line and "no picture" not in line
+    assert "no picture, judged by the sound" in rendered(report.heading(predicted(picture=False)))
     text = rendered(report.file_table(prediction, 5))
     assert "[b]open" in text and "action" in text
     rows = [line for line in rendered(report.window_table(prediction)).splitlines() if "0:" in line]

@@ -27,7 +27,9 @@ LONG = "WWW a name of a class, $\\frac{, that goes on beyond every place there i
 SETS = {"verb": ("cut", "open", "wash"), "noun": ("$egg$", "pan")}
 
 
-def predicted(probabilities, *, sets=None, fbank_sf=None, frames=(None,) * 3, path="a.mp4"):
+def predicted(
+    probabilities, *, sets=None, fbank_sf=None, frames=(None,) * 3, path="a.mp4", picture=True
+):
     """A file whose window i of 4 s has the probabilities[i][label set]."""
     sets = SETS if sets is None else sets
     windows = tuple(
@@ -38,6 +40,7 @@ def predicted(probabilities, *, sets=None, fbank_sf=None, frames=(None,) * 3, pa
         path=path,
         duration_sec=4.0 * len(windows),
         has_audio=fbank_sf is not None,
+        has_video=picture,
         label_sets=dict(sets),
         windows=windows,
         overall={name: np.mean([w.probabilities[name] for w in windows], axis=0) for name in sets},
@@ -82,6 +85,14 @@ def test_every_row_is_drawn(tmp_path, figures, rng, number, sound):
         assert share > 0.15, name
     written = [text.get_text() for text, _ in shown_texts(figure)]
     assert ("no sound in this file" in written) != sound and "60.0 %" in written
+
+
+@pytest.mark.parametrize("picture", [True, False])
+def test_sound_alone_says_that_there_is_no_picture(tmp_path, figures, rng, picture):
+    prediction = predicted(in_turn(2), fbank_sf=rng.normal(-5, 1, (50, 128)), picture=picture)
+    figure, _ = drawn(tmp_path, figures, prediction)
+    written = [text.get_text() for text, _ in shown_texts(figure)]
+    assert ("no picture in this file" in written) != picture
 
 
 def test_steps_lie_at_their_time_and_are_as_high_as_their_probability(tmp_path, figures):

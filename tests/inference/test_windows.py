@@ -61,6 +61,26 @@ def test_read_ahead_keeps_order_and_depth():
     assert all(started <= done + 4 for done, started in enumerate(most))
 
 
+def test_read_ahead_goes_on_with_what_a_result_brings():
+    waiting = [1]  # of which each number up to 4 brings the next two
+
+    class Growing:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not waiting:
+                raise StopIteration
+            return waiting.pop(0)
+
+    found = []
+    with ThreadPoolExecutor(2) as pool:
+        for item in read_ahead(pool, lambda item: item, Growing(), depth=3):
+            found.append(item)
+            waiting.extend([2 * item, 2 * item + 1] if item < 5 else [])
+    assert found == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
 def test_read_ahead_raises_at_its_place():
     def work(item):
         if item == 2:
@@ -109,6 +129,13 @@ def test_preview_of_a_long_file_stays_small():
     preview = builder.build()
     assert preview.fbank_sf.shape == (1200, 128) and 3 <= len(preview.frames) <= 14
     assert np.flatnonzero(np.isfinite(preview.fbank_sf[:, 0])).tolist() == [1080]
+
+
+def test_preview_of_sound_alone():
+    builder = PreviewBuilder(4.0, [(0.0, 4.0)], aspect=1.0)
+    builder.add(0, record(0.0, 4.0) | {"frames": [], "flags": ["no_video"]})
+    preview = builder.build()
+    assert set(preview.frames) == {None} and np.isfinite(preview.fbank_sf).all()
 
 
 def test_preview_without_sound():

@@ -50,6 +50,7 @@ BATCH = {
     axes.LABELS: {"label": jnp.array([0, 1])},
     axes.VALID: jnp.ones(2, bool),
     axes.HAS_AUDIO: jnp.ones(2, bool),
+    axes.HAS_VIDEO: jnp.ones(2, bool),
     axes.GROUP: jnp.array([0, 1]),
 }
 
@@ -109,8 +110,9 @@ def test_a_term_that_is_off_asks_for_nothing():
     assert forward.asked == ["embeddings"]
 
 
-def test_a_clip_without_audio_is_no_pair():
-    batch = BATCH | {axes.HAS_AUDIO: jnp.array([True, False])}
+@pytest.mark.parametrize("missing", [axes.HAS_AUDIO, axes.HAS_VIDEO])
+def test_a_clip_without_sound_or_picture_is_no_pair(missing):
+    batch = BATCH | {missing: jnp.array([True, False])}
     _, metrics = Objective(config())(Answers(), batch)
     np.testing.assert_allclose(metrics["contrastive"], (0.0, 1.0), atol=1e-6)
     assert metrics["classification"][1] == 2

@@ -26,13 +26,13 @@ TERMS = ("classification", "contrastive", "matching", "masked_audio", "masked_vi
 MODEL = {
     "drop_path": 0.3,
     "decoders": ("audio", "video"),
-    "num_blocks": 3,
+    "num_blocks": 2,
     "dim": 16,
     "num_heads": 2,
     "decoder_dim": 16,
     "projection_dim": 16,
-    "video_encoder": {"name": "vit", "depth": 3, "dim": 16, "num_heads": 2, "drop_path": 0.3},
-    "audio_encoder": {"name": "ast", "depth": 3, "dim": 16, "num_heads": 2, "drop_path": 0.3},
+    "video_encoder": {"name": "vit", "depth": 2, "dim": 16, "num_heads": 2, "drop_path": 0.3},
+    "audio_encoder": {"name": "ast", "depth": 2, "dim": 16, "num_heads": 2, "drop_path": 0.3},
 }
 
 
@@ -101,9 +101,7 @@ def test_micro_batches_make_the_whole_batchs_step(weights):
     expected = step_once(one, batch)
     for name in weights:
         assert expected[0][name][0] > 0
-    together_or_alone = (2, 4) if len(weights) > 1 else (4,)
-    for accumulate in together_or_alone:
-        assert_same(step_once(experiment(accumulate, weights), batch), expected)
+    assert_same(step_once(experiment(4, weights), batch), expected)
 
 
 def test_label_smoothing_and_mixed_clips():

@@ -23,6 +23,7 @@ def make_batch(size=8, seed=0):
         axes.VIDEO: rng.integers(0, 256, (size, 2, 12, 16, 3), np.uint8),
         axes.AUDIO: rng.normal(-5, 4, (size, 20, 8)).astype(np.float32),
         axes.HAS_AUDIO: np.ones(size, bool),
+        axes.HAS_VIDEO: np.ones(size, bool),
         axes.LABELS: {"label": rng.integers(0, 5, size).astype(np.int32)},
         axes.VALID: np.ones(size, bool),
     }

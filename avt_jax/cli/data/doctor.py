@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EPILOG = """\
   avt doctor shards
-  avt doctor shards --config own:small --config.data.clip_sec=4
+  avt doctor shards --config own --config.data.clip_sec=4
 
 Every clip's name, classes and length are read; pictures and sound of at most --max-clips, evenly
 spread. In the commands that it prints, clips.csv stands for your manifest.

@@ -140,11 +140,14 @@ def _print_summary(summary: ExtractSummary, out: str) -> None:
 
     table = Table(title=f"extracted into {out}", box=SIMPLE_HEAD, title_justify="left")
     table.add_column("split", no_wrap=True)
-    for name in ("clips", "without audio", "minutes"):
+    columns = {"clips": summary.num_clips, "without audio": summary.num_without_audio}
+    if any(summary.num_without_video.values()):
+        columns["without picture"] = summary.num_without_video
+    for name in (*columns, "minutes"):
         table.add_column(name, justify="right")
-    for split, count in summary.num_clips.items():
-        minutes = f"{summary.clip_sec[split] / 60:.1f}"
-        table.add_row(split, str(count), str(summary.num_without_audio[split]), minutes)
+    for split in summary.num_clips:
+        counts = (str(column[split]) for column in columns.values())
+        table.add_row(split, *counts, f"{summary.clip_sec[split] / 60:.1f}")
     console = Console()
     console.print(table)
     total, num_failed = sum(summary.num_clips.values()), sum(summary.num_failed.values())

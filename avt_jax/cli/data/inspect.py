@@ -121,7 +121,10 @@ def _print_splits(console: Console, result: Summary, shards: str) -> None:
 
     table = Table(title=Text(f"{shards}"), box=SIMPLE_HEAD, title_justify="left")
     table.add_column("split", no_wrap=True)
-    names = ("clips", "videos", "minutes", "s/clip", "min", "max", "no audio", "MB")
+    is_any_blind = any(split.num_without_video for split in result.splits.values())
+    names = ["clips", "videos", "minutes", "s/clip", "min", "max", "no audio", "MB"]
+    if is_any_blind:
+        names.insert(-1, "no picture")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for name, split in result.splits.items():
@@ -135,6 +138,7 @@ def _print_splits(console: Console, result: Summary, shards: str) -> None:
             f"{split.shortest_sec:.1f}",
             f"{split.longest_sec:.1f}",
             str(split.num_without_audio),
+            *([str(split.num_without_video)] if is_any_blind else []),
             f"{split.num_bytes / 1e6:.1f}",
         )
     console.print(table)
@@ -171,7 +175,7 @@ def _print_notes(console: Console, result: Summary) -> None:
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     for split in result.splits.values():
         sizes += split.frame_sizes
-    shown = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(5))
+    shown = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(5)) or "none"
     more = f" and {len(sizes) - 5} more sizes" if len(sizes) > 5 else ""
     console.print(f"frames: {result.info.frame_rate_hz:g} per second, {shown}{more}")
     if result.fbank_mean is not None:

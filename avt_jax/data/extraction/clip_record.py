@@ -1,4 +1,4 @@
-"""One clip of a video file as a record: JPEG frames and a log-mel filter bank on one time axis."""
+"""One clip of a file as a record: JPEG frames and a log-mel filter bank on one time axis."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
 
 from avt_jax.audio.melspec import fbank
+from avt_jax.data.manifests.media_files import VIDEO_SUFFIXES
 from avt_jax.data.media.container import DecodeError, DecodeReport, MediaInfo, probe
 from avt_jax.data.media.frames import iter_frames
 from avt_jax.data.media.sound import decode_audio
-from avt_jax.data.records import FLAG_CODES
+from avt_jax.data.records import FLAG_CODES, MEL_BINS, NO_VIDEO
 from avt_jax.errors import UserError
 
 SAMPLE_RATE_HZ = 16000
@@ -76,7 +78,7 @@ def make_record(
     """Decodes one clip into a record without labels. Extraction and inference both use it.
 
     Args:
-      path: a video file.
+      path: a video file, or one of sound alone.
       start_sec: >= 0; None is the file's start.
       end_sec: None, or anything past it, is the file's end.
       config: how it is stored.
@@ -84,33 +86,34 @@ def make_record(
       source: name of the video the clip is cut from.
 
     Returns:
-      "id", "source"; "frames" list of JPEG bytes; "frame_rate_hz"; "fbank" float16 [s, 128],
-      without rows when there is no sound; "has_audio"; "start_sec", "end_sec" float, the span
-      decoded; "flags" list of str out of records.FLAG_CODES. Where the picture stops before the
-      sound, the frames stop there too.
+      "id", "source"; "frames" list of JPEG bytes, empty for sound alone; "frame_rate_hz"; "fbank"
+      float16 [s, 128], without rows when there is no sound; "has_audio"; "start_sec", "end_sec"
+      float, the span decoded; "flags" list of str out of records.FLAG_CODES. Where the picture
+      stops before the sound, the frames stop there too.
 
     Raises:
       DecodeError: the clip cannot be decoded; its code says why.
     """
     media = probe(path)
+    check_picture(path, media)
     start_sec, end_sec, asked_end_sec = _span(path, media, start_sec, end_sec, config)
-    report = DecodeReport()
-    stillness = _Stillness()
-    frames = list(_jpeg_frames(path, start_sec, end_sec, config, report, stillness))
-    waveform = _sound(path, start_sec, end_sec, media, report)
+    report, stillness, frames = DecodeReport(), _Stillness(), []
+    if media.has_video:
+        frames = list(_jpeg_frames(path, start_sec, end_sec, config, report, stillness))
+    mel, loudest = _log_mel(_sound(path, start_sec, end_sec, media, report))
     frames_sec = len(frames) / config.frame_rate_hz
     _check_end(path, end_sec, max(start_sec + frames_sec, report.sound_end_sec), media)
-    mel, loudest = np.zeros((0, 128), np.float16), 0.0
-    if waveform is not None:
-        mel = fbank(waveform, sample_rate_hz=SAMPLE_RATE_HZ).astype(np.float16)
-        loudest = float(np.abs(waveform).max(initial=0.0))
+    shown_sec = frames_sec if media.has_video else report.sound_end_sec - start_sec
     has_audio = len(mel) > 0
+    if not (frames or has_audio):
+        raise DecodeError("unreadable", f"{path} has no picture, and no sound in its span")
     flags = {
         "silent_audio": has_audio and loudest <= _SILENCE_PEAK,
         "partial_audio": has_audio and _is_missing(end_sec - start_sec, report.sound_sec),
         "still_video": stillness.is_still,
-        "short": _is_missing(asked_end_sec - start_sec, frames_sec),
+        "short": _is_missing(asked_end_sec - start_sec, shown_sec),
         "damaged": report.num_damaged > 0,
+        NO_VIDEO: not media.has_video,
     }
     return {
         "id": id,
@@ -118,12 +121,30 @@ def make_record(
         "frames": frames,
         "frame_rate_hz": np.float32(config.frame_rate_hz),
         "fbank": mel,
-        # Sound shorter than one window has no row: to a model it is the same as none.
         "has_audio": has_audio,
         "start_sec": start_sec,
         "end_sec": end_sec,
         "flags": [code for code in FLAG_CODES if flags[code]],
     }
+
+
+def check_picture(path: str | os.PathLike[str], media: MediaInfo) -> None:
+    """Refuses a file without a picture that is called a video: it has lost what it should have.
+
+    Args:
+      path: its suffix says what it should be.
+      media: what it holds.
+
+    Raises:
+      DecodeError: no_video.
+    """
+    suffix = Path(path).suffix
+    if not media.has_video and suffix.lower() in VIDEO_SUFFIXES:
+        raise DecodeError(
+            "no_video",
+            f"{path} has no picture although it is called {suffix} (if its sound alone is meant, "
+            "call it .m4a)",
+        )
 
 
 def _span(
@@ -134,8 +155,6 @@ def _span(
     config: ExtractConfig,
 ) -> tuple[float, float, float]:
     """(start, end within the file, end asked for) of a clip, or why there is none."""
-    if not media.has_video:
-        raise DecodeError("no_video", f"{path} has no video stream")
     if not media.duration_sec > 0:
         raise DecodeError("unreadable", f"nothing in {path} has a length")
     start_sec = 0.0 if start_sec is None else float(start_sec)
@@ -222,12 +241,21 @@ def _sound(
             path, start_sec, end_sec, sample_rate_hz=SAMPLE_RATE_HZ, report=report
         )
     except DecodeError as error:
-        if error.reason_code != "unreadable":
+        if error.reason_code != "unreadable" or not media.has_video:
             raise
         # The pictures are good: a clip without sound is better than none.
         report.num_damaged += 1
         return None
     return waveform if report.sound_sec > 0 else None
+
+
+def _log_mel(waveform: np.ndarray | None) -> tuple[np.ndarray, float]:
+    """(float16 [s, 128] log-mel, loudest sample) of a clip; no rows without sound."""
+    # Sound shorter than one window has no row, too: to a model it is the same as none.
+    if waveform is None:
+        return np.zeros((0, MEL_BINS), np.float16), 0.0
+    mel = fbank(waveform, sample_rate_hz=SAMPLE_RATE_HZ).astype(np.float16)
+    return mel, float(np.abs(waveform).max(initial=0.0))
 
 
 def _jpeg_frames(

@@ -46,6 +46,7 @@ class ExtractSummary:
       num_bytes: size of all records.
       num_before: clips, stored or failed, that an earlier run had done already.
       elapsed_sec: wall-clock time of this run.
+      num_without_video: of the clips written, those of sound alone, per split.
     """
 
     num_clips: dict[str, int]
@@ -55,6 +56,8 @@ class ExtractSummary:
     num_bytes: int
     num_before: int
     elapsed_sec: float
+    # Extractions that were finished before there was such a clip do not name it.
+    num_without_video: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 def run_in_pool(
@@ -208,13 +211,14 @@ def _summary(
             split: sum(getattr(r, name) for shard, r in pairs if shard.split == split)
             for split in SPLITS
         }
-        for name in ("num_records", "num_without_audio", "clip_sec")
+        for name in ("num_records", "num_without_audio", "num_without_video", "clip_sec")
     }
     splits = [split for split in SPLITS if sums["num_records"][split]]
     num_failed = collections.Counter(failure.clip.split for failure in failures)
     return ExtractSummary(
         num_clips={split: sums["num_records"][split] for split in splits},
         num_without_audio={split: sums["num_without_audio"][split] for split in splits},
+        num_without_video={split: sums["num_without_video"][split] for split in splits},
         clip_sec={split: sums["clip_sec"][split] for split in splits},
         num_failed={split: num_failed[split] for split in SPLITS if num_failed[split]},
         num_bytes=sum(result.num_bytes for _, result in pairs),

@@ -21,6 +21,7 @@ from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
 from avt_jax.data.extraction.plan import PlannedShard
 from avt_jax.data.manifests.manifest import Clip
 from avt_jax.data.media.container import DecodeError
+from avt_jax.data.records import has_video
 from avt_jax.data.records.writer import ShardFile, ShardInfo, make_serializer
 from avt_jax.errors import UserError, first_line
 from avt_jax.host.new_files import write_json
@@ -76,6 +77,7 @@ class ShardResult:
       num_without_audio: of the clips stored.
       clip_sec: their total length in seconds.
       failures: [index within the shard, reason, message] of the others.
+      num_without_video: of the clips stored.
     """
 
     file: str
@@ -86,6 +88,7 @@ class ShardResult:
     num_without_audio: int
     clip_sec: float
     failures: list[tuple[int, str, str]]
+    num_without_video: int = 0
 
     def failed(self, shard: PlannedShard) -> list[Failure]:
         """The clips that were left out, in order."""
@@ -167,7 +170,8 @@ def _write_shard(
     on_clips: OnClips,
 ) -> None:
     failures: list[tuple[int, str, str]] = []
-    num_without_audio, clip_sec = 0, 0.0
+    num_without_audio = num_without_video = 0
+    clip_sec = 0.0
     # Nobody else writes to this name, be it the same shard.
     path = folder / f"{shard.name}-{secrets.token_hex(4)}"
     data_file = None
@@ -180,6 +184,7 @@ def _write_shard(
                     data_file = data_file or ShardFile(path)
                     data_file.add(serialize(result | {"labels": clip.labels}))
                 num_without_audio += not result["has_audio"]
+                num_without_video += not has_video(result)
                 clip_sec += result["end_sec"] - result["start_sec"]
             on_clips(1, int(isinstance(result, Failure)))
         with _write_errors(path):
@@ -188,6 +193,7 @@ def _write_shard(
                 file=path.name if data_file else "",
                 file_bytes=path.stat().st_size if data_file else 0,
                 num_without_audio=num_without_audio,
+                num_without_video=num_without_video,
                 clip_sec=clip_sec,
                 failures=failures,
                 **dataclasses.asdict(info),

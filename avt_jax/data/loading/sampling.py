@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,25 @@ from avt_jax.audio.melspec import LOG_FLOOR
 from avt_jax.data.loading import augment_audio, augment_video
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.media.jpeg import Box, frame_shape
-from avt_jax.data.records import FBANK_RATE_HZ, MEL_BINS
+from avt_jax.data.records import FBANK_RATE_HZ, MEL_BINS, has_video
 
 AUDIO_PADDING = 0.0
 """Fills spectrogram rows past a record's end, in raw log-mel units, as AST does."""
 
 # Rounding must not push a time that lies on a stored frame to the frame before it.
 _EPSILON_FRAMES = 1e-6
+
+
+def blank_colour(video_mean: Sequence[float]) -> np.ndarray:
+    """The colour of a frame where there is no picture: with it the model sees zeros.
+
+    Args:
+      video_mean: mean RGB colour that the model subtracts, on the [0, 1] scale.
+
+    Returns:
+      uint8 [3].
+    """
+    return np.clip(np.round(255 * np.asarray(video_mean)), 0, 255).astype(np.uint8)
 
 
 def empty_arrays(config: DataConfig, count: int) -> dict[str, np.ndarray]:
@@ -60,17 +72,18 @@ def eval_example(
       out: where to put the large arrays, a row of `empty_arrays`; None = in new ones.
 
     Returns:
-      The keys of `avt_jax.axes` for one example, without "valid": "video" uint8 [t, h, w, 3];
-      "audio" float32 [s, f] raw log-mel, 0.0 past the record's end, log floor for a clip without
-      audio; "has_audio" bool; "labels" {label set: int32}; "group" int32; "id" str.
+      The keys of `avt_jax.axes` for one example, without "valid": "video" uint8 [t, h, w, 3], all
+      `blank_colour` for a clip without a picture; "audio" float32 [s, f] raw log-mel, 0.0 past the
+      record's end, log floor for a clip without audio; "has_audio" and "has_video" bool; "labels"
+      {label set: int32}; "group" int32; "id" str.
 
     Raises:
-      ValueError: the record has no frames, or one that is not a JPEG.
+      ValueError: the record has lost its frames, or one is not a JPEG.
     """
     span, square = (0.5, 0.5) if view is None else _view_places(config, view)
     start_sec = span * max(0.0, _duration_sec(record) - config.clip_sec)
     jpegs = _sampled_frames(record, config, start_sec)
-    box = augment_video.square_box(*frame_shape(jpegs[0]), square)
+    box = augment_video.square_box(*frame_shape(jpegs[0]), square) if jpegs else None
     return _example(record, config, start_sec, jpegs, box, mirrored=False, out=out)
 
 
@@ -93,17 +106,19 @@ def train_example(
       As `eval_example`.
 
     Raises:
-      ValueError: the record has no frames, or one that is not a JPEG.
+      ValueError: the record has lost its frames, or one is not a JPEG.
     """
     start_sec = rng.uniform(0.0, max(0.0, _duration_sec(record) - config.clip_sec))
     jpegs = _sampled_frames(record, config, start_sec)
-    box = augment_video.random_box(
-        *frame_shape(jpegs[0]),
-        rng,
-        scale=config.crop_scale,
-        aspect=config.crop_aspect,
-    )
-    mirrored = config.flip and bool(rng.integers(2))
+    box, mirrored = None, False
+    if jpegs:
+        box = augment_video.random_box(
+            *frame_shape(jpegs[0]),
+            rng,
+            scale=config.crop_scale,
+            aspect=config.crop_aspect,
+        )
+        mirrored = config.flip and bool(rng.integers(2))
     example = _example(record, config, start_sec, jpegs, box, mirrored=mirrored, out=out)
     if record["has_audio"]:
         augment_audio.mask_spectrogram(
@@ -203,6 +218,9 @@ def _duration_sec(record: Mapping[str, Any]) -> float:
 
 
 def _sampled_frames(record: Mapping[str, Any], config: DataConfig, start_sec: float) -> list[bytes]:
+    """The frames that a clip shows; none of a record without a picture."""
+    if not has_video(record):
+        return []
     frames, rate_hz = record["frames"], float(record["frame_rate_hz"])
     if not len(frames):
         raise ValueError("it has no frames")
@@ -217,7 +235,7 @@ def _example(
     config: DataConfig,
     start_sec: float,
     jpegs: list[bytes],
-    box: Box,
+    box: Box | None,
     *,
     mirrored: bool,
     out: Mapping[str, np.ndarray] | None,
@@ -225,18 +243,22 @@ def _example(
     """The example of a span and a box; the sound is that of the span."""
     if out is None:
         out = {name: array[0] for name, array in empty_arrays(config, 1).items()}
-    augment_video.decode_boxes(
-        jpegs,
-        box,
-        frame_size_px=config.frame_size_px,
-        mirrored=mirrored,
-        out_thwc=out[axes.VIDEO],
-    )
+    if box is None:
+        out[axes.VIDEO][:] = blank_colour(config.video_mean)
+    else:
+        augment_video.decode_boxes(
+            jpegs,
+            box,
+            frame_size_px=config.frame_size_px,
+            mirrored=mirrored,
+            out_thwc=out[axes.VIDEO],
+        )
     clip_fbank(record, config, start_sec, out_sf=out[axes.AUDIO])
     return {
         axes.VIDEO: out[axes.VIDEO],
         axes.AUDIO: out[axes.AUDIO],
         axes.HAS_AUDIO: np.bool_(record["has_audio"]),
+        axes.HAS_VIDEO: np.bool_(box is not None),
         axes.LABELS: {name: np.int32(value) for name, value in record["labels"].items()},
         axes.GROUP: np.int32(source_group(record["source"])),
         axes.ID: record["id"],

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 from avt_jax.data.manifests.group_splits import Divided, SplitFractions, divide
 from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix
+from avt_jax.data.manifests.media_files import media_files
 from avt_jax.data.manifests.name_groups import find_grouping
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError
 from avt_jax.host.new_files import check_new, write_new
-
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
-)
 
 
 def manifest_from_folder(
@@ -28,10 +24,11 @@ def manifest_from_folder(
     seed: int = 0,
     group_by: str | None = None,
 ) -> Divided:
-    """Writes a manifest for `folder/<class>/**/<video>`, one whole file per line.
+    """Writes a manifest for `folder/<class>/**/<video or sound>`, one whole file per line.
 
     Every class is divided by the same fractions. Byte-identical copies of a file always share a
-    split, so that no video is both trained and tested on; so do the files of a group.
+    split, so that no video is both trained and tested on; so do the files of a group, and a sound
+    file with the video of the same name beside it.
 
     Args:
       folder: its sub-folders are the classes; hidden files and links to folders are skipped.
@@ -56,12 +53,12 @@ def manifest_from_folder(
     files = {
         entry.name: found
         for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".") and (found := list(_videos(entry)))
+        if entry.is_dir() and not entry.name.startswith(".") and (found := list(media_files(entry)))
     }
     if len(files) < 2:
         raise UserError(
-            f"{folder} has {len(files)} sub-folder(s) with videos, but needs one per class, at "
-            "least two: folder/class_a/1.mp4, folder/class_b/2.mp4."
+            f"{folder} has {len(files)} sub-folder(s) with videos or sound, but needs one per "
+            "class, at least two: folder/class_a/1.mp4, folder/class_b/2.mp4."
         )
     names = {
         path: path.relative_to(folder).as_posix() for found in files.values() for path in found
@@ -76,16 +73,6 @@ def manifest_from_folder(
         return Divided(counts, division.num_groups(), None)
     classes = {names[path]: {name} for name, paths in files.items() for path in paths}
     return Divided(counts, None, find_grouping(classes, folders=True))
-
-
-def _videos(folder: Path) -> Iterable[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            hidden = name.startswith(".")
-            if not hidden and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-                yield path
 
 
 def _write(root: Path, out: Path, files: dict[str, list[Path]], splits: dict[Path, str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from avt_jax.data.manifests.media_files import SOUND_SUFFIXES, VIDEO_SUFFIXES, has_suffix
 from avt_jax.data.manifests.name_groups import Grouping
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError
@@ -80,7 +81,8 @@ def divide(
 ) -> Division:
     """Divides the files of every class by the same fractions, groups undivided.
 
-    Byte-identical copies of a file belong to one group. A group of several classes is counted with
+    Byte-identical copies of a file belong to one group, and so do a sound file and the video of
+    the same name beside it. A group of several classes is counted with
     the first one.
 
     Args:
@@ -96,13 +98,14 @@ def divide(
     """
     paths = list(dict.fromkeys(path for found in files.values() for path in found))
     groups = group_names({path: names[path] for path in paths}, group_by)
-    first_copy = _first_copies(paths)
+    first_copy, picture = _first_copies(paths), _pictures(paths)
     # A copy joins its group with that of the original: the same file in two groups makes them one.
     joined: dict[str, str] = {}
     for path in paths:
-        one, other = _root(joined, groups[first_copy[path]]), _root(joined, groups[path])
-        if one != other:
-            joined[other] = one
+        for same in (first_copy[path], picture.get(path, path)):
+            one, other = _root(joined, groups[same]), _root(joined, groups[path])
+            if one != other:
+                joined[other] = one
     groups = {path: _root(joined, name) for path, name in groups.items()}
     # A group belongs to the class that it is first seen in.
     first_class: dict[str, str] = {}
@@ -207,6 +210,16 @@ def _first_copies(paths: list[Path]) -> dict[Path, Path]:
         for path in same_size if len(same_size) > 1 else ():
             first[path] = seen.setdefault(_digest(path), path)
     return first
+
+
+def _pictures(paths: list[Path]) -> dict[Path, Path]:
+    """Maps a sound file to the video of the same name beside it: most likely it was cut from it."""
+    videos = {path.with_suffix(""): path for path in paths if has_suffix(path, VIDEO_SUFFIXES)}
+    return {
+        path: videos[path.with_suffix("")]
+        for path in paths
+        if has_suffix(path, SOUND_SUFFIXES) and path.with_suffix("") in videos
+    }
 
 
 def _digest(path: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ REASON_CODES = (
     "empty_file",  # zero bytes
     "unreadable",  # a folder, no permission, or nothing in it that can be decoded
     "not_media",  # no container format that is known
-    "no_video",  # a container without a moving picture
+    "no_video",  # no moving picture, in a file that is called a video
     "truncated",  # the file ends before its own header says
     "bad_span",  # start or end are no sensible times
     "span_past_end",  # the span starts after the end of the file
@@ -41,6 +42,9 @@ _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,wav,w64,"
     "mp3,aac,flac,aiff,au,amr,ac3,eac3,dts,caf,gif,h264,hevc,m4v,h263,ivf,mxf,nut,rm,dv,av1,obu,vc1,wtv"
 )
+
+# Formats that do not state a length: FFmpeg guesses one from the bit rate, which may vary.
+_GUESSED_LENGTHS = ("mp3", "aac")
 
 # A title that is not UTF-8 is no reason to refuse a file. From PyAV 19 on that needs no option.
 _TITLE_OPTIONS: dict[str, Any] = (
@@ -187,6 +191,13 @@ def audio_stream(container: av.container.InputContainer) -> av.AudioStream | Non
     return next((s for s in streams if s.disposition & is_default), next(iter(streams), None))
 
 
+def stated_duration_sec(container: av.container.InputContainer) -> float | None:
+    """Length of a file by its header, in seconds; None if that does not say, or only guesses."""
+    if not container.duration or container.format.name in _GUESSED_LENGTHS:
+        return None
+    return container.duration / av.time_base
+
+
 def declared_end_sec(
     container: av.container.InputContainer, stream: av.stream.Stream
 ) -> float | None:
@@ -216,7 +227,7 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
         video, audio = video_stream(container), audio_stream(container)
         if video is None and audio is None:
             raise DecodeError("not_media", f"{path} holds neither video nor audio")
-        duration_sec = container.duration / av.time_base if container.duration else None
+        duration_sec = stated_duration_sec(container)
         width_px = height_px = 0
         frame_rate_hz = 0.0
         if video is not None:
@@ -302,6 +313,13 @@ def first_rotation_deg(container: av.container.InputContainer, stream: av.VideoS
 
 def _scan_duration_sec(path: str | os.PathLike[str]) -> float:
     """Length of a file whose header does not state it: reads all packets, decodes none."""
+    found = os.stat(path)
+    return _scanned_sec(os.path.abspath(path), found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)  # each window of a file asks for it
+def _scanned_sec(path: str, size: int, mtime_ns: int) -> float:
+    del size, mtime_ns  # another file under the same name is scanned anew
     last_sec = 0.0
     num_frames = 0
     with open_media(path) as container:

@@ -16,6 +16,7 @@ from avt_jax.data.media.container import (
     check_span,
     open_media,
     past_end_error,
+    stated_duration_sec,
 )
 from avt_jax.data.media.demux import Damage, decoded_frames, origin_sec, seek
 
@@ -75,8 +76,9 @@ def decode_audio(
         stream = audio_stream(container)
         if stream is None:
             return None
-        if container.duration and start_sec >= container.duration / av.time_base:
-            raise past_end_error(path, start_sec, container.duration / av.time_base)
+        duration_sec = stated_duration_sec(container)
+        if duration_sec is not None and start_sec >= duration_sec:
+            raise past_end_error(path, start_sec, duration_sec)
         timeline, num_damaged = _read_timeline(path, container, stream, start_sec, end_sec)
     if report is not None:
         report.num_damaged += num_damaged

@@ -9,12 +9,12 @@ import numpy as np
 import simplejpeg
 
 from avt_jax.audio.melspec import fbank
-from avt_jax.data.records.schema import FBANK_RATE_HZ, MEL_BINS
+from avt_jax.data.records.schema import FBANK_RATE_HZ, MEL_BINS, NO_VIDEO
 from avt_jax.errors import UserError
 
 
 def record_from_arrays(
-    frames_thwc: np.ndarray,
+    frames_thwc: np.ndarray | None,
     *,
     frame_rate_hz: float,
     waveform: np.ndarray | None = None,
@@ -30,7 +30,7 @@ def record_from_arrays(
     Frames are stored as JPEG, as an extraction does: the same crops and sizes are read from both.
 
     Args:
-      frames_thwc: uint8 [t, h, w, 3] RGB, at least one frame.
+      frames_thwc: uint8 [t, h, w, 3] RGB, at least one frame; None = sound alone.
       frame_rate_hz: > 0, frames per second.
       waveform: [samples] in [-1, 1], mono; None = no sound, unless `fbank_sf` is given.
       sample_rate_hz: of the waveform.
@@ -45,9 +45,15 @@ def record_from_arrays(
     Raises:
       UserError: an array of another shape or type.
     """
-    frames_thwc = np.asarray(frames_thwc)
-    _check_frames(id, frames_thwc, frame_rate_hz)
     rows_sf = _fbank_rows(id, waveform, sample_rate_hz, fbank_sf)
+    flags = []
+    if frames_thwc is None:
+        if not len(rows_sf):
+            raise UserError(f"{id!r} has neither frames nor sound; give one of them.")
+        frames_thwc, flags = np.empty((0, 1, 1, 3), np.uint8), [NO_VIDEO]
+    else:
+        frames_thwc = np.asarray(frames_thwc)
+        _check_frames(id, frames_thwc, frame_rate_hz)
     return {
         "id": id,
         "source": id if source is None else source,
@@ -62,7 +68,7 @@ def record_from_arrays(
         "has_audio": len(rows_sf) > 0,
         "start_sec": 0.0,
         "end_sec": max(len(frames_thwc) / frame_rate_hz, len(rows_sf) / FBANK_RATE_HZ),
-        "flags": [],
+        "flags": flags,
         "labels": {name: int(value) for name, value in labels.items()},
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = "1.1.0"
 """Version of the record layout. 1.1.0 added `flags`; folders of 1.0.0 are read as without any."""
 
+NO_VIDEO = "no_video"
+"""Flag of a clip of sound alone: it has no frames."""
+
 FLAG_CODES = (
     "silent_audio",  # there is sound, but never louder than -60 dBFS
     "partial_audio",  # the sound covers only a part of the clip
     "still_video",  # all frames show the same picture
     "short",  # the pictures end before the manifest's end
     "damaged",  # packets that could not be decoded were left out
+    NO_VIDEO,  # there is no picture: `frames` is empty
 )
 MEL_BINS = 128
 FBANK_RATE_HZ = 100
@@ -53,6 +57,11 @@ class RecordsInfo:
     short_side_px: int
     jpeg_quality: int
     schema_version: str
+
+
+def has_video(record: Mapping[str, Any]) -> bool:
+    """False for a clip of sound alone. Frames that are missing without the flag are damage."""
+    return NO_VIDEO not in record.get("flags", ())
 
 
 def record_features(

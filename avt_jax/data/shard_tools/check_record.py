@@ -37,7 +37,12 @@ def check_record(record: Mapping[str, Any], info: records.RecordsInfo) -> list[s
     most = span_sec * info.frame_rate_hz + 1
     if len(record["frames"]) > most:
         complaints.append(f"has {len(record['frames'])} frames in {span_sec:g} s")
-    complaints += _frame_complaints(record["frames"], info.short_side_px)
+    if records.has_video(record):
+        complaints += _frame_complaints(record["frames"], info.short_side_px)
+    elif len(record["frames"]):
+        complaints.append(f"has {len(record['frames'])} frames and the flag {records.NO_VIDEO}")
+    elif not record["has_audio"]:
+        complaints.append("has neither frames nor sound")
     complaints += _fbank_complaints(record["fbank"], bool(record["has_audio"]), span_sec)
     for name, classes in info.label_sets.items():
         if not 0 <= int(record["labels"][name]) < len(classes):

@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 
 from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC, hz_to_mel
-from avt_jax.data.records import RecordSource
+from avt_jax.data.records import RecordSource, has_video
 from avt_jax.errors import UserError
 from avt_jax.host.new_files import replacing
 
@@ -169,11 +169,16 @@ def _draw_header(axes: Axes, record: dict[str, Any], heading: str) -> None:
 def _draw_frames(axes: Axes, record: dict[str, Any]) -> None:
     """Thumbnails side by side; each shows the middle of the stretch of time it covers."""
     length_sec = record["end_sec"] - record["start_sec"]
+    axes.set_facecolor(_EMPTY)
+    axes.set(xlim=(0, length_sec), ylim=(0, 1), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    if not has_video(record):
+        _say_missing(axes, "no picture")
+        return
     first_hwc = _decode(record, 0)
     aspect = first_hwc.shape[1] / first_hwc.shape[0]
     count = max(1, min(len(record["frames"]), round(_COLUMN_IN / (_STRIP_IN * aspect))))
     cell_sec = length_sec / count
-    axes.set_facecolor(_EMPTY)
     for cell in range(count):
         wanted = int((cell + 0.5) * cell_sec * record["frame_rate_hz"])
         image_hwc = crop_middle(
@@ -184,8 +189,11 @@ def _draw_frames(axes: Axes, record: dict[str, Any]) -> None:
         axes.imshow(image_hwc, extent=extent, aspect="auto", interpolation="bilinear")
         if cell:
             axes.axvline(cell * cell_sec, color="white", linewidth=1.5)
-    axes.set(xlim=(0, length_sec), ylim=(0, 1), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
+    axes.set(xlim=(0, length_sec), ylim=(0, 1))
+
+
+def _say_missing(axes: Axes, what: str) -> None:
+    axes.text(0.5, 0.5, what, transform=axes.transAxes, ha="center", va="center", color=_PALE)
 
 
 def _decode(record: dict[str, Any], index: int) -> np.ndarray:
@@ -227,9 +235,7 @@ def _draw_spectrogram(axes: Axes, record: dict[str, Any]) -> None:
             interpolation="nearest",
         )
     else:
-        axes.text(
-            0.5, 0.5, "no audio", transform=axes.transAxes, ha="center", va="center", color=_PALE
-        )
+        _say_missing(axes, "no audio")
     axes.set(xlim=(0, length_sec), ylim=(0, record["fbank"].shape[1]))
     mel_low, mel_high = hz_to_mel(20.0), hz_to_mel(8000.0)
     rows = [

@@ -26,18 +26,20 @@ class SplitSummary:
       num_clips: records.
       num_sources: different videos they are cut from.
       num_without_audio: records without sound.
+      num_without_video: records of sound alone.
       num_bytes: size of the shard files.
       total_sec: sum of the clips' lengths.
       shortest_sec: inf when there is no clip.
       longest_sec: 0 when there is no clip.
       class_counts: per label set, clips per class index.
-      frame_sizes: clips per (width_px, height_px).
+      frame_sizes: clips with a picture per (width_px, height_px).
       flag_counts: clips per code of `records.FLAG_CODES`.
     """
 
     num_clips: int = 0
     num_sources: int = 0
     num_without_audio: int = 0
+    num_without_video: int = 0
     num_bytes: int = 0
     total_sec: float = 0.0
     shortest_sec: float = math.inf
@@ -130,6 +132,9 @@ def _add(result: SplitSummary, record: dict[str, Any]) -> None:
     result.flag_counts.update(record["flags"])
     for name, index in record["labels"].items():
         result.class_counts[name][index] += 1
+    if not records.has_video(record):
+        result.num_without_video += 1
+        return
     try:
         height_px, width_px, *_ = simplejpeg.decode_jpeg_header(record["frames"][0])
     except (ValueError, IndexError) as error:

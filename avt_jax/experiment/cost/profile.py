@@ -106,6 +106,7 @@ def step_arguments(experiment: Experiment, batch_size: int) -> tuple[Any, ...]:
         axes.VIDEO: array(jnp.uint8, spec.num_frames, side, side, 3),
         axes.AUDIO: array(jnp.float32, spec.fbank_frames, spec.mel_bins),
         axes.HAS_AUDIO: array(jnp.bool_),
+        axes.HAS_VIDEO: array(jnp.bool_),
         axes.LABELS: {name: array(jnp.int32) for name in experiment.classes},
         axes.GROUP: array(jnp.int32),
         axes.VALID: array(jnp.bool_),

@@ -184,7 +184,7 @@ def of_size(facts: Facts, parts: Parts, params: Mapping[str, Any]) -> Iterator[F
         return
     advice = ["record more clips"]
     if trained > _SMALL:
-        advice.append("take a smaller model (avt train --config own:small)")
+        advice.append("take a smaller model (avt train --config own:tiny)")
     if not given:
         advice.append("start from released weights (docs/weights.md)")
     elif not frozen:

@@ -24,6 +24,7 @@ def test_batch_layout(source):
         axes.VIDEO: ((4, 2, 16, 16, 3), np.uint8),
         axes.AUDIO: ((4, 50, 128), np.float32),
         axes.HAS_AUDIO: ((4,), bool),
+        axes.HAS_VIDEO: ((4,), bool),
         axes.GROUP: ((4,), np.int32),
         axes.VALID: ((4,), bool),
     }

@@ -11,6 +11,7 @@ from avt_jax import axes
 from avt_jax.audio.melspec import LOG_FLOOR
 from avt_jax.data.loading import sampling
 from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records import NO_VIDEO
 from configs import common
 
 CONFIG = DataConfig(path="x", num_frames=4, clip_sec=1.0, frame_size_px=16)
@@ -64,6 +65,25 @@ def test_a_clip_without_audio_is_silent_and_unmasked():
     for example in both_ways(grey_record(has_audio=False), CONFIG):
         assert not example[axes.HAS_AUDIO]
         assert (example[axes.AUDIO] == np.float32(LOG_FLOOR)).all()
+
+
+def test_a_clip_of_sound_alone_shows_the_mean_colour():
+    record = grey_record() | {"frames": [], "flags": [NO_VIDEO]}
+    config = dataclasses.replace(UNMASKED, video_mean=(0.45, 0.5, 0.25))
+    for example, seen in zip(both_ways(record, config), both_ways(grey_record()), strict=True):
+        assert not example[axes.HAS_VIDEO] and seen[axes.HAS_VIDEO]
+        assert (example[axes.VIDEO] == [115, 128, 64]).all()  # 255 times the mean
+        assert example[axes.HAS_AUDIO] and example[axes.AUDIO].shape == (100, 128)
+    # The sound is the same with a picture and without one.
+    np.testing.assert_array_equal(
+        sampling.eval_example(record, config)[axes.AUDIO],
+        sampling.eval_example(grey_record(), config)[axes.AUDIO],
+    )
+
+
+@pytest.mark.parametrize(("mean", "level"), [(-3.0, 0), (0.0, 0), (0.6, 153), (7.0, 255)])
+def test_a_blank_colour_is_one_that_a_pixel_can_have(mean, level):
+    assert sampling.blank_colour((mean,) * 3).tolist() == [level] * 3
 
 
 def test_training_starts_anywhere_and_keeps_sound_with_picture(rng):

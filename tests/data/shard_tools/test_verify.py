@@ -160,6 +160,11 @@ ROWS = np.zeros((50, 128), np.float16)
 BAD_RECORDS = [
     (dict(frames=[]), "has no frames"),
     (dict(frames=[jpeg(24, 32), jpeg(24, 32)[:-40]]), "frame 1 is not a whole JPEG"),
+    (dict(flags=["no_video"]), "has 4 frames and the flag no_video"),
+    (
+        dict(frames=[], flags=["no_video"], has_audio=False, fbank=ROWS[:0]),
+        "has neither frames nor sound",
+    ),
     (dict(frames=[b"text"]), "frame 0 is not a whole JPEG"),
     (dict(frames=[jpeg(24, 32), jpeg(24, 40)]), "frame 1 is 40x24 px, the first 32x24"),
     (dict(frames=[jpeg(32, 40)]), "frames are 40x32 px with a short side of 24"),

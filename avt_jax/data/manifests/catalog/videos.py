@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from avt_jax.data.manifests.catalog.annotations import Row
-from avt_jax.data.manifests.from_folder import VIDEO_SUFFIXES
+from avt_jax.data.manifests.media_files import VIDEO_SUFFIXES
 from avt_jax.errors import UserError
 from avt_jax.host.progress import progress_bar
 
