@@ -49,6 +49,8 @@ def test_what_hosts_need_of_each_other(worker):
     assert {"--implicit-dirs", "--rename-dir-limit=200000"} <= set(given)
     # Else what is synced is not in the bucket before the file is closed.
     assert "--enable-streaming-writes=false" in given
+    docs = (worker.root / "docs" / "launch.md").read_text().replace("\\\n", "")
+    assert f"gcsfuse {' '.join(given)} BUCKET ~/bucket" in " ".join(docs.split())
 
 
 def test_a_bucket_is_mounted_once(worker):

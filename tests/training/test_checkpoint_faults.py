@@ -188,6 +188,24 @@ def test_what_killed_processes_leave_among_checkpoints(copy, states):
     assert left == [str(OLD), str(NEW), "notes.txt"]
 
 
+def test_a_checkpoint_that_was_renamed_in_part(trained, states, tmp_path, capsys):
+    """As a bucket without folders of its own does it, file by file, when the machine is lost."""
+    steps = []
+    files = files_of(trained / "checkpoints" / str(NEW))
+    for count in range(len(files) + 1):
+        folder = shutil.copytree(trained, tmp_path / str(count))
+        whole = folder / "checkpoints" / str(NEW)
+        partial = whole.rename(f"{whole}.orbax-checkpoint-tmp")
+        whole.mkdir()
+        for name in files[:count]:
+            (whole / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).rename(whole / name)
+        steps.append(goes_on(folder, states, capsys))
+        assert not partial.exists()
+    assert steps[0] == OLD and steps[-1] == NEW
+    assert sorted(steps) == steps
+
+
 def test_a_checkpoint_gets_its_score_later_in_place(copy, states):
     checkpointer = Checkpointer(copy, keep_last=9, keep_best=1)
     state, position = states[OLD]
