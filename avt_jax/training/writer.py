@@ -113,7 +113,9 @@ class MetricWriter:
 
     def close(self) -> None:
         """Closes all of them."""
-        self._file.close()
+        # What counts was synced, or told of when it was written.
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._board:
             self._board.close()
         for tracker in self._trackers:

@@ -339,6 +339,34 @@ def test_the_folder_is_deleted_under_a_save(copy, states, monkeypatch):
         _save_next(copy, states)
 
 
+def test_the_mount_dies_under_a_save(copy, states, monkeypatch):
+    """From then on every look at it fails; the sentence comes all the same."""
+    from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
+
+    dead = OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    def dying(call):
+        def called(path, *arguments, **options):
+            if has_died and str(path).startswith(str(copy)):
+                raise dead
+            return call(path, *arguments, **options)
+
+        return called
+
+    async def fail(*_, **__):
+        has_died.append(True)
+        raise dead
+
+    has_died = []
+    monkeypatch.setattr(AtomicRenameTemporaryPath, "finalize", fail)
+    for name in ("stat", "listdir", "scandir"):
+        monkeypatch.setattr(os, name, dying(getattr(os, name)))
+    with pytest.raises(
+        UserError, match=r"cannot write checkpoint 6 .* \(Transport endpoint is not con"
+    ):
+        _save_next(copy, states)
+
+
 def test_an_error_of_the_program_is_not_one_of_the_disk(copy, states, monkeypatch):
     from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
 

@@ -60,7 +60,8 @@ class Goodput:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _is_start(line: dict[str, Any]) -> bool:
