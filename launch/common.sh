@@ -12,6 +12,15 @@ DRY_RUN=""
 # shellcheck disable=SC2034  # read by the scripts for TPU pods
 SHARED_FOLDER=/mnt/avt-shared
 
+# Where buckets with run folders are mounted, each in a folder of its name.
+BUCKETS_FOLDER=/mnt/avt-gcs
+
+# How: what one host has written is seen by all others at once, where gcsfuse would keep what it knows of
+# a file for a minute, and for ever on TPU hosts; what is synced is in the bucket, not only what is closed.
+# The limit counts where the bucket has no folders, and renaming one moves each file.
+GCSFUSE_OPTIONS=(--implicit-dirs --metadata-cache-ttl-secs=0 --metadata-cache-negative-ttl-secs=0
+    --rename-dir-limit=200000 --enable-streaming-writes=false)
+
 # fail MESSAGE: a mistake of the user; one sentence and exit code 2, as `avt` has it.
 fail() {
     echo "avt: error: $*" >&2
@@ -55,7 +64,9 @@ step() {
 # matches WHAT VALUE PATTERN RULE: refuses a value that is not wholly as an extended regular expression
 # says. None that is used here admits a leading '-', so no value can be taken for an option.
 matches() {
-    [[ "$2" =~ ^($3)$ ]] || fail "$1 is '$2'; it must be $4."
+    local shown="'$2'"
+    [[ "$2" != *[[:cntrl:]]* ]] || shown="$(quoted "$2")"
+    [[ "$2" =~ ^($3)$ ]] || fail "$1 is $shown; it must be $4."
 }
 
 # name WHAT VALUE: what Google Cloud and Kubernetes both take for a name; 40 leave room for suffixes.
@@ -76,6 +87,9 @@ share() {
         "HOST:/SHARE, such as 10.0.0.2:/runs"
 }
 
+# What Cloud Storage takes for the name of a bucket.
+BUCKET_NAME='[a-z0-9]([a-z0-9_-]|\.[a-z0-9_-]){1,220}[a-z0-9]'
+
 # find_workdir ARGS...: sets WORKDIR to the --workdir among arguments for `avt train`, or to nothing.
 find_workdir() {
     local argument before=""
@@ -85,12 +99,44 @@ find_workdir() {
         case "$argument" in --workdir=*) WORKDIR="${argument#*=}" ;; esac
         before="$argument"
     done
-    [[ "$WORKDIR" != *://* ]] || refuse_url
 }
 
-# A run folder has locks, renamed files and files that grow.
+# with_workdir FOLDER ARGS...: sets TRAIN to the arguments, with FOLDER as their --workdir.
+with_workdir() {
+    local folder="$1" i
+    shift
+    TRAIN=("$@")
+    for ((i = 0; i < $#; i++)); do
+        case "${TRAIN[i]}" in
+            --workdir=*) TRAIN[i]="--workdir=$folder" ;;
+            --workdir) i=$((i + 1)); TRAIN[i]="$folder" ;;
+        esac
+    done
+}
+
+# find_bucket: where WORKDIR is a URL, sets BUCKET, URL to the folder's address, and WORKDIR to its path
+# where the bucket is mounted. Else BUCKET is empty.
+find_bucket() {
+    BUCKET="" URL=""
+    [[ "$WORKDIR" == *://* ]] || return 0
+    # Nothing that means something to a shell, or is a wildcard of gcloud.
+    matches --workdir "$WORKDIR" "gs://$BUCKET_NAME(/[A-Za-z0-9_][A-Za-z0-9._=+@-]*)+/?" \
+        "gs://BUCKET/FOLDER, such as gs://my-bucket/runs/a, of letters, digits and ._=+@-"
+    URL="${WORKDIR%/}"
+    BUCKET="${URL#gs://}"
+    WORKDIR="$BUCKETS_FOLDER/$BUCKET"
+    BUCKET="${BUCKET%%/*}"
+}
+
+# refuse_url ALSO [OPTION...]: refuses a URL as WORKDIR, and says how gcsfuse, with these options too, makes
+# a folder of it. ALSO is what to give before --workdir, with FOLDER for where the bucket is mounted.
 refuse_url() {
-    fail "--workdir is '$WORKDIR', which is no file system; give a folder on a file system that all workers mount."
+    local given="$WORKDIR" folder
+    [[ "$given" == *://* ]] || return 0
+    [[ "$given" == gs://* ]] || fail "--workdir is '$given', which is no file system; give a folder."
+    find_bucket
+    folder="$(quoted "$HOME/avt-gcs/$BUCKET")"
+    fail "--workdir is '$given', which is no file system; mount the bucket, mkdir -p $folder && gcsfuse $(quoted "${GCSFUSE_OPTIONS[@]}" "${@:2}" "$BUCKET") $folder, and give ${1/FOLDER/"$folder"}--workdir $folder${URL#"gs://$BUCKET"}."
 }
 
 # value OPTION COUNT: refuses an option that is the last word, where COUNT words are left.

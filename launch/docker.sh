@@ -48,6 +48,9 @@ if [ "$COMMAND" = build ]; then
     exit
 fi
 [ $# -gt 0 ] || fail "no arguments for 'avt'; they follow '--'."
+find_workdir "$@"
+# Docker itself, which is root, has to see the folder.
+refuse_url "--mount FOLDER and " -o allow_other
 [ "$DEVICE" != tpu ] || fail "run is for cpu and gpu; launch/gke/submit.sh runs the image for TPUs."
 # The loading processes hand batches over in shared memory, of which a container has 64 MB otherwise.
 RUN=(docker run --rm --ipc=host "--user=$(id -u):$(id -g)" --env=HOME=/tmp ${MOUNTS[@]+"${MOUNTS[@]}"})

@@ -39,6 +39,8 @@ whole --grace "$grace"
 matches --platform "$platform" 'cpu|cuda' "cpu or cuda"
 [ -z "$port" ] || whole --port "$port" 1
 [ $# -gt 0 ] || fail "no arguments for 'avt train'; they follow '--'."
+find_workdir "$@"
+refuse_url ""
 find_avt
 
 # A port without a listener, below those that Linux gives to connections that go out.

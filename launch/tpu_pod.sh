@@ -25,17 +25,21 @@
 #   --commit COMMIT           what to put on the workers (HEAD); changes that are not committed stay here
 #   --repo URL                clone it there instead of copying this checkout
 #   --worker I|all            whose log (0)
+#   --gcsfuse-arg=ARG         run, all: further option of gcsfuse, such as --temp-dir=/mnt/disk; repeat
 #   --nfs HOST:/SHARE         run, all: mounted at /mnt/avt-shared on every worker, for the run folder; the
 #                             training's --workdir is relative to it, or a path under it (fetch: the same)
 #   --shared                  run, all: --workdir is on a file system that all workers mount already
-#   --workdir FOLDER          fetch: a folder, copied from worker 0 (all: that of the training)
-#   --to FOLDER               where fetched results go (all: only if given, or without --nfs and --shared)
+#   --workdir FOLDER          fetch: a folder, copied from worker 0, or gs://BUCKET/FOLDER (all: that of
+#                             the training)
+#   --to FOLDER               where fetched results go (all: only if given, or if they are on the pod's disk)
 #   --max-restarts N          how often a Spot pod is asked for again (10)
 #   --keep                    all: leave the pod there after success
 #   --poll SECONDS            between two looks at the pod (30)
 #   --dry-run                 print the commands and run nothing
 #
-# A Spot pod, and a pod of more than one worker, need --nfs or --shared.
+# The training's --workdir may be gs://BUCKET/FOLDER: every worker mounts the bucket with gcsfuse, which is
+# installed where it is missing. A Spot pod, and a pod of more than one worker, need that, or --nfs, or
+# --shared.
 #
 # Exit codes: 0; 2 for a mistake in the call; that of the training, or of the command that failed. After a
 # failure the pod is left, and the last lines say so.
@@ -59,9 +63,9 @@ name "the name of the pod" "$NAME"
 shift 2
 
 ZONE="" PROJECT="" TYPE="" RUNTIME="" SPOT="" COMMIT=HEAD REPO="" WORKER=0 WORKDIR="" TO=""
-NFS="" SHARED=""
+NFS="" SHARED="" BUCKET="" URL=""
 MAX_RESTARTS=10 KEEP="" POLL=30
-CREATE_ARGS=() SSH_ARGS=()
+CREATE_ARGS=() SSH_ARGS=() GCSFUSE_ARGS=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --zone) value "$1" $#; ZONE="$2"; shift 2 ;;
@@ -74,6 +78,7 @@ while [ $# -gt 0 ]; do
         --commit) value "$1" $#; COMMIT="$2"; shift 2 ;;
         --repo) value "$1" $#; REPO="$2"; shift 2 ;;
         --worker) value "$1" $#; WORKER="$2"; shift 2 ;;
+        --gcsfuse-arg=*) GCSFUSE_ARGS+=("${1#*=}"); shift ;;
         --nfs) value "$1" $#; NFS="$2"; shift 2 ;;
         --shared) SHARED=1; shift ;;
         --workdir) value "$1" $#; WORKDIR="$2"; shift 2 ;;
@@ -95,11 +100,15 @@ matches --zone "$ZONE" '[a-z][a-z0-9-]*' "a zone, such as us-east5-b"
 for argument in ${CREATE_ARGS[@]+"${CREATE_ARGS[@]}"} ${SSH_ARGS[@]+"${SSH_ARGS[@]}"}; do
     matches "--create-arg or --ssh-arg" "$argument" '--[a-z].*' "an option of gcloud, such as --network=default"
 done
+for argument in ${GCSFUSE_ARGS[@]+"${GCSFUSE_ARGS[@]}"}; do
+    matches --gcsfuse-arg "$argument" '--[a-z].*' "an option of gcsfuse, such as --temp-dir=/mnt/disk"
+done
 matches --worker "$WORKER" 'all|0|[1-9][0-9]{0,4}' "a number or 'all'"
 whole --max-restarts "$MAX_RESTARTS"
 whole --poll "$POLL"
 [ -z "$REPO" ] || matches --repo "$REPO" '[A-Za-z].*' "the address of a repository"
 matches --commit "$COMMIT" '[A-Za-z0-9].*' "a commit, a branch or a tag"
+[ -z "$TO" ] || matches --to "$TO" '[^-].*' "a folder, with ./ in front of a '-'"
 [ -z "$NFS" ] || share --nfs "$NFS"
 [ -z "$NFS" ] || [ -z "$SHARED" ] || fail "--nfs and --shared exclude each other: --nfs mounts a share, --shared says that one is mounted."
 case "$COMMAND" in

@@ -23,9 +23,15 @@ check_type() {
     matches --runtime "$RUNTIME" '[a-z0-9][a-z0-9._-]*' "a version, such as v2-alpha-tpuv6e"
 }
 
-# What --workdir says, of the training or of `fetch`; with --nfs it becomes the path on the workers.
+# What --workdir says, of the training or of `fetch`; with --nfs, or at gs://, it becomes the path on the
+# workers.
 check_workdir() {
-    [[ "$WORKDIR" != *://* ]] || refuse_url
+    find_bucket
+    if [ -n "$BUCKET" ]; then
+        [ -z "$NFS$SHARED" ] || fail "--workdir is '$URL', and the bucket is mounted for it: leave out --nfs and --shared, which are for run folders on a file system."
+        return
+    fi
+    [ ${#GCSFUSE_ARGS[@]} -eq 0 ] || fail "--gcsfuse-arg is for a --workdir at gs://, and it is '$WORKDIR'."
     matches --workdir "$WORKDIR" '[A-Za-z0-9/~._].*' "a folder"
     [ -n "$NFS" ] || return 0
     case "/$WORKDIR/" in
@@ -39,22 +45,16 @@ check_workdir() {
 
 # The training's own --workdir, for `run` and `all`.
 check_run_folder() {
-    local i
     find_workdir "${TRAIN[@]}"
     [ -n "$WORKDIR" ] || fail "the arguments for 'avt train' name no --workdir."
     check_workdir
-    if [ -n "$NFS" ]; then
-        for ((i = 0; i < ${#TRAIN[@]}; i++)); do
-            case "${TRAIN[i]}" in
-                --workdir=*) TRAIN[i]="--workdir=$WORKDIR" ;;
-                --workdir) i=$((i + 1)); TRAIN[i]="$WORKDIR" ;;
-            esac
-        done
+    if [ -n "$BUCKET$NFS" ]; then
+        with_workdir "$WORKDIR" "${TRAIN[@]}"
     elif [ -z "$SHARED" ]; then
-        [ -z "$SPOT" ] || fail "--workdir is '$WORKDIR', and a Spot pod takes its disks along when it is taken away; give --nfs HOST:/SHARE, or --shared if all workers mount it already."
-        [ -n "$TYPE" ] || fail "without --nfs or --shared, run needs the --type of the pod, which says whether it has one worker."
+        [ -z "$SPOT" ] || fail "--workdir is '$WORKDIR', and a Spot pod takes its disks along when it is taken away; give a --workdir at gs://, or --nfs HOST:/SHARE, or --shared if all workers mount it already."
+        [ -n "$TYPE" ] || fail "with a --workdir on the pod's own disk, run needs the --type of the pod, which says whether it has one worker."
         # A host has up to 8 of what the types count, chips or cores.
-        [[ "$TYPE" =~ -[1-8]$ ]] || fail "--workdir is '$WORKDIR', and a pod of --type $TYPE may have more than one worker; give --nfs HOST:/SHARE, or --shared if all workers mount it already."
+        [[ "$TYPE" =~ -[1-8]$ ]] || fail "--workdir is '$WORKDIR', and a pod of --type $TYPE may have more than one worker; give a --workdir at gs://, or --nfs HOST:/SHARE, or --shared if all workers mount it already."
         TO="${TO:-runs/$NAME}"
     fi
 }
@@ -207,6 +207,7 @@ pod_run() {
     note "Starting the training on every worker of $NAME"
     # On a TPU VM the names of the workers are not in the environment: JAX itself knows where to look.
     [ -z "$NFS" ] || line="$(worker_line mount "$NFS") && "
+    [ -z "$BUCKET" ] || line="$(worker_line mount-bucket "$BUCKET" ${GCSFUSE_ARGS[@]+"${GCSFUSE_ARGS[@]}"}) && "
     line+="$(worker_line start --distributed on "${TRAIN[@]}")"
     ssh_step "$AGAIN" all "$line" || return
     note "It goes on when this ends; to follow it: $(quoted bash launch/tpu_pod.sh logs "$NAME" --zone "$ZONE")"
@@ -297,8 +298,18 @@ pod_status() {
 pod_stop() { ssh_step "$AGAIN" all "$(worker_line stop)"; }
 
 pod_fetch() {
+    local into
+    if [ -n "$BUCKET" ]; then
+        # No worker is asked: the pod may be gone.
+        into="$TO/${URL##*/}"
+        note "Copying $URL to $into"
+        step "Name another folder with --to." mkdir -p "$into" || return
+        step "The bucket still has the results. $AGAIN" gcloud storage rsync --recursive "$URL" "$into" \
+            ${PROJECT:+"--project=$PROJECT"}
+        return
+    fi
     note "Copying $WORKDIR to $TO"
-    step "Name another folder with --to." mkdir -p -- "$TO" || return
+    step "Name another folder with --to." mkdir -p "$TO" || return
     scp_step "The pod still has the results. $AGAIN" 0 "$NAME:$WORKDIR" "$TO" --recurse
 }
 
@@ -334,7 +345,7 @@ pod_all() {
             return 1
         fi
         if [ "$restarts" -ge "$MAX_RESTARTS" ]; then
-            echo "avt: error: the pod $NAME was taken away again after $restarts restarts, the limit (--max-restarts). The same command goes on from the last checkpoint in $WORKDIR." >&2
+            echo "avt: error: the pod $NAME was taken away again after $restarts restarts, the limit (--max-restarts). The same command goes on from the last checkpoint in ${URL:-$WORKDIR}." >&2
             pod_delete || true
             return 1
         fi

@@ -3,6 +3,7 @@
 #
 #   bash avt/launch/tpu_worker.sh setup            an environment in avt/.venv with the extra "tpu"
 #   bash avt/launch/tpu_worker.sh mount SHARE      mounts HOST:/SHARE at /mnt/avt-shared
+#   bash avt/launch/tpu_worker.sh mount-bucket BUCKET [GCSFUSE-OPTION...]   at /mnt/avt-gcs/BUCKET
 #   bash avt/launch/tpu_worker.sh start ARGS...    `avt train ARGS` that outlives the connection
 #   bash avt/launch/tpu_worker.sh status           one line: "avt-status HOST running|exited N|none"
 #   bash avt/launch/tpu_worker.sh stop             SIGTERM: a checkpoint is saved
@@ -36,7 +37,7 @@ mount_share() {
     share "what is to be mounted" "${1:-}"
     mounted="$(findmnt --noheadings --output=SOURCE --mountpoint "$SHARED_FOLDER" || true)"
     if [ -z "$mounted" ]; then
-        command -v mount.nfs >/dev/null || sudo apt-get install -y -q nfs-common
+        command -v mount.nfs >/dev/null || sudo apt-get install -y -q -o DPkg::Lock::Timeout=600 nfs-common
         sudo mkdir -p "$SHARED_FOLDER"
         # With NFS 3 a lock of a worker that was taken away would stay at the server, and keep out the
         # same training when it is continued: flock is for the processes of one worker.
@@ -51,6 +52,38 @@ mount_share() {
     sudo chmod a+rwx "$SHARED_FOLDER"
 }
 
+# mount_bucket BUCKET OPTION...: once, however often it is called.
+mount_bucket() {
+    local name="${1:-}" folder mounted
+    matches "what is to be mounted" "$name" "$BUCKET_NAME" "the name of a bucket"
+    folder="$BUCKETS_FOLDER/$name"
+    mounted="$(findmnt --noheadings --output=SOURCE --mountpoint "$folder" || true)"
+    # What is left of a gcsfuse that has died.
+    if [ -n "$mounted" ] && [[ "$(export LC_ALL=C; cd "$folder" 2>&1)" == *"not connected"* ]]; then
+        sudo umount -l "$folder"
+        mounted=""
+    fi
+    if [ -z "$mounted" ]; then
+        command -v gcsfuse >/dev/null || install_gcsfuse
+        # By and for the user who trains; nobody else may look into it.
+        sudo mkdir -p "$folder"
+        sudo chown "$(id -u):$(id -g)" "$folder"
+        gcsfuse "${GCSFUSE_OPTIONS[@]}" "${@:2}" "$name" "$folder" </dev/null
+    elif [ "$mounted" != "$name" ]; then
+        fail "$folder on $(hostname) has $mounted mounted, not the bucket $name; unmount it first: sudo umount $folder."
+    fi
+    [ -w "$folder" ] || fail "$(id -un) may not write to $folder on $(hostname), which another user has mounted; unmount it first: sudo umount $folder."
+}
+
+# As https://cloud.google.com/storage/docs/cloud-storage-fuse/install has it.
+install_gcsfuse() {
+    sudo curl -fsS --output /usr/share/keyrings/cloud.google.asc https://packages.cloud.google.com/apt/doc/apt-key.gpg
+    sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null \
+        <<<"deb [signed-by=/usr/share/keyrings/cloud.google.asc] https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -cs) main"
+    sudo apt-get update -q
+    sudo apt-get install -y -q -o DPkg::Lock::Timeout=600 gcsfuse
+}
+
 # The process that watches over the training: the environment of a process cannot be mistaken for
 # that of another which has got its number since.
 running() {
@@ -61,6 +94,7 @@ running() {
 start() {
     local wanted
     find_workdir "$@"
+    refuse_url ""
     wanted="$(quoted "$@")"
     mkdir -p "$RUN"
     if running; then
@@ -114,6 +148,7 @@ case "${1:-}" in
         "$@"
         ;;
     mount) mount_share "${@:2}" ;;
+    mount-bucket) mount_bucket "${@:2}" ;;
     -h | --help) usage "${BASH_SOURCE[0]}" ;;
-    *) fail "unknown command '${1:-}'; tpu_worker.sh takes setup, mount, start, status or stop." ;;
+    *) fail "unknown command '${1:-}'; tpu_worker.sh takes setup, mount, mount-bucket, start, status or stop." ;;
 esac

@@ -89,12 +89,7 @@ def train(
       UserError: anything wrong in the config, the data, the folder or the steps to profile.
       Stopped: after Ctrl-C or SIGTERM, once a checkpoint is saved; a KeyboardInterrupt.
     """
-    # A path has one slash left of a URL's two.
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(workdir)):
-        raise UserError(
-            f"--workdir {workdir} is not a folder; give one on a file system that all hosts of the "
-            "training mount (docs/launch.md). Shards may stay where they are."
-        )
+    _check_no_url(str(workdir))
     say = say if agree.is_first() else silent
     experiment = config if isinstance(config, Experiment) else Experiment(config, data=data)
     workdir = Path(workdir)
@@ -105,6 +100,21 @@ def train(
         return profile_steps and Trace(*profile_steps, folder, total_steps=total_steps)
 
     return _result(_train(experiment, workdir, say, agree.together(trace)), workdir)
+
+
+def _check_no_url(workdir: str) -> None:
+    # A path has one slash left of a URL's two.
+    found = re.match(r"([a-z][a-z0-9+.-]+):/", workdir)
+    if not found:
+        return
+    way = "give one on a file system that all hosts of the training mount (docs/launch.md)"
+    if found[1] == "gs":
+        way = (
+            "mount the bucket with gcsfuse on every host and give the path there (docs/launch.md "
+            "has the command), or start with launch/tpu_pod.sh or launch/gke/submit.sh, which "
+            "take gs://"
+        )
+    raise UserError(f"--workdir {workdir} is not a folder; {way}. Shards may stay where they are.")
 
 
 def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None) -> TrainState:

@@ -30,7 +30,8 @@ def locked(
       BlockingIOError: another process holds it, or has just deleted the file.
       OSError: the file cannot be opened.
     """
-    with open(path, "ab" if create else "r+b") as file:
+    file = open(path, "ab" if create else "r+b")
+    try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -41,6 +42,10 @@ def locked(
         if not _is_there(path, file):
             raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(path))
         yield
+    finally:
+        # Nothing was written. A mount that has died is told of by who wrote to it.
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def _is_there(path: Path, file: IO[Any]) -> bool:

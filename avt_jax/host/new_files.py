@@ -6,6 +6,7 @@ Everything is written beside its place, under a hidden name, and renamed when it
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -16,6 +17,9 @@ from typing import IO, Any, Literal
 from avt_jax.errors import UserError
 
 _PREFIX, _SUFFIX = ".avt-", ".partial"
+
+# What file systems answer that can sync files only.
+_NOT_OF_FOLDERS = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def check_new(paths: list[Path]) -> None:
@@ -152,7 +156,11 @@ def _rename(partial: Path, path: Path, *, durable: bool) -> None:
         _sync(partial)
     os.replace(partial, path)
     if durable:
-        _sync(path.parent)  # the name is in the folder
+        try:
+            _sync(path.parent)  # the name is in the folder
+        except OSError as error:
+            if error.errno not in _NOT_OF_FOLDERS:
+                raise
 
 
 def _sync(path: Path) -> None:

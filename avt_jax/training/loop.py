@@ -260,6 +260,7 @@ class _Keeper:
                 interrupted = error.signal
         self.progress.evaluated(step, values, self.writer)
         peers.doing(f"saving after step {step}")
+        self.writer.sync()
         if not replaces or score is not None:
             self.pending.watch.saves(step)
             position = self.batches.get_state()

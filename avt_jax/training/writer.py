@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import image, scalar
 
 from avt_jax.errors import UserError
+from avt_jax.host.growing_file import GrowingFile
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.host.new_files import write_text
 from avt_jax.training.observing.trackers import Tracker
@@ -52,8 +53,7 @@ class MetricWriter:
         self._trackers = trackers
         try:
             _keep_until(self._file_path, step)
-            # Without a buffer nothing is left to be written when it is closed.
-            self._file = self._file_path.open("ab", buffering=0)
+            self._file = GrowingFile(self._file_path)
             if tensorboard:
                 self._board = _Board(Path(run_dir) / BOARD_FOLDER, purge_step=step + 1)
         except OSError as error:
@@ -70,11 +70,10 @@ class MetricWriter:
         Raises:
           UserError: the file cannot be written.
         """
-        line = (json.dumps({"step": step, "split": split, **values}) + "\n").encode()
+        line = json.dumps({"step": step, "split": split, **values}) + "\n"
         named = {f"{split}/{name}": value for name, value in values.items()}
         try:
-            while line:
-                line = line[self._file.write(line) :]
+            self._file.add(line)
             if self._board:
                 self._board.write(step, (scalar(tag, value) for tag, value in named.items()))
         except OSError as error:
@@ -101,9 +100,22 @@ class MetricWriter:
         for tracker in self._trackers:
             tracker.log_image(step, f"val/{name}", image_hwc)
 
+    def sync(self) -> None:
+        """Makes the lines outlive the machine: before the checkpoint that they lead to is written.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        try:
+            self._file.sync()
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
     def close(self) -> None:
         """Closes all of them."""
-        self._file.close()
+        # What counts was synced, or told of when it was written.
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._board:
             self._board.close()
         for tracker in self._trackers:
@@ -153,6 +165,9 @@ class NoWriter:
         """Nothing."""
 
     def write_image(self, step: int, name: str, image_hwc: np.ndarray) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
         """Nothing."""
 
     def close(self) -> None:

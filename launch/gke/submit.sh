@@ -12,12 +12,15 @@
 #   --namespace NAMESPACE    (default)
 #   --service-account NAME   Kubernetes service account, for access to gs://
 #   --volume CLAIM           persistent volume claim (ReadWriteMany) that every pod has at /runs, for the run
-#                            folder, as in --workdir /runs/a; needed from two nodes on
+#                            folder, as in --workdir /runs/a
 #   --queue NAME             local queue of Kueue
 #   --spot                   on Spot nodes
 #   --max-restarts N         how often all pods are started anew when one fails (10)
 #   --grace SECONDS          between SIGTERM and SIGKILL, for the checkpoint (600)
 #   --dry-run                print the manifest and the command, and run nothing
+#
+# The training's --workdir may be gs://BUCKET/FOLDER: every pod mounts the bucket, with the cluster's Cloud
+# Storage FUSE CSI driver and the rights of --service-account. From two nodes on that or --volume is needed.
 set -euo pipefail
 # shellcheck source=../common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../common.sh"
@@ -79,7 +82,20 @@ name --namespace "$NAMESPACE"
 [ -z "$VOLUME" ] || name --volume "$VOLUME"
 [ $# -gt 0 ] || fail "no arguments for 'avt train'; they follow '--'."
 find_workdir "$@"
-if [ -n "$VOLUME" ]; then
+find_bucket
+MOUNT_OPTIONS=""
+if [ -n "$BUCKET" ]; then
+    [ -z "$VOLUME" ] || fail "--workdir is '$URL', and the bucket is mounted for it: leave out --volume, which is for a run folder under /runs."
+    [ -n "$SERVICE_ACCOUNT" ] || fail "--workdir is '$URL', which the pods may only write to as a service account; give --service-account NAME."
+    with_workdir "$WORKDIR" "$@"
+    set -- "${TRAIN[@]}"
+    # Without dashes, and for the image's user. In the form of options: some versions of gcsfuse prefer what
+    # they think best for the machine to what is given in the form of its configuration file.
+    # https://github.com/GoogleCloudPlatform/gcsfuse/issues/4271
+    # shellcheck disable=SC2034  # read by its name, in manifest
+    printf -v MOUNT_OPTIONS '%s,' "${GCSFUSE_OPTIONS[@]#--}" uid=1000 gid=1000
+    MOUNT_OPTIONS="${MOUNT_OPTIONS%,}"
+elif [ -n "$VOLUME" ]; then
     case "$WORKDIR/" in
         */../*) inside="" ;;
         /runs/[!/]*) inside=1 ;;
@@ -87,7 +103,7 @@ if [ -n "$VOLUME" ]; then
     esac
     [ -n "$inside" ] || fail "--workdir is '$WORKDIR'; with --volume it must be a path under /runs."
 elif [ "$NODES" -gt 1 ]; then
-    fail "--nodes is $NODES, and all pods must have the run folder; give --volume CLAIM and a --workdir under /runs."
+    fail "--nodes is $NODES, and all pods must have the run folder; give a --workdir at gs://, or --volume CLAIM and a --workdir under /runs."
 fi
 if [ "$KIND" = tpu ]; then
     chips=$((${TOPOLOGY//x/*}))
@@ -125,7 +141,7 @@ manifest() {
             continue
         fi
         # What is filled in was checked above, and holds nothing that YAML or this would read otherwise.
-        for key in NAME NAMESPACE QUEUE MAX_RESTARTS NODES GRACE SERVICE_ACCOUNT VOLUME ACCELERATOR TOPOLOGY IMAGE DEVICES; do
+        for key in NAME NAMESPACE QUEUE MAX_RESTARTS NODES GRACE SERVICE_ACCOUNT VOLUME BUCKET BUCKETS_FOLDER MOUNT_OPTIONS ACCELERATOR TOPOLOGY IMAGE DEVICES; do
             line="${line//@$key@/"${!key}"}"
         done
         printf '%s\n' "$line"

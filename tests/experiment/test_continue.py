@@ -208,12 +208,17 @@ def test_the_data_are_looked_at_when_a_run_begins_and_not_again(tmp_path, capsys
     assert "in more than one split" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("workdir", ["gs://bucket/runs/a", Path("s3://bucket/runs/a")])
-def test_a_run_folder_is_no_url(workdir, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("workdir", "way"),
+    [
+        ("gs://bucket/runs/a", "mount the bucket with gcsfuse on every host .*tpu_pod.sh"),
+        (Path("gs://bucket/runs/a"), "mount the bucket with gcsfuse on every host"),
+        (Path("s3://bucket/runs/a"), "give one on a file system that all hosts"),
+    ],
+)
+def test_a_run_folder_is_no_url(workdir, way, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = avt_jax.load_config("quickstart:smoke")
-    with pytest.raises(
-        avt_jax.UserError, match=r"(gs|s3):/.*/runs/a is not a folder; give one on a file"
-    ):
+    with pytest.raises(avt_jax.UserError, match=f"(gs|s3):/.*/runs/a is not a folder; {way}"):
         avt_jax.train(config, workdir)
     assert not list(tmp_path.iterdir())

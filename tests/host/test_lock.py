@@ -1,12 +1,15 @@
 """A lock between processes: held, waited for, given back by the dead."""
 
+import errno
 import fcntl
+import io
 import multiprocessing
 import os
 import signal
 
 import pytest
 
+from avt_jax.host import lock
 from avt_jax.host.lock import locked
 
 
@@ -57,3 +60,18 @@ def test_a_lock_need_not_make_its_file(tmp_path):
     with pytest.raises(FileNotFoundError), locked(tmp_path / "lock", create=False):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_ends_also_on_a_mount_that_has_died(tmp_path, monkeypatch):
+    """Closing the file tells the file system, which answers with an error."""
+
+    class Dying(io.FileIO):
+        def close(self):
+            super().close()
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr(lock, "open", Dying, raising=False)
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "lock"):
+        raise ZeroDivisionError
+    with locked(tmp_path / "lock"):
+        pass

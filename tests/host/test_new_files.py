@@ -1,5 +1,6 @@
 """Files that appear complete or not at all: contents, failures, what is left behind."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -55,6 +56,26 @@ def test_a_durable_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypa
     assert done == ["file", "name", "folder"]
     new_files.write_text(tmp_path / "file", "text")
     assert done[3:] == ["name"]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EIO])
+def test_a_folder_need_not_be_one_that_can_be_synced(tmp_path, monkeypatch, code):
+    fsync = os.fsync
+
+    def files_only(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    path = tmp_path / "file"
+    if code == errno.EIO:
+        with pytest.raises(UserError, match="cannot write .*file: Input/output error"):
+            new_files.write_text(path, "text", durable=True)
+    else:
+        new_files.write_text(path, "text", durable=True)
+        assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "text"
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path):

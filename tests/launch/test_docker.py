@@ -66,6 +66,15 @@ def test_mistakes(machine, arguments, said):
     assert ran.stderr.count("\n") == 1
 
 
+def test_a_bucket_has_to_be_mounted(machine):
+    machine.program("docker")
+    ran = machine.run("docker.sh", "run", "--", "train", "--workdir=gs://my-b/runs/a")
+    assert ran.returncode == 2 and machine.calls() == []
+    folder = f"{machine.home}/avt-gcs/my-b"
+    assert re.search(f"gcsfuse --.* -o allow_other my-b {folder}, and give", ran.stderr)
+    assert f"give --mount {folder} and --workdir {folder}/runs/a." in ran.stderr
+
+
 def test_dockerfile(machine):
     """What it copies is there and not ignored; the extras are those of setup.py."""
     root = machine.root

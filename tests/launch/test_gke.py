@@ -12,6 +12,7 @@ GPU = ["gpu", "job1", "--image", IMAGE, "--accelerator", "nvidia-h100-80gb"]
 GPU += ["--volume", "runs", "--nodes", "2"]
 WORKDIR = ["--workdir", "/runs/a"]
 ONE = ["gpu", "j", "--image", IMAGE, "--accelerator", "nvidia-l4"]
+GS = ["--workdir", "gs://my-b.example/runs/a"]
 
 
 def manifest(machine, *arguments, train=WORKDIR):
@@ -81,7 +82,7 @@ def test_what_both_have(machine, kind):
     # The image's user may write to it.
     assert pod["securityContext"]["fsGroup"] == 1000
     assert "nodeName" not in pod and "tolerations" not in pod and "serviceAccountName" not in pod
-    assert "labels" not in found["metadata"]
+    assert "labels" not in found["metadata"] and "metadata" not in job["template"]
 
 
 def test_one_pod_needs_no_volume(machine):
@@ -89,6 +90,35 @@ def test_one_pod_needs_no_volume(machine):
     assert [volume["name"] for volume in pod["volumes"]] == ["shm"]
     assert [mount["name"] for mount in pod["containers"][0]["volumeMounts"]] == ["shm"]
     assert "securityContext" not in pod
+
+
+@pytest.mark.parametrize("kind", [TPU, GPU])
+def test_a_bucket(machine, nasty, kind):
+    """All pods of any number have it, through the driver's container beside avt."""
+    volume = kind.index("--volume")
+    kind = [*kind[:volume], *kind[volume + 2 :], "--service-account", "writer"]
+    pod = job_of(manifest(machine, *kind, train=[*nasty, *GS, "--x"]))["template"]
+    annotations = pod["metadata"]["annotations"]
+    assert annotations["gke-gcsfuse/volumes"] == "true"
+    # Of what the container may need, the driver's default is less than a checkpoint.
+    limits = {annotations[f"gke-gcsfuse/{what}-limit"] for what in ("memory", "ephemeral-storage")}
+    assert limits == {"0"}
+    (container,) = pod["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    folder = "/mnt/avt-gcs/my-b.example"
+    assert container["args"][-3:] == ["--workdir", f"{folder}/runs/a", "--x"]
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    csi = volumes[mounts[folder]]["csi"]
+    assert csi["driver"] == "gcsfuse.csi.storage.gke.io"
+    assert csi["volumeAttributes"]["bucketName"] == "my-b.example"
+    assert csi["volumeAttributes"]["mountOptions"].split(",") == [
+        "implicit-dirs", "metadata-cache-ttl-secs=0", "metadata-cache-negative-ttl-secs=0",
+        "rename-dir-limit=200000", "enable-streaming-writes=false", "uid=1000", "gid=1000",
+    ]  # fmt: skip
+    dockerfile = (machine.root / "launch" / "Dockerfile").read_text()
+    assert "--uid 1000" in dockerfile, "to whom the files belong"
+    assert pod["spec"]["serviceAccountName"] == "writer"
+    assert "securityContext" not in pod["spec"] and "/runs" not in mounts
 
 
 def test_tpu(machine):
@@ -160,9 +190,25 @@ def test_a_failure_is_told(machine):
         ([*GPU, "--topology", "4x4", "--", "--x"], "GPU nodes have none"),
         ([*TPU, "--nodes", "3", "--", *WORKDIR], "has 16 chips, and --nodes 3"),
         ([*TPU, "--namespace", "a: b", "--", "--x"], "--namespace is 'a: b'"),
-        ([*ONE, "--nodes", "2", "--", *WORKDIR], "give --volume CLAIM"),
-        ([*ONE, "--", "--workdir", "gs://b/a"], "'gs://b/a', which is no file system"),
-        ([*TPU, "--", "--workdir=gs://b/a"], "'gs://b/a', which is no file system"),
+        ([*ONE, "--nodes", "2", "--", *WORKDIR], "give a --workdir at gs://, or --volume CLAIM"),
+        ([*ONE, "--", *GS], "may only write to as a service account; give --service-account"),
+        ([*TPU, "--service-account", "a", "--", *GS], "leave out --volume"),
+        (
+            [*ONE, "--service-account", "a", "--", "--workdir=gs://my-b"],
+            "must be gs://BUCKET/FOLDER",
+        ),
+        (
+            [*ONE, "--service-account", "a", "--", "--workdir", "gs://b'\"/a"],
+            "must be gs://BUCKET/",
+        ),
+        (
+            [*ONE, "--service-account", "a", "--", "--workdir", "gs://b\n- x/a"],
+            "must be gs://BUCKET/",
+        ),
+        (
+            [*ONE, "--service-account", "a", "--", "--workdir", "gs://@IMAGE@/a"],
+            "must be gs://BUCKET/",
+        ),
         ([*TPU, "--", "--workdir", "runs/a"], "it must be a path under /runs"),
         ([*TPU, "--", "--workdir", "/runs/../a"], "it must be a path under /runs"),
         ([*TPU, "--", "--workdir", "/runs/"], "it must be a path under /runs"),

@@ -100,9 +100,25 @@ def test_with_a_real_python(machine):
     assert sorted(ran.stdout.splitlines()) == ["[0] Python 0", "[1] Python 1"]
 
 
+def test_a_bucket_has_to_be_mounted_and_how(machine):
+    """The command in the message is one that works, given to a shell as it is."""
+    ran = machine.run("local.sh", "--", "--workdir", "gs://my-b/runs/a")
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1
+    machine.program("gcsfuse")
+    command = ran.stderr.partition("mount the bucket, ")[2].partition(", and give ")[0]
+    machine.shell(command)
+    (call,) = machine.calls()
+    folder = f"{machine.home}/avt-gcs/my-b"
+    assert call[-2:] == ["my-b", folder] and "--implicit-dirs" in call
+    assert (machine.home / "avt-gcs" / "my-b").is_dir()
+    assert ran.stderr.endswith(f"and give --workdir {folder}/runs/a.\n")
+
+
 @pytest.mark.parametrize(
     "arguments, said",
     [
+        (["--", "--workdir=s3://b/a"], "which is no file system; give a folder"),
+        (["--", "--workdir", "gs://my-b"], "it must be gs://BUCKET/FOLDER"),
         (["--processes", "0", "--", "--x"], "--processes is 0; it must be 1 or more"),
         (["--processes", "-1", "--", "--x"], "--processes is '-1'; it must be a whole number"),
         (["--processes"], "--processes needs a value"),

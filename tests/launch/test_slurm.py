@@ -122,3 +122,18 @@ def test_mistakes(machine, cluster):
     assert "'avt' was not found" in ran.stderr
     (cluster.bin / "srun").unlink()
     assert "'srun' was not found" in job(cluster, "--x").stderr
+
+
+def test_a_bucket_has_to_be_mounted_and_how(cluster):
+    """With the options of the other scripts, of which SLURM's copy of the file knows nothing."""
+    ran = job(cluster, "--config", "c", "--workdir=gs://my-b/runs/a")
+    assert ran.returncode == 2 and cluster.calls() == [] and ran.stderr.count("\n") == 1
+    common = (cluster.root / "launch" / "common.sh").read_text()
+    options = re.search(r"^GCSFUSE_OPTIONS=\(([^)]*)\)", common, re.M)[1].split()
+    folder = "/tmp/avt-gcs/my-b"
+    command = f"mkdir -p {folder} && gcsfuse {' '.join(options)} my-b {folder}"
+    assert f"mount the bucket on every node, {command}, and give" in ran.stderr
+    assert ran.stderr.endswith(f"--workdir {folder}/runs/a.\n")
+    for url in ("gs://my-b;id/a", "gs://$(id)/a", "gs://my-b"):
+        ran = job(cluster, "--workdir", url)
+        assert ran.returncode == 2 and "gcsfuse" not in ran.stderr

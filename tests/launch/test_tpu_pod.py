@@ -364,14 +364,9 @@ def test_status_of_each_worker(cloud):
             "a pod of --type v6e-16 may have more than one worker",
         ),
         (["run", "p1", "--zone", "z", "--", "--workdir", "a"], "run needs the --type"),
-        (["run", "p1", "--zone", "z", "--", "--workdir", "gs://b/a"], "which is no file system"),
         (
-            ["run", "p1", "--zone", "z", *NFS, "--", "--workdir=gs://b/a"],
-            "give a folder on a file system that all workers mount",
-        ),
-        (
-            ["fetch", "p1", "--zone", "z", "--to", "t", "--workdir", "gs://b/a"],
-            "--workdir is 'gs://b/a', which is no file system",
+            ["fetch", "p1", "--zone", "z", "--to", "t", "--workdir", "gs://my-b"],
+            "--workdir is 'gs://my-b'; it must be gs://BUCKET/FOLDER",
         ),
         (["run", "p1", "--zone", "z", *NFS, "--shared", "--", "--workdir=a"], "exclude each other"),
     ],

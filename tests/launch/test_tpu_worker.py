@@ -164,7 +164,7 @@ def test_a_share_is_mounted_once(nfs):
     nfs.rule("findmnt", str(nfs.shared), ("", 1), ("10.0.0.2:/runs\n", 0))
     assert mount(nfs).returncode == 0
     told = [
-        ["apt-get", "install", "-y", "-q", "nfs-common"],
+        ["apt-get", "install", "-y", "-q", "-o", "DPkg::Lock::Timeout=600", "nfs-common"],
         ["mkdir", "-p", str(nfs.shared)],
         ["mount", "-t", "nfs", "-o", "hard,local_lock=flock", "10.0.0.2:/runs", str(nfs.shared)],
     ]
@@ -198,9 +198,9 @@ def test_worker_takes_no_option_for_a_share_and_no_address_for_a_folder(nfs):
     ran = mount(nfs, "-o:/a")
     assert (ran.returncode, nfs.calls()) == (2, [])
     assert "it must be HOST:/SHARE" in ran.stderr
-    ran = nfs.ssh("bash avt/launch/tpu_worker.sh start --workdir gs://b/a")
+    ran = nfs.ssh("bash avt/launch/tpu_worker.sh start --workdir gs://my-b/a")
     assert ran.returncode == 2
-    assert "--workdir is 'gs://b/a', which is no file system" in ran.stderr
+    assert "--workdir is 'gs://my-b/a', which is no file system" in ran.stderr
     assert status(nfs) == "none"
 
 

@@ -188,6 +188,24 @@ def test_what_killed_processes_leave_among_checkpoints(copy, states):
     assert left == [str(OLD), str(NEW), "notes.txt"]
 
 
+def test_a_checkpoint_that_was_renamed_in_part(trained, states, tmp_path, capsys):
+    """As a bucket without folders of its own does it, file by file, when the machine is lost."""
+    steps = []
+    files = files_of(trained / "checkpoints" / str(NEW))
+    for count in range(len(files) + 1):
+        folder = shutil.copytree(trained, tmp_path / str(count))
+        whole = folder / "checkpoints" / str(NEW)
+        partial = whole.rename(f"{whole}.orbax-checkpoint-tmp")
+        whole.mkdir()
+        for name in files[:count]:
+            (whole / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).rename(whole / name)
+        steps.append(goes_on(folder, states, capsys))
+        assert not partial.exists()
+    assert steps[0] == OLD and steps[-1] == NEW
+    assert sorted(steps) == steps
+
+
 def test_a_checkpoint_gets_its_score_later_in_place(copy, states):
     checkpointer = Checkpointer(copy, keep_last=9, keep_best=1)
     state, position = states[OLD]
@@ -318,6 +336,34 @@ def test_the_folder_is_deleted_under_a_save(copy, states, monkeypatch):
 
     monkeypatch.setattr(AtomicRenameTemporaryPath, "finalize", fail)
     with pytest.raises(UserError, match="was deleted while the training was running"):
+        _save_next(copy, states)
+
+
+def test_the_mount_dies_under_a_save(copy, states, monkeypatch):
+    """From then on every look at it fails; the sentence comes all the same."""
+    from orbax.checkpoint._src.path.atomicity import AtomicRenameTemporaryPath
+
+    dead = OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    def dying(call):
+        def called(path, *arguments, **options):
+            if has_died and str(path).startswith(str(copy)):
+                raise dead
+            return call(path, *arguments, **options)
+
+        return called
+
+    async def fail(*_, **__):
+        has_died.append(True)
+        raise dead
+
+    has_died = []
+    monkeypatch.setattr(AtomicRenameTemporaryPath, "finalize", fail)
+    for name in ("stat", "listdir", "scandir"):
+        monkeypatch.setattr(os, name, dying(getattr(os, name)))
+    with pytest.raises(
+        UserError, match=r"cannot write checkpoint 6 .* \(Transport endpoint is not con"
+    ):
         _save_next(copy, states)
 
 

@@ -10,7 +10,9 @@ import pytest
 from toy_run import checkpoints, counting_step, every, logged, run
 
 from avt_jax.errors import UserError
+from avt_jax.training.checkpoint import Checkpointer
 from avt_jax.training.observing import progress
+from avt_jax.training.writer import MetricWriter
 
 
 def test_logs_evaluates_and_checkpoints_when_due(tmp_path, capsys):
@@ -53,6 +55,28 @@ def test_the_final_step_is_always_looked_at(tmp_path, intervals, logs, evaluatio
         number = last - first
         assert entry["loss"] == sum(range(first + 1, last + 1)) / number
         assert entry["classification"] == entry["loss"], "a sum of 8 clips over their count"
+
+
+def test_what_is_logged_outlives_the_machine_before_the_checkpoint_does(tmp_path, monkeypatch):
+    """Of a file that is open, a mounted bucket has what was there when it was last synced."""
+    synced, at_save = [], []
+    sync, save = MetricWriter.sync, Checkpointer.save
+
+    def note_sync(writer):
+        sync(writer)
+        synced[:] = [
+            (split, e["step"]) for split in ("train", "val") for e in logged(tmp_path, split)
+        ]
+
+    def note_save(checkpointer, state, *arguments, **options):
+        at_save.append((int(state.step), list(synced)))
+        save(checkpointer, state, *arguments, **options)
+
+    monkeypatch.setattr(MetricWriter, "sync", note_sync)
+    monkeypatch.setattr(Checkpointer, "save", note_save)
+    run(tmp_path, *counting_step(), schedule=every(6, log=1, evaluate=6, checkpoint=2))
+    lines = [("train", step) for step in range(1, 7)]
+    assert at_save == [(2, lines[:2]), (4, lines[:4]), (6, [*lines, ("val", 6)])]
 
 
 def test_the_rate_leaves_out_what_evaluations_take(tmp_path, monkeypatch, capsys):

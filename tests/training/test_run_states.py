@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -281,10 +282,21 @@ def test_two_that_start_together(tmp_path):
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
-    def flock(*_):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    """Nor hard links, nor folders that can be synced, as mounted buckets have none."""
+    fsync = os.fsync
 
-    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    def fails(code):
+        def call(*_, **__):
+            raise OSError(code, os.strerror(code))
+
+        return call
+
+    def files_only(descriptor):
+        (fails(errno.EINVAL) if stat.S_ISDIR(os.fstat(descriptor).st_mode) else fsync)(descriptor)
+
+    monkeypatch.setattr(locks.fcntl, "flock", fails(errno.ENOLCK))
+    monkeypatch.setattr(os, "link", fails(errno.ENOTSUP))
+    monkeypatch.setattr(os, "fsync", files_only)
     start(tmp_path / "run")
     assert capsys.readouterr().err.count("has no locks") == 1
     assert checkpoints(tmp_path / "run") == [2, 4]

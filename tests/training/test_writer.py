@@ -1,10 +1,14 @@
 """Metric files, and that a resumed run logs every step once."""
 
+import errno
 import json
+import os
 
 import board
 import numpy as np
 
+from avt_jax.host.growing_file import GrowingFile
+from avt_jax.training.observing.goodput import Goodput
 from avt_jax.training.writer import METRICS_FILE, MetricWriter
 
 
@@ -40,3 +44,12 @@ def test_resume_drops_what_will_be_repeated(tmp_path):
     writer.write(3, "train", {"loss": 30.0})
     writer.close()
     assert [(e["step"], e["loss"]) for e in lines(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+def test_a_mount_that_has_died_does_not_hide_why_a_training_ends(tmp_path, monkeypatch):
+    def close(file):
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr(GrowingFile, "close", close)
+    for one in (MetricWriter(tmp_path, step=0), Goodput(tmp_path, step=0, began_sec=0.0)):
+        one.close()

@@ -28,7 +28,7 @@ _OF_THE_DISK = tuple(
     os.strerror(code)
     for code in (
         errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
-        errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE,
+        errno.ENOENT, errno.ENOTDIR, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ECONNABORTED,
     )
 )  # fmt: skip
 
@@ -263,9 +263,12 @@ class Checkpointer:
 
     def _is_gone(self) -> bool:
         """Whether the run's folder was deleted since the checkpoints in it were opened."""
-        if not self._folder.is_dir():
-            return True
-        return bool(self._beside) and not any(path.exists() for path in self._beside)
+        try:
+            if not self._folder.is_dir():
+                return True
+            return bool(self._beside) and not any(path.exists() for path in self._beside)
+        except OSError:  # a mount that has died
+            return False
 
     def _check_folder(self) -> None:
         if self._is_gone():
@@ -279,8 +282,11 @@ class Checkpointer:
             )
         what = f"checkpoint {step}" if step is not None else "checkpoints"
         reason = next((one for one in _OF_THE_DISK if one in str(error)), first_line(error))
-        before = [found for found in folders.list_steps(self._folder) if found != step]
-        goes_on = f"goes on from step {before[0]}" if before else "starts anew"
+        try:
+            before = [found for found in folders.list_steps(self._folder) if found != step]
+            goes_on = f"goes on from step {before[0]}" if before else "starts anew"
+        except UserError:
+            goes_on = "goes on from its last checkpoint"
         return UserError(
             f"cannot write {what} to {self._folder} ({reason}); mend that, then the same command "
             f"{goes_on}."

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from avt_jax.host.growing_file import GrowingFile
 from avt_jax.host.metric_lines import json_lines
 from avt_jax.host.new_files import write_text
 
@@ -37,7 +38,7 @@ class Goodput:
         self._before_sec = max(saved)[1] if saved else 0.0
         lines.append({"began_sec": began_sec, "from_step": step})
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-        self._file = path.open("ab", buffering=0)
+        self._file = GrowingFile(path)
 
     def saves(self, step: int, useful_sec: float) -> None:
         """Called before a step is saved.
@@ -49,7 +50,8 @@ class Goodput:
         line = {"step": step, "useful_sec": self._before_sec + useful_sec}
         # On a full disk this is what can be done without; the checkpoint says what is wrong.
         with contextlib.suppress(OSError):
-            self._file.write((json.dumps(line) + "\n").encode())
+            self._file.add(json.dumps(line) + "\n")
+            self._file.sync()
 
     def share(self, useful_sec: float) -> float:
         """In [0, 1]; the argument as that of `saves`."""
@@ -58,7 +60,8 @@ class Goodput:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _is_start(line: dict[str, Any]) -> bool:
