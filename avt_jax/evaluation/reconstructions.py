@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from avt_jax.evaluation.pictures import new_figure, save_png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MAX_LABEL = 25  # characters that fit beside a row
 _EPS = 1e-6
 _COLUMNS = ("original", "shown to the model", "reconstructed")
 
@@ -127,8 +129,19 @@ def reconstruction_figure(hidden: Hidden, *, title: str) -> Figure:
             axis.set_yticks([])
             if b == 0:
                 axis.set_title(name, fontsize=10)
-        clip_axes[0].set_ylabel(hidden.ids[b][-24:].replace("$", r"\$"), fontsize=7)
+        clip_axes[0].set_ylabel(clip_label(hidden.ids[b]), fontsize=7, parse_math=False)
     return picture
+
+
+def clip_label(clip_id: str) -> str:
+    """A clip's id in two short lines: the file's name without folders, and the span in it."""
+    match = re.fullmatch(r"(?:.*/)?(.+)@([\d.]+)-([\d.]+)#\d+", clip_id, re.DOTALL)
+    name, span = (match[1], f"{match[2]} to {match[3]} s") if match else (clip_id, "")
+    name = "".join(c if c.isprintable() else "?" for c in name)
+    if len(name) > _MAX_LABEL:
+        half = (_MAX_LABEL - 1) // 2
+        name = f"{name[:half]}…{name[-half:]}"
+    return f"{name}\n{span}" if span else name
 
 
 def _frame(video_thwc: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -54,7 +54,7 @@ def test_it_learns_what_is_there_and_nothing_else():
     rng = np.random.default_rng(0)
     train, test = features(rng, 60), features(rng, 60)
     label_n = test.labels["label"]
-    for modalities, low, high in ((["video"], 0.95, 1), (["video", "audio"], 0.9, 1)):
+    for modalities, low, high in ((["video"], 0.9, 1), (["video", "audio"], 0.88, 1)):
         predicted = Baseline(train, modalities).predict(test)["label"]
         assert low <= np.mean(predicted == label_n) <= high
     predicted = Baseline(train, ["audio"]).predict(test)["label"]
