@@ -119,10 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     predictor = Predictor(args.checkpoint, step=args.step, batch_size=args.batch_size)
     num_failed, where = (_write if args.out else _print)(predictor, files, args)
     if num_failed and (args.out or len(files) > 1):
-        print(
-            f"avt: {num_failed} of {len(files)} files could not be classified; {where}",
-            file=sys.stderr,
-        )
+        said = f"avt: {num_failed} of {len(files)} files could not be classified; {where}"
+        print(printable(said), file=sys.stderr)
     return 2 if num_failed else 0
 
 
@@ -198,7 +196,7 @@ def _write(predictor: Predictor, files: Sequence[str], args: argparse.Namespace)
         except KeyboardInterrupt:
             num_done = sum(one in results.failed for one in keys)
             place = f"{num_done} of {len(files)} files are in {args.out}"
-            print(f"avt: {place}; the same command goes on", file=sys.stderr)
+            print(printable(f"avt: {place}; the same command goes on"), file=sys.stderr)
             raise
         num_failed = sum(results.failed[one] for one in keys)
     seconds = time.monotonic() - begun
@@ -207,7 +205,7 @@ def _write(predictor: Predictor, files: Sequence[str], args: argparse.Namespace)
         said += f", {len(files) - len(todo)} done before"
     if todo:
         said += f"; {seconds:.1f} s ({len(todo) / max(seconds, 1e-9):.1f} files/s)"
-    print(said)
+    print(printable(said))
     again_too = "" if args.retry_failed else " (--retry-failed tries again)"
     return num_failed, f"'error' in {args.out} says why{again_too}"
 

@@ -4,14 +4,16 @@ import shutil
 
 import numpy as np
 import pytest
+from media_files import moving_bar, tone, write_clip, write_sound
 from tiny_run import make_run, sample_videos_fixture, tiny_run_fixture, write_video  # noqa: F401
 
 from avt_jax.data import records
-from avt_jax.data.extraction.clip_record import ExtractConfig
+from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
 from avt_jax.data.extraction.extract import extract
 from avt_jax.data.loading import pipeline
 from avt_jax.data.manifests.manifest import read_manifest
 from avt_jax.errors import UserError
+from avt_jax.evaluation.classification import silence_video
 from avt_jax.inference import Predictor, load
 from avt_jax.inference.load import LoadedRun
 from avt_jax.models.build import build_model
@@ -114,6 +116,50 @@ def test_a_cut_off_file(predictor, sample_videos, tmp_path):
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="cut.mp4 is cut off"):
         predictor.predict_file(tmp_path / "cut.mp4")
+
+
+def test_many_files_give_what_each_gives_by_itself(predictor, tmp_path):
+    files = [
+        write_video(tmp_path / "a.mp4", video_sec=2, audio_sec=2),
+        tmp_path / "missing.mp4",
+        write_sound(tmp_path / "b.wav", seconds=3.0, onset_sec=1.0),
+        write_video(tmp_path / "c.mp4", video_sec=1),
+    ]
+    found = dict(predictor.predict_files(files))
+    assert list(found) == [str(path) for path in files]
+    assert "there is no file" in str(found[str(files[1])])
+    for path in (files[0], *files[2:]):
+        alone, among = predictor.predict_file(path), found[str(path)]
+        assert len(among.windows) == len(alone.windows)
+        for one, other in zip(among.windows, alone.windows, strict=True):
+            np.testing.assert_array_equal(one.probabilities["label"], other.probabilities["label"])
+        np.testing.assert_array_equal(among.preview.fbank_sf, alone.preview.fbank_sf)
+    sound = found[str(files[2])]
+    assert sound.has_audio and not sound.has_video and set(sound.preview.frames) == {None}
+    assert sound.duration_sec == 3.0 and len(sound.windows) == 3
+    # The silence and the tone are not the same to the model; two seconds of the tone are.
+    p = [window.probabilities["label"] for window in sound.windows]
+    assert np.abs(p[0] - p[1]).max() > 1e-3
+    assert predictor.embed_file(files[2])["audio"].shape[0] == 3
+    with pytest.raises(UserError, match="the hop between windows is 0 s"):
+        next(predictor.predict_files(files, hop_sec=0.0))
+
+
+def test_sound_alone_is_what_a_silenced_video_is(predictor, tmp_path):
+    """Its blank picture is the one that an evaluation shows in place of a video."""
+    sound = write_sound(tmp_path / "a.wav", seconds=1.0)
+    video = write_clip(tmp_path / "a.mkv", moving_bar(), waves=[tone()], audio_codec="pcm_s16le")
+    data = predictor._data
+    heard, seen = (
+        make_record(path, 0.0, 1.0, config=predictor._decoder.extract, id="x", source="x")
+        for path in (sound, video)
+    )
+    [batch] = pipeline.eval_batches([seen | {"labels": {}}], data, batch_size=2)
+    silenced = predictor.predict_batch(silence_video(batch, data.video_mean))["label"][0]
+    [window] = predictor.predict_file(sound).windows
+    np.testing.assert_array_equal(heard["fbank"], seen["fbank"])
+    np.testing.assert_array_equal(window.probabilities["label"], silenced)
+    assert np.abs(silenced - predictor.predict_batch(batch)["label"][0]).max() > 1e-4
 
 
 def test_bad_hop(predictor, tmp_path):

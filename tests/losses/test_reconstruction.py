@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from avt_jax import axes
+from avt_jax.losses import reconstruction
 from avt_jax.losses.reconstruction import normalise_patches, reconstruction_loss
 
 
@@ -86,3 +88,24 @@ def test_gradient_in_float64(rng):
             modes=["rev"],
             rtol=1e-6,
         )
+
+
+@pytest.mark.parametrize(
+    ("term", "has"),
+    [(reconstruction.AUDIO, axes.HAS_AUDIO), (reconstruction.VIDEO, axes.HAS_VIDEO)],
+)
+def test_a_clip_that_lacks_the_modality_counts_nowhere(term, has):
+    class Hidden:
+        predicted_bmp, target_bmp = jnp.ones((2, 3, 4)), jnp.zeros((2, 3, 4))
+        masked_bm, fallback_b = jnp.ones((2, 3), bool), jnp.ones(2, bool)
+
+    class Forward:
+        def reconstruction(self, name):
+            return Hidden
+
+    both = {name: jnp.ones(2, bool) for name in (axes.VALID, axes.HAS_AUDIO, axes.HAS_VIDEO)}
+    for batch, clips in ((both, 2), (both | {has: jnp.array([True, False])}, 1)):
+        metrics = term.compute(Forward(), batch, None)
+        name = f"masked_{term.hides}"
+        np.testing.assert_allclose(metrics[name], (3 * clips, 3 * clips), rtol=1e-4)
+        np.testing.assert_allclose(metrics[f"{name}_fallback"], (clips, clips))

@@ -121,10 +121,7 @@ def _print_splits(console: Console, result: Summary, shards: str) -> None:
 
     table = Table(title=Text(f"{shards}"), box=SIMPLE_HEAD, title_justify="left")
     table.add_column("split", no_wrap=True)
-    is_any_blind = any(split.num_without_video for split in result.splits.values())
-    names = ["clips", "videos", "minutes", "s/clip", "min", "max", "no audio", "MB"]
-    if is_any_blind:
-        names.insert(-1, "no picture")
+    names = ("clips", "videos", "minutes", "s/clip", "min", "max", "no audio", "MB")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for name, split in result.splits.items():
@@ -138,7 +135,6 @@ def _print_splits(console: Console, result: Summary, shards: str) -> None:
             f"{split.shortest_sec:.1f}",
             f"{split.longest_sec:.1f}",
             str(split.num_without_audio),
-            *([str(split.num_without_video)] if is_any_blind else []),
             f"{split.num_bytes / 1e6:.1f}",
         )
     console.print(table)
@@ -178,6 +174,10 @@ def _print_notes(console: Console, result: Summary) -> None:
     shown = ", ".join(f"{w}x{h} ({count})" for (w, h), count in sizes.most_common(5)) or "none"
     more = f" and {len(sizes) - 5} more sizes" if len(sizes) > 5 else ""
     console.print(f"frames: {result.info.frame_rate_hz:g} per second, {shown}{more}")
+    blind = {name: split.num_without_video for name, split in result.splits.items()}
+    if any(blind.values()):
+        counts = ", ".join(f"{name} {count}" for name, count in blind.items() if count)
+        console.print(f"sound alone, without a picture: {counts}")
     if result.fbank_mean is not None:
         console.print(
             f"log-mel: mean {result.fbank_mean:.4f}, standard deviation {result.fbank_std:.4f} "
