@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -77,7 +78,12 @@ def main(argv: list[str] | None = None) -> int:
     _check(args)
     from avt_jax.inference import Predictor
 
-    predictor = Predictor(args.checkpoint, step=args.step, batch_size=args.batch_size)
+    predictor = Predictor(
+        args.checkpoint,
+        step=args.step,
+        batch_size=args.batch_size,
+        say=functools.partial(print, file=sys.stderr, flush=True),
+    )
     document: dict[str, Any] = {
         "run": str(args.checkpoint),
         "step": predictor.run.step,

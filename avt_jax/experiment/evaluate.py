@@ -29,9 +29,12 @@ from avt_jax.experiment.reconstructions import write_reconstructions
 from avt_jax.experiment.splits import OwnData, check_classes, is_source, open_source, read_info
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.inference.load import LoadedRun
+from avt_jax.training import shards_place
 from avt_jax.training.checkpoint import Run
 from avt_jax.training.processes import agree
 from avt_jax.training.writer import METRICS_FILE
+
+_SETTING = "config.data.path in {}/config.json"
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -83,25 +86,25 @@ def evaluate_run(
       crops: squares of each frame; None = the run's.
       out_dir: where to write; None = RUN_DIR/evaluation-SPLIT.
       write: False writes nothing, draws nothing.
-      say: is told how long it took.
+      say: is told what goes on, and how long it took.
 
     Raises:
       UserError: no such run, data that do not fit it, or a folder that cannot be written.
     """
     write, say = (write, say) if agree.is_first() else (False, silent)
     run_dir = Path(run_dir)
-    model = LoadedRun(run_dir, step)
+    model = LoadedRun(run_dir, step, say=None if say is silent else say)
     trained = model.run
     experiment = Experiment(parse_saved(trained.config), classes=_classes(trained))
     saved = experiment.parts.data
     settings = replace(
         saved,
-        path=data if isinstance(data, str) else saved.path,
+        path=saved.path if isinstance(data, OwnData) else _place(data, saved.path, run_dir, say),
         eval_split=split,
         eval_clips=clips or saved.eval_clips,
         eval_crops=crops or saved.eval_crops,
     )
-    source = _open(settings, trained, data if isinstance(data, OwnData) else None)
+    source = _open(settings, trained, data, run_dir)
     folder = Path(out_dir) if out_dir else run_dir / f"evaluation-{split}"
     if write:
         try:
@@ -124,15 +127,29 @@ def _classes(trained: Run) -> dict[str, int]:
     return {name: len(names) for name, names in trained.label_sets.items()}
 
 
-def _open(data: DataConfig, trained: Run, own: OwnData | None) -> Any:
+def _place(given: str | None, saved: str, run_dir: Path, say: Say) -> str:
+    """The shard folder that was given, or else the run's, wherever it lies by now."""
+    option = "--data SHARDS"
+    if given is not None:
+        return shards_place.find(given, None, origin="--data", option=option)
+    origin = _SETTING.format(run_dir)
+    found = shards_place.find(saved, run_dir, origin=origin, option=option)
+    if found != saved:
+        say(f"the run's shards were found at {found}")
+    return found
+
+
+def _open(settings: DataConfig, trained: Run, given: str | OwnData | None, run_dir: Path) -> Any:
     """The split's clips, after checking that their classes are the run's."""
-    if own is None:
-        check_classes(trained.label_sets, read_info(data.path).label_sets, data.path)
-        return open_source(data.path, data.eval_split)
-    check_classes(trained.label_sets, own.label_sets, "OwnData")
-    if own.val is None:
+    if not isinstance(given, OwnData):
+        origin = _SETTING.format(run_dir) if given is None else "--data"
+        found = read_info(settings.path, origin)
+        check_classes(trained.label_sets, found.label_sets, settings.path)
+        return open_source(settings.path, settings.eval_split)
+    check_classes(trained.label_sets, given.label_sets, "OwnData")
+    if given.val is None:
         raise UserError("OwnData.val is None; give the clips to evaluate there.")
-    return own.val
+    return given.val
 
 
 def _variants(modalities: str, data: DataConfig) -> dict[str, Change]:

@@ -82,13 +82,22 @@ def length(split: Source | Batches | None) -> int | None:
     return len(split) if is_source(split) else None
 
 
-def read_info(path: str) -> records.RecordsInfo:
+def read_info(path: str, origin: str = "") -> records.RecordsInfo:
     """What is known of the shards, or generated records, at `config.data.path`.
+
+    Args:
+      path: as the config has it.
+      origin: for the message, what names the path.
 
     Raises:
       UserError: there are none.
     """
-    return open_generated(path, "train")[0] if is_generated(path) else records.read_info(path)
+    try:
+        return open_generated(path, "train")[0] if is_generated(path) else records.read_info(path)
+    except UserError as error:
+        if origin and not is_generated(path):
+            raise UserError(f"{origin}: {error}") from error
+        raise
 
 
 def open_source(path: str, split: str) -> Source:
@@ -117,8 +126,9 @@ def open_splits(data: DataConfig, own: OwnData | None = None) -> Splits:
       UserError: no such shards or split, or the training split is empty.
     """
     if own is None:
+        info = read_info(data.path, "--config.data.path")
         train, val = (open_source(data.path, name) for name in (data.train_split, data.eval_split))
-        return Splits(train, val, read_info(data.path))
+        return Splits(train, val, info)
     if is_source(own.train) and not length(own.train):
         raise UserError("OwnData.train is empty; give at least one record.")
     splits = {"train": own.train, "val": own.val}

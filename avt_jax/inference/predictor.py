@@ -39,6 +39,7 @@ class Predictor:
       step: "best" or "last" checkpoint.
       batch_size: windows per call of the model; None = 1 on a CPU, 8 on an accelerator.
       num_threads: windows decoded at the same time.
+      say: is told when the model is compiled, which the first windows wait for; None = nobody.
 
     Raises:
       UserError: no such run, or it cannot be loaded.
@@ -51,8 +52,9 @@ class Predictor:
         step: str = "best",
         batch_size: int | None = None,
         num_threads: int = 2,
+        say: Callable[[str], None] | None = None,
     ):
-        self._model = LoadedRun(Path(run_dir), step)
+        self._model = LoadedRun(Path(run_dir), step, say)
         self.run, self._data = self._model.run, self._model.data
         self.predict_batch = self._model.predict
         self._extract = ExtractConfig(
