@@ -26,7 +26,14 @@ from avt_jax.evaluation.classification import (
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import write_reconstructions
-from avt_jax.experiment.splits import OwnData, check_classes, is_source, open_source, read_info
+from avt_jax.experiment.splits import (
+    OwnData,
+    check_classes,
+    is_source,
+    open_source,
+    own_split,
+    read_info,
+)
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.inference.load import LoadedRun
 from avt_jax.training import shards_place
@@ -149,7 +156,7 @@ def _open(settings: DataConfig, trained: Run, given: str | OwnData | None, run_d
     check_classes(trained.label_sets, given.label_sets, "OwnData")
     if given.val is None:
         raise UserError("OwnData.val is None; give the clips to evaluate there.")
-    return given.val
+    return own_split(given, "val")
 
 
 def _variants(modalities: str, data: DataConfig) -> dict[str, Change]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from avt_jax.errors import UserError
 from avt_jax.inference.load import BatchFn, LoadedRun
 from avt_jax.inference.prediction import FilePrediction, Window
 from avt_jax.inference.windows import PreviewBuilder, plan_windows, read_ahead
+from avt_jax.training.inputs import checked_inputs, input_spec
 
 # Why a later window may have no frame although the file goes on: its sound lasts longer.
 _PICTURES_END = ("span_past_end", "unreadable")
@@ -56,7 +57,6 @@ class Predictor:
     ):
         self._model = LoadedRun(Path(run_dir), step, say)
         self.run, self._data = self._model.run, self._model.data
-        self.predict_batch = self._model.predict
         self._extract = ExtractConfig(
             frame_rate_hz=self.run.records["frame_rate_hz"],
             short_side_px=int(self.run.records["short_side_px"]),
@@ -76,6 +76,21 @@ class Predictor:
     def clip_sec(self) -> float:
         """Length of a window."""
         return self._data.clip_sec
+
+    def predict_batch(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Classifies clips that the user's program has made.
+
+        Args:
+          batch: "video" uint8 [b, t, h, w, 3] and "audio" [b, s, f] raw log-mel of the sizes that
+            the run's config.data says; see `avt_jax.axes`. It is compiled anew for another b.
+
+        Returns:
+          {label set: probabilities [b, y] float32}.
+
+        Raises:
+          UserError: an array of another shape, type or range.
+        """
+        return self._model.predict(checked_inputs(batch, input_spec(self._data)))
 
     def predict_file(
         self,
