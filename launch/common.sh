@@ -150,5 +150,5 @@ find_avt() {
         [ "$AVT" = "$VENV/bin/avt" ] || AVT=avt
     fi
     [ -n "$DRY_RUN" ] || command -v "$AVT" >/dev/null ||
-        fail "'avt' was not found; activate its environment, or make one: bash launch/test.sh."
+        fail "'avt' was not found; activate its environment, or make one: bash launch/setup.sh."
 }

@@ -8,10 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from avt_jax.host.new_files import write_json
+from avt_jax.host.tables import PlainTable, new_console
 
 MODELS = {"av": "audio and video", "audio": "audio alone", "video": "video alone"}
 
@@ -55,13 +53,10 @@ def main() -> int:
     write_json(args.out / "results.json", results, indent=1)
     print("\nAV-Events, test split. 16 classes = 4 motions x 4 sounds: who only sees, or only")
     print("hears, is right one time in four.")
-    table = Table()
-    table.add_column("model sees")
-    table.add_column("top-1", justify="right")
+    table = PlainTable("", "model sees", "top-1")
     for model, value in results["top1"].items():
-        table.add_row(MODELS[model], f"{value:.3f}")
-    console = Console()
-    console.print(table)
+        table.row(MODELS[model], f"{value:.3f}")
+    new_console().print(table)
     seconds = results["seconds"]
     print(", ".join(f"{name} {value} s" for name, value in seconds.items()))
     print("\nPictures to look at:")

@@ -26,7 +26,8 @@ find_python() {
 # Installs the package into $VENV unless that was done for this very setup.py.
 setup_env() {
     local extras="test${AVT_EXTRAS:+,$AVT_EXTRAS}" python stamp
-    if [ ! -x "$VENV/bin/python" ]; then
+    # An interrupted start may have left the interpreter without pip.
+    if [ ! -x "$VENV/bin/python" ] || [ ! -e "$VENV/bin/pip" ]; then
         python="$(find_python)" || return
         say "Making a virtual environment in .venv with $("$python" --version)"
         "$python" -m venv "$VENV"
@@ -34,7 +35,10 @@ setup_env() {
     stamp="$extras $("$VENV/bin/python" -c 'import hashlib, sys; print(sys.version, hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$ROOT/setup.py")"
     if [ "$(cat "$VENV/.avt_installed" 2>/dev/null)" != "$stamp" ]; then
         say "Installing avt_jax and its dependencies (about 1.2 GB, a few minutes the first time)"
-        "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -e "${ROOT}[$extras]"
+        "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off -q -e "${ROOT}[$extras]" || {
+            echo "avt: error: pip could not install the packages; the lines above say why. The same command goes on." >&2
+            return 2
+        }
         printf '%s' "$stamp" >"$VENV/.avt_installed"
     else
         say "Using the virtual environment in .venv"

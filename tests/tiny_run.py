@@ -35,7 +35,8 @@ def make_run(workdir, overrides=(), *, step=3):
         path: np.full(leaf.shape, float("var" in path), leaf.dtype)
         for path, leaf in skeleton.stats.items()
     }
-    run_folder.prepare(workdir, experiment.config, experiment.splits.info, experiment.mesh)
+    info, mesh = experiment.splits.info, experiment.mesh
+    run_folder.prepare(workdir, experiment.config, info, mesh, experiment.shards)
     checkpointer = Checkpointer(workdir, keep_last=1, keep_best=1)
     state = TrainState(np.int32(step), params, stats, {}, {})
     checkpointer.save(jax.tree.map(jax.numpy.asarray, state), {}, score=0.5)

@@ -6,12 +6,14 @@ import argparse
 import functools
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avt_jax.cli.common import parser, run
 
 if TYPE_CHECKING:
+    from avt_jax.evaluation.ablation import Row
     from avt_jax.experiment.ablations.grid import Study
 
 EPILOG = """\
@@ -95,9 +97,21 @@ def main(argv: list[str] | None = None) -> int:
             say("stopped; the same command continues")
             raise
     written = studies.write_table(study, picture=True)
-    print(written[0].read_text(encoding="utf-8"))
+    rows = studies.collect(study)
+    _print(rows, f"{study.axis}, {study.split} split")
     print(*(f"wrote {path}" for path in written), sep="\n")
-    return int(any(row.errors for row in studies.collect(study)))
+    return int(any(row.errors for row in rows))
+
+
+def _print(rows: Sequence[Row], title: str) -> None:
+    from avt_jax.evaluation import ablation
+    from avt_jax.host.tables import PlainTable, new_console
+
+    head, *lines = ablation.cells(rows)
+    table = PlainTable(title, *head, left=(0, 7))
+    for line in lines:
+        table.row(*line)
+    new_console().print(table)
 
 
 if __name__ == "__main__":

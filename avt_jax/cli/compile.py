@@ -13,6 +13,7 @@ from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
     from avt_jax.experiment.cost.compile import CompileReport
+    from avt_jax.host.tables import PlainTable
 
 EPILOG = """\
   avt compile --topology v5e:4x4 --config vggsound --batch-per-chip 8
@@ -44,11 +45,10 @@ class _Page:
     """Prints a report, table by table."""
 
     def __init__(self, report: CompileReport, spec: str):
-        from rich.console import Console
+        from avt_jax.host.tables import new_console
 
         self.report, self.spec = report, spec
-        # As wide as the tables need where the output is no terminal.
-        self.console = Console(highlight=False, markup=False, width=None if _is_terminal() else 120)
+        self.console = new_console()
 
     def print(self) -> None:
         """The whole report; of a step that does not fit, its memory alone."""
@@ -69,16 +69,6 @@ class _Page:
             self._times()
             self._notes()
 
-    def _table(self, title: str, first: str, *columns: str) -> Any:
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table
-
-        table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
-        table.add_column(first)
-        for name in columns:
-            table.add_column(name, justify="right")
-        return table
-
     def _memory(self) -> None:
         report, usable = self.report, self.report.topology.chip.hbm_bytes
         if report.memory is None:
@@ -89,7 +79,7 @@ class _Page:
             )
             return
         sizes = report.memory
-        table = self._table("memory of a chip", "what", "MiB")
+        table = _table("memory of a chip", "what", "MiB")
         for name, size in (
             ("arguments: parameters, optimiser, batch", sizes.arguments),
             ("results that reuse no argument", sizes.outputs - sizes.aliased),
@@ -98,7 +88,7 @@ class _Page:
             ("peak", sizes.peak),
             ("usable", usable),
         ):
-            table.add_row(name, f"{size / _MIB:,.1f}")
+            table.row(name, f"{size / _MIB:,.1f}")
         self.console.print(table)
         left = usable - sizes.peak
         self.console.print(
@@ -112,13 +102,13 @@ class _Page:
         assert cost is not None
         stages = sorted({origin.stage for origin in cost.amounts}, key=_STAGES.index)
         title = f"estimated ms a step on a chip, by {what}"
-        table = self._table(title, what, *stages, "all", "share", "by bytes", "Mcycles")
+        table = _table(title, what, *stages, "all", "share", "by bytes", "Mcycles")
         for name, amount in cost.by(key).items():
             found = dict.fromkeys(stages, 0.0)
             for origin, one in cost.amounts.items():
                 if key(origin) == name:
                     found[origin.stage] += one.seconds
-            table.add_row(
+            table.row(
                 name,
                 *(_ms(seconds) for seconds in found.values()),
                 _ms(amount.seconds),
@@ -131,12 +121,12 @@ class _Page:
     def _collectives(self) -> None:
         cost, topology = self.report.cost, self.report.topology
         assert cost is not None
-        table = self._table("collectives a step", "kind", "count", "MB a chip", "ms alone")
+        table = _table("collectives a step", "kind", "count", "MB a chip", "ms alone")
         for kind, total in cost.collective_totals.items():
             seconds = sum(one.seconds(topology) for one in cost.collectives if one.kind == kind)
-            table.add_row(kind, f"{total.count:,}", f"{total.bytes / 1e6:,.3f}", _ms(seconds))
+            table.row(kind, f"{total.count:,}", f"{total.bytes / 1e6:,.3f}", _ms(seconds))
         if not cost.collectives:
-            table.add_row("none", "0", "0", "0")
+            table.row("none", "0", "0", "0")
         self.console.print(table)
 
     def _times(self) -> None:
@@ -145,12 +135,12 @@ class _Page:
             f"{report.flops / 1e12:,.4f} TFLOP a step on all chips (products and convolutions), "
             f"{report.repeated_flops / 1e12:,.4f} of them computed a second time"
         )
-        table = self._table(
+        table = _table(
             "estimated step", "collectives", "ms", "MFU", "scaling efficiency", "clips/s a chip"
         )
         for name, overlap in (("without overlap", False), ("with overlap", True)):
             seconds = report.step_sec(overlap=overlap)
-            table.add_row(
+            table.row(
                 name,
                 _ms(seconds),
                 f"{report.mfu(overlap=overlap):.2%}",
@@ -176,15 +166,17 @@ class _Page:
             say(f"- {line}", soft_wrap=True)
 
 
+def _table(title: str, *columns: str) -> PlainTable:
+    from avt_jax.host.tables import PlainTable
+
+    return PlainTable(title, *columns)
+
+
 _STAGES = ("forward", "recomputed", "backward", "update")
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:,.3f}"
-
-
-def _is_terminal() -> bool:
-    return sys.stdout.isatty()
 
 
 def main(argv: list[str] | None = None) -> int:

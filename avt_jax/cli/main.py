@@ -8,6 +8,7 @@ import sys
 from avt_jax import __version__
 from avt_jax.cli import interrupts
 from avt_jax.cli.common import run
+from avt_jax.cli.processes.logs import keep_quiet
 from avt_jax.cli.processes.start import keep_compiled_programs, restart_with_kept_memory
 from avt_jax.errors import UserError, nearest
 
@@ -66,6 +67,8 @@ def _dispatch(argv: list[str] | None) -> int:
     if own_process and name in _COMPUTING:
         keep_compiled_programs()
         restart_with_kept_memory()
+    if own_process:
+        keep_quiet()
     # Imported here so that `avt inspect` does not pay for importing JAX.
     command = importlib.import_module(f"avt_jax.cli.{COMMANDS[name][0]}")
     if own_process and name not in _END_AT_ONCE:

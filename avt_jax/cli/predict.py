@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
@@ -116,7 +117,12 @@ def main(argv: list[str] | None = None) -> int:
         _make_folder(args.pictures)
     from avt_jax.inference import Predictor
 
-    predictor = Predictor(args.checkpoint, step=args.step, batch_size=args.batch_size)
+    predictor = Predictor(
+        args.checkpoint,
+        step=args.step,
+        batch_size=args.batch_size,
+        say=functools.partial(print, file=sys.stderr, flush=True),
+    )
     num_failed, where = (_write if args.out else _print)(predictor, files, args)
     if num_failed and (args.out or len(files) > 1):
         said = f"avt: {num_failed} of {len(files)} files could not be classified; {where}"
@@ -283,19 +289,16 @@ def _draw(prediction: FilePrediction, args: argparse.Namespace, name: str) -> Pa
 
 
 def _show(prediction: FilePrediction, top: int, picture: Path | None) -> None:
-    from rich.console import Console
-
+    from avt_jax.host.tables import new_console
     from avt_jax.inference.report import file_table, heading, window_table
 
-    console = Console()
+    console = new_console()
     console.print(heading(prediction), soft_wrap=True)
     console.print(file_table(prediction, top))
     if windows := window_table(prediction):
         console.print(windows)
     if picture:
-        console.print(
-            printable(f"picture: {picture}"), markup=False, highlight=False, soft_wrap=True
-        )
+        console.print(printable(f"picture: {picture}"), soft_wrap=True)
     console.print()
 
 

@@ -39,25 +39,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _print(found: Profile, spec: str) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    from avt_jax.host.tables import PlainTable, new_console
 
-    console = Console(highlight=False, markup=False)
+    console = new_console()
     heads = ", ".join(f"{name} {number}" for name, number in found.classes.items())
     title = f"{spec}: batch of {found.batch_size}, {found.precision}, classes: {heads}"
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
-    table.add_column("part")
-    names = ("parameters", "share", "forward GFLOP, analytic", "XLA", "share")
-    for name in names:
-        table.add_column(name, justify="right")
+    names = ("part", "parameters", "share", "forward GFLOP, analytic", "XLA", "share")
+    table = PlainTable(title, *names)
     total = {
         name: sum(getattr(found, name).values())
         for name in ("parameters", "analytic_flops", "xla_flops")
     }
 
     def row(name: str, parameters: int, analytic: int, xla: int) -> None:
-        table.add_row(
+        table.row(
             name,
             f"{parameters:,}",
             f"{parameters / total['parameters']:.1%}",

@@ -202,18 +202,23 @@ def _plain(summary: dict[str, float]) -> dict[str, float | None]:
 
 
 def _show(entry: dict[str, Any]) -> None:
+    from avt_jax.host.tables import PlainTable, new_console, printable
+
     activities = entry["activities"]
     active_sec = sum(a["offset_sec"] - a["onset_sec"] for a in activities)
     number = f"{len(activities)} activit{'y' if len(activities) == 1 else 'ies'}"
-    print(f"{entry['path']}   {entry['duration_sec']:.2f} s, {number}, {active_sec:.2f} s in all")
-    if activities:
-        print(f"{'onset':>12}{'offset':>12}{'length':>12}   s")
+    title = f"{entry['path']}   {entry['duration_sec']:.2f} s, {number}, {active_sec:.2f} s in all"
+    console = new_console()
+    table = PlainTable("", "onset, s", "offset, s", "length, s", left=())
     for activity in activities:
         onset_sec, offset_sec = activity["onset_sec"], activity["offset_sec"]
-        print(f"{onset_sec:12.3f}{offset_sec:12.3f}{offset_sec - onset_sec:12.3f}")
+        table.row(*(f"{sec:.3f}" for sec in (onset_sec, offset_sec, offset_sec - onset_sec)))
+    console.print(printable(title), soft_wrap=True)
+    if activities:
+        console.print(table)
     if entry["picture"]:
-        print(f"picture: {entry['picture']}")
-    print()
+        console.print(f"picture: {printable(entry['picture'])}", soft_wrap=True)
+    console.print()
 
 
 def _show_score(score: dict[str, float | None], number: int) -> None:

@@ -36,25 +36,18 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _print(found: Tuned) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    from avt_jax.host.tables import PlainTable, new_console
 
-    console = Console(highlight=False, markup=False)
     title = f"{found.device_kind}: batch of {found.batch_size}, milliseconds"
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
-    for name in ("operation", "case", "form"):
-        table.add_column(name)
-    for name in ("min", "median", "max"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    names = ("operation", "case", "form", "min", "median", "max", "")
+    table = PlainTable(title, *names, left=(0, 1, 2, 6))
     for one in found.timed:
         operation = one.steps[0].replace(" forward", " convolution")
         spread = (min, statistics.median, max)
         cells = [f"{of(one.times_ms):.2f}" for of in spread] if one.times_ms else ["-"] * 3
         note = "chosen" if one.chosen else one.failure
-        table.add_row(operation, one.case, one.form, *cells, note)
-    console.print(table)
+        table.row(operation, one.case, one.form, *cells, note)
+    new_console().print(table)
     print(f"kept in {found.path}")  # whole, however long
 
 

@@ -125,14 +125,15 @@ def _mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     )
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table in Markdown: accuracies in per cent, differences in points of per cent.
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table: accuracies in per cent, differences in points of per cent.
 
     Args:
       rows: from `summarise`.
 
     Returns:
-      Lines with a line feed at the end. The column of failures is there when there are any.
+      The head, then a row for each setting. The first column and that of failures, the last, which
+      is there when there are any, hold text; the six others numbers.
     """
     header = [
         "setting",
@@ -144,9 +145,9 @@ def markdown(rows: Sequence[Row]) -> str:
         "parameters",
     ]
     failed = any(row.errors for row in rows)
-    lines = [header + ["failed"] * failed, ["---"] + ["---:"] * 6 + ["---"] * failed]
+    lines = [header + ["failed"] * failed]
     for row in rows:
-        cells = [
+        numbers = [
             row.setting,
             _percent(row.mean, row.std),
             str(len(row.top1)),
@@ -155,8 +156,22 @@ def markdown(rows: Sequence[Row]) -> str:
             "" if row.cost is None else f"{row.cost.step_flops / 1e9:.2f}",
             "" if row.cost is None else f"{row.cost.parameters:,}",
         ]
-        lines.append(cells + ["; ".join(row.errors)] * failed)
-    return "".join(f"| {' | '.join(map(_escaped, cells))} |\n" for cells in lines)
+        lines.append(numbers + ["; ".join(row.errors)] * failed)
+    return lines
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table in Markdown.
+
+    Args:
+      rows: from `summarise`.
+
+    Returns:
+      Lines with a line feed at the end.
+    """
+    head, *lines = cells(rows)
+    rule = ["---"] + ["---:"] * 6 + ["---"] * (len(head) - 7)
+    return "".join(f"| {' | '.join(map(_escaped, line))} |\n" for line in (head, rule, *lines))
 
 
 def _percent(mean: float | None, std: float | None, sign: str = "") -> str:

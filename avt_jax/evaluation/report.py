@@ -9,20 +9,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from avt_jax.evaluation.classification import ClassificationReport
 from avt_jax.evaluation.intervals import Interval
 from avt_jax.evaluation.standing import Standing
 from avt_jax.host.cells import plain_cell
 from avt_jax.host.new_files import replacing
+from avt_jax.host.tables import PlainTable
 
 RESULTS_FILE = "results.json"
 # Not an identifier, so no label set can be called that.
 ABOUT = "evaluated-on"
 
 _MAX_CLASSES_IN_TABLE = 20
+_MAX_NAME = 40  # characters
 
 
 @dataclass(frozen=True)
@@ -96,20 +95,17 @@ def write_results(evaluation: Evaluation, out_dir: Path) -> list[Path]:
     return written
 
 
-def accuracy_table(evaluation: Evaluation) -> Table:
+def accuracy_table(evaluation: Evaluation) -> PlainTable:
     """Accuracies of every label set, with either modality silenced beside them."""
     about = evaluation.about
-    table = Table(title=f"{about['run']}, step {about['step']}, split {about['split']!r}")
-    table.add_column("label set")
-    table.add_column("clips", justify="right")
-    for title in ("top-1", "top-5", "mean of classes"):
-        table.add_column(title, justify="right")
-    for modality in evaluation.silenced:
-        table.add_column(f"top-1, no {modality}", justify="right")
+    titles = ["clips", "top-1", "top-5", "mean of classes"]
+    titles += [f"top-1, no {modality}" for modality in evaluation.silenced]
+    title = f"{about['run']}, step {about['step']}, split {about['split']!r}"
+    table = PlainTable(title, "label set", *titles)
     for name, report in evaluation.reports.items():
         mean = report.get("mean_class_accuracy")
-        table.add_row(
-            Text(name),
+        table.row(
+            name,
             str(report["count"]),
             _percent(report["top1"]),
             _percent(report["top5"]),
@@ -119,7 +115,7 @@ def accuracy_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def standing_table(name: str, evaluation: Evaluation) -> Table:
+def standing_table(name: str, evaluation: Evaluation) -> PlainTable:
     """One label set's accuracy beside chance, the largest class, the training split, the baseline.
 
     Args:
@@ -128,29 +124,28 @@ def standing_table(name: str, evaluation: Evaluation) -> Table:
     """
     found, about = evaluation.standings[name], evaluation.about
     clips = evaluation.reports[name]["count"]
-    table = Table(title=Text(f"{name}: top-1, {about['split']}, {clips} clips"))
-    table.add_column("")
-    table.add_column("top-1", justify="right")
-    table.add_column(f"95 % interval, {found.top1.groups} sources", justify="right")
-    table.add_row("this model", _percent(found.top1.value), _ends(found.top1))
+    interval = f"95 % interval, {found.top1.groups} sources"
+    table = PlainTable(f"{name}: {about['split']}, {clips} clips", "", "top-1", interval)
+    table.row("this model", _percent(found.top1.value), _ends(found.top1))
     for modality, reports in evaluation.silenced.items():
-        table.add_row(f"  without {modality}", _percent(reports[name]["top1"]), "")
+        table.row(f"  without {modality}", _percent(reports[name]["top1"]), "")
     if found.train_top1 is not None:
-        table.add_row("  on its training clips", _percent(found.train_top1), "")
+        table.row("  on its training clips", _percent(found.train_top1), "")
     if found.baseline_top1 and found.ahead:
         base, ahead = found.baseline_top1, found.ahead
-        table.add_row("baseline (avt baseline)", _percent(base.value), _ends(base))
-        table.add_row("  model minus baseline", _percent(ahead.value), _ends(ahead))
-    always = Text(f"always {found.majority_class!r}")
-    always.truncate(40, overflow="ellipsis")
-    table.add_row(always, _percent(found.majority), "")
-    table.add_row("chance", _percent(found.chance), "")
+        table.row("baseline (avt baseline)", _percent(base.value), _ends(base))
+        table.row("  model minus baseline", _percent(ahead.value), _ends(ahead))
+    always = f"always {found.majority_class!r}"
+    if len(always) > _MAX_NAME:
+        always = f"{always[: _MAX_NAME - 1]}…"
+    table.row(always, _percent(found.majority), "")
+    table.row("chance", _percent(found.chance), "")
     return table
 
 
 def baseline_table(
     title: str, top1: Mapping[str, Interval], majority: float, chance: float
-) -> Table:
+) -> PlainTable:
     """Accuracies of the baseline by modality.
 
     Args:
@@ -160,14 +155,11 @@ def baseline_table(
       chance: of guessing.
     """
     groups = max(one.groups for one in top1.values())
-    table = Table(title=Text(title))
-    table.add_column("")
-    table.add_column("top-1", justify="right")
-    table.add_column(f"95 % interval, {groups} sources", justify="right")
+    table = PlainTable(title, "", "top-1", f"95 % interval, {groups} sources")
     for name, one in top1.items():
-        table.add_row(name, _percent(one.value), _ends(one))
-    table.add_row("always the largest class", _percent(majority), "")
-    table.add_row("chance", _percent(chance), "")
+        table.row(name, _percent(one.value), _ends(one))
+    table.row("always the largest class", _percent(majority), "")
+    table.row("chance", _percent(chance), "")
     return table
 
 
@@ -185,7 +177,7 @@ def _ends(interval: Interval) -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
 
 
-def class_table(name: str, report: ClassificationReport) -> Table:
+def class_table(name: str, report: ClassificationReport) -> PlainTable:
     """Accuracy of each class and what it is most often taken for, the worst classes first.
 
     Args:
@@ -202,18 +194,15 @@ def class_table(name: str, report: ClassificationReport) -> Table:
     title = f"{name}: classes" + (
         f", the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""
     )
-    table = Table(title=title)
-    table.add_column("class")
-    table.add_column("clips", justify="right")
-    table.add_column("accuracy", justify="right")
-    table.add_column("most often taken for")
+    columns = ("class", "clips", "accuracy", "most often taken for")
+    table = PlainTable(title, *columns, left=(0, 3))
     for i in shown:
         entry = report["classes"][i]
-        table.add_row(
-            Text(entry["name"]),
+        table.row(
+            entry["name"],
             str(entry["count"]),
             _percent(entry["accuracy"]),
-            Text(_most_confused(report, i)),
+            _most_confused(report, i),
         )
     return table
 

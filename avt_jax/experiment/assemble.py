@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,6 +29,7 @@ from avt_jax.models.inputs import InputSpec
 from avt_jax.models.kernels import kept
 from avt_jax.models.kernels.choice import AUTO, Kernels
 from avt_jax.training import mesh as meshes
+from avt_jax.training import shards_place
 from avt_jax.training.durations import in_steps
 from avt_jax.training.hiding import make_hide
 from avt_jax.training.inputs import input_spec, normalisation
@@ -35,7 +38,7 @@ from avt_jax.training.mixing import make_mix
 from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from avt_jax.training.processes.agree import notes, read_notes, total
 from avt_jax.training.processes.stop import Interrupted
-from avt_jax.training.state import TrainState, init_sharded
+from avt_jax.training.state import Birth, TrainState
 from avt_jax.training.step import PackedStep, TrainStep, make_train_step
 from avt_jax.training.step.accumulate import check_micro_batches
 from avt_jax.tree.rngs import CountedRngs
@@ -57,6 +60,7 @@ class Experiment:
       data: used in place of the shards that the config names.
       classes: {label set: number of classes}, where no data are to be opened (profiling).
       devices: to compute on; None = all.
+      run_dir: of a run that is continued; its shards are also looked for where they were then.
 
     Attributes:
       parts: the checked config.
@@ -72,13 +76,14 @@ class Experiment:
         data: OwnData | None = None,
         classes: Mapping[str, int] | None = None,
         devices: Sequence[jax.Device] | None = None,
+        run_dir: Path | None = None,
     ):
         if isinstance(config, ConfigDict):
             config = config.to_dict()
         self.parts = config if isinstance(config, Parts) else parse(config)
         self._own = data
         self._classes = None if classes is None else dict(classes)
-        self._devices = devices
+        self._devices, self._run_dir = devices, run_dir
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -86,9 +91,27 @@ class Experiment:
         return self.parts.to_dict()
 
     @cached_property
+    def data(self) -> DataConfig:
+        """The config's block `data`, its path where the shards are found from here.
+
+        Raises:
+          UserError: they are not found.
+        """
+        if self._own:
+            return self.parts.data
+        given, option = self.parts.data.path, "--config.data.path"
+        found = shards_place.find(given, self._run_dir, origin=option, option=f"{option}=SHARDS")
+        return replace(self.parts.data, path=found)
+
+    @property
+    def shards(self) -> str | None:
+        """Where the shards are; None of data from Python."""
+        return None if self._own else self.data.path
+
+    @cached_property
     def splits(self) -> Splits:
         """The opened data."""
-        return open_splits(self.parts.data, self._own)
+        return open_splits(self.data, self._own)
 
     @cached_property
     def classes(self) -> dict[str, int]:
@@ -201,17 +224,21 @@ class Experiment:
             accumulate=parts.train.accumulate,
         )
 
-    def init_state(self) -> tuple[TrainState, TrainState]:
-        """(state with random weights, its shardings), in its place on the mesh."""
-        init_key, _ = self.keys
-        return init_sharded(
+    @cached_property
+    def birth(self) -> Birth:
+        """How the state is made, and its shapes and shardings before it is."""
+        return Birth(
             self.build,
             self.optimizer,
-            init_key,
             with_ema=self.parts.optimizer.ema_decay > 0,
             mesh=self.mesh,
             config=self.parts.mesh,
         )
+
+    def init_state(self) -> tuple[TrainState, TrainState]:
+        """(state with random weights, its shardings), in its place on the mesh."""
+        init_key, _ = self.keys
+        return self.birth.state(init_key), self.birth.shardings
 
     def packed_step(self, shardings: TrainState, state: TrainState) -> PackedStep:
         """The training step, jitted.
@@ -229,13 +256,13 @@ class Experiment:
         init_key, step_key = jax.random.split(jax.random.key(self.parts.seed))
         return init_key, step_key
 
-    def train_batches(self, say: Say = silent) -> Batches:
-        """The endless training batches of this process, from the start; close them.
+    def check_batches(self) -> int:
+        """The clips of a training batch that each process loads.
 
-        Args:
-          say: is told how many threads and workers were found best, where that is automatic.
+        Raises:
+          UserError: a batch cannot be divided as the config says.
         """
-        train, parts = self.splits.train, self.parts
+        parts = self.parts
         local = meshes.check_batch_size(parts.train.batch_size, self.mesh)
         check_micro_batches(
             parts.train.accumulate,
@@ -243,9 +270,22 @@ class Experiment:
             self.mesh.size,
             self.objective.neighbours,
         )
+        return local
+
+    def train_batches(self, say: Say = silent) -> Batches:
+        """The endless training batches of this process, from the start; close them.
+
+        Args:
+          say: is told how many threads and workers were found best, where that is automatic.
+
+        Raises:
+          UserError: as `check_batches`.
+        """
+        train, parts = self.splits.train, self.parts
+        local = self.check_batches()
         if not is_source(train):
             return OwnBatches(train, self.spec, self.classes, local)
-        data = tune_workers.settle(train, parts.data, say=say)
+        data = tune_workers.settle(train, self.data, say=say)
         return pipeline.make_train_iterator(
             train,
             data,
@@ -262,7 +302,7 @@ class Experiment:
         Several processes go through a part of it each. Without a validation split there are no
         metrics, and the score is None.
         """
-        val, data = self.splits.val, self.parts.data
+        val, data = self.splits.val, self.data
         if val is None:
             return lambda state, asked: ({}, None)
         label_sets = self.splits.info.label_sets

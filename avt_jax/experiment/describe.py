@@ -1,15 +1,28 @@
-"""A config in words: its fields, their values, what they mean and what they may be."""
+"""In words: a config's fields, what they mean and may be; and what a training is about to do."""
 
 from __future__ import annotations
 
 import inspect
+import math
 import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import jax
+
+from avt_jax import tree
 from avt_jax.experiment.config import Overrides, load_config, recipes
 from avt_jax.experiment.parts import parse
+from avt_jax.experiment.splits import length
 from avt_jax.settings import Block, fields_of
+from avt_jax.training.durations import chosen_unit
+
+if TYPE_CHECKING:
+    from avt_jax.experiment.assemble import Experiment
+    from avt_jax.training.observing.trace import Trace
+    from avt_jax.training.state import Birth
 
 _WIDTH = 100
 
@@ -68,3 +81,63 @@ def _paragraph(text: str) -> list[str]:
     return textwrap.wrap(
         text, _WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
     )
+
+
+def announcement(
+    experiment: Experiment, workdir: Path, done: int, trace: Trace | None
+) -> list[str]:
+    """What is trained, for the user.
+
+    Args:
+      experiment: what is trained.
+      workdir: the run's folder.
+      done: steps that an earlier start has done.
+      trace: that was asked for.
+
+    Returns:
+      Lines.
+    """
+    total, train = experiment.schedule.total_steps, experiment.parts.train
+    objective, splits, mesh = experiment.objective, experiment.splits, experiment.mesh
+    terms = ", ".join(f"{weight:g} x {name}" for name, weight in objective.weights.items())
+    if objective.skipped:
+        terms += f" (left out with one modality: {', '.join(objective.skipped)})"
+    clips, val = (
+        f"own {name} batches" if count is None else f"{count} {name} clips"
+        for name, count in (
+            ("training", length(splits.train)),
+            ("validation", length(splits.val)),
+        )
+    )
+    more = []
+    if experiment.shards not in (None, experiment.parts.data.path):
+        more.append(f"the run's shards were found at {experiment.shards}")
+    if done >= total:
+        progress = (
+            f"already finished: step {done} of {total}; a larger "
+            f"--config.train.{chosen_unit(train, '')} goes on"
+        )
+    else:
+        progress = f"{f'continuing at step {done} of' if done else 'training for'} {total} steps"
+        if "tensorboard" in train.writers:
+            more.append(f"curves: tensorboard --logdir {shlex.quote(str(workdir))}")
+    where = f"{mesh.size} {jax.default_backend()} device(s)"
+    if jax.process_count() > 1:
+        where += f" of {jax.process_count()} processes"
+    if trace and trace.last <= done:
+        more.append(f"steps {trace.first} to {trace.last} are done already: no trace of them")
+    birth = experiment.birth
+    return [
+        f"{clips} and {val}, {tree.parameter_count(birth.shapes.params) / 1e6:.2f} M parameters, "
+        f"{where}, parameters and optimiser {_mib_on_a_device(birth):.2f} MiB on each",
+        f"loss = {terms}",
+        f"{progress}; everything goes to {workdir}",
+        *more,
+    ]
+
+
+def _mib_on_a_device(birth: Birth) -> float:
+    """Of the arrays of a state, cut as they are."""
+    pairs = zip(jax.tree.leaves(birth.shapes), jax.tree.leaves(birth.shardings), strict=True)
+    sizes = (math.prod(where.shard_shape(one.shape)) * one.dtype.itemsize for one, where in pairs)
+    return sum(sizes) / 2**20

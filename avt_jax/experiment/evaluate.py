@@ -37,12 +37,22 @@ from avt_jax.experiment.judging.reference import (
 )
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import write_reconstructions
-from avt_jax.experiment.splits import OwnData, check_classes, is_source, open_source, read_info
+from avt_jax.experiment.splits import (
+    OwnData,
+    check_classes,
+    is_source,
+    open_source,
+    own_split,
+    read_info,
+)
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.inference.load import LoadedRun
+from avt_jax.training import shards_place
 from avt_jax.training.checkpoint import Run
 from avt_jax.training.processes import agree
 from avt_jax.training.writer import METRICS_FILE
+
+_SETTING = "config.data.path in {}/config.json"
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -101,13 +111,14 @@ def evaluate_run(
       group_by: regular expression; sources in which its groups read the same are one source to
         the intervals, as for `avt manifest --group-by`.
       table: "csv" or "parquet", of the predictions for single clips.
-      say: is told how long it took.
+      say: is told what goes on, and how long it took.
 
     Raises:
       UserError: no such run, data that do not fit it, or a folder that cannot be written.
     """
     write, say = (write, say) if agree.is_first() else (False, silent)
-    judging = _Judging(Path(run_dir), data, split, step, batch_size, clips, crops, group_by)
+    settings = (split, step, batch_size, clips, crops, group_by)
+    judging = _Judging(Path(run_dir), data, *settings, say)
     folder = Path(out_dir) if out_dir else Path(run_dir) / f"evaluation-{split}"
     if write:
         _make(folder)
@@ -141,23 +152,27 @@ class _Judging:
         clips: int | None,
         crops: int | None,
         group_by: str | None,
+        say: Say,
     ):
         self._run_dir = run_dir
-        self._model = LoadedRun(run_dir, step)
+        self._model = LoadedRun(run_dir, step, say=None if say is silent else say)
         self._trained = self._model.run
         self._experiment = Experiment(
             parse_saved(self._trained.config), classes=_classes(self._trained)
         )
         self._own = data if isinstance(data, OwnData) else None
         saved = self._experiment.parts.data
+        path = saved.path
+        if not isinstance(data, OwnData):
+            path = _place(data, saved.path, run_dir, say)
         self._data = replace(
             saved,
-            path=data if isinstance(data, str) else saved.path,
+            path=path,
             eval_split=split,
             eval_clips=clips or saved.eval_clips,
             eval_crops=crops or saved.eval_crops,
         )
-        self._source = _open(self._data, self._trained, self._own)
+        self._source = _open(self._data, self._trained, data, run_dir)
         self._size = batch_size or self._experiment.parts.train.eval_batch_size
         # Read first: a pattern that does not fit should not cost an evaluation.
         known = is_source(self._source) and agree.is_first()
@@ -218,15 +233,29 @@ def _classes(trained: Run) -> dict[str, int]:
     return {name: len(names) for name, names in trained.label_sets.items()}
 
 
-def _open(data: DataConfig, trained: Run, own: OwnData | None) -> Any:
+def _place(given: str | None, saved: str, run_dir: Path, say: Say) -> str:
+    """The shard folder that was given, or else the run's, wherever it lies by now."""
+    option = "--data SHARDS"
+    if given is not None:
+        return shards_place.find(given, None, origin="--data", option=option)
+    origin = _SETTING.format(run_dir)
+    found = shards_place.find(saved, run_dir, origin=origin, option=option)
+    if found != saved:
+        say(f"the run's shards were found at {found}")
+    return found
+
+
+def _open(settings: DataConfig, trained: Run, given: str | OwnData | None, run_dir: Path) -> Any:
     """The split's clips, after checking that their classes are the run's."""
-    if own is None:
-        check_classes(trained.label_sets, read_info(data.path).label_sets, data.path)
-        return open_source(data.path, data.eval_split)
-    check_classes(trained.label_sets, own.label_sets, "OwnData")
-    if own.val is None:
+    if not isinstance(given, OwnData):
+        origin = _SETTING.format(run_dir) if given is None else "--data"
+        found = read_info(settings.path, origin)
+        check_classes(trained.label_sets, found.label_sets, settings.path)
+        return open_source(settings.path, settings.eval_split)
+    check_classes(trained.label_sets, given.label_sets, "OwnData")
+    if given.val is None:
         raise UserError("OwnData.val is None; give the clips to evaluate there.")
-    return own.val
+    return own_split(given, "val")
 
 
 def _variants(modalities: str, data: DataConfig) -> dict[str, Change]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from avt_jax import axes
-from avt_jax.audio.melspec import LOG_FLOOR
-from avt_jax.errors import UserError
+from avt_jax.errors import UserError, nearest
 from avt_jax.models.inputs import InputSpec
+from avt_jax.training.inputs import as_array, checked_inputs, flags, given
 
 
 class OwnBatches:
@@ -111,44 +111,72 @@ def checked(
     Raises:
       UserError: a key is missing, or an array of another shape, type or range.
     """
-    for name in (axes.VIDEO, axes.AUDIO, axes.LABELS):
-        if name not in batch:
-            raise UserError(f"a batch has no {name!r}; give 'video', 'audio' and 'labels'.")
-    video, audio = np.asarray(batch[axes.VIDEO]), np.asarray(batch[axes.AUDIO])
-    side, count = spec.frame_size_px, len(video)
-    wanted = {
-        axes.VIDEO: (count, spec.num_frames, side, side, 3),
-        axes.AUDIO: (count, spec.fbank_frames, spec.mel_bins),
-    }
-    for name, array in ((axes.VIDEO, video), (axes.AUDIO, audio)):
-        if array.shape != wanted[name]:
-            raise UserError(
-                f"a batch's {name!r} has the shape {array.shape}; config.data asks for "
-                f"{wanted[name]}."
-            )
-    if video.dtype != np.uint8:
-        raise UserError(f"a batch's 'video' is of type {video.dtype}; give uint8 RGB levels.")
-    if not 0 < count <= most:
+    inputs = checked_inputs(batch, spec)
+    count = len(inputs[axes.VIDEO])
+    if count > most:
         raise UserError(f"a batch has {count} clips; give 1 to {most}.")
-    labels = {}
+    labels = _labels(given(batch, axes.LABELS), classes, count)
+    found: dict[str, Any] = {**inputs, axes.LABELS: labels, axes.GROUP: _groups(batch, count)}
+    found[axes.VALID] = np.ones(count, bool)
+    if axes.VALID in batch:
+        found[axes.VALID] = flags(batch, axes.VALID, count)
+    id_b = np.asarray(batch.get(axes.ID, [str(i) for i in range(count)]))
+    if id_b.shape != (count,):
+        raise UserError(f"a batch's 'id' has the shape {id_b.shape}; give ({count},).")
+    return found | {axes.ID: id_b}
+
+
+def _labels(labels: Any, classes: Mapping[str, int], count: int) -> dict[str, np.ndarray]:
+    if not isinstance(labels, Mapping):
+        raise UserError(
+            f"a batch's 'labels' is a {type(labels).__name__}; give a dict, "
+            f"{{{next(iter(classes))!r}: array}}."
+        )
+    found = {}
     for name, number in classes.items():
-        label_b = np.asarray(batch[axes.LABELS].get(name, ()))
-        right = label_b.shape == (count,) and np.issubdtype(label_b.dtype, np.integer)
-        if not right or label_b.min() < 0 or label_b.max() >= number:
+        if name not in labels:
             raise UserError(
-                f"a batch's labels[{name!r}] must be {count} whole numbers from 0 to {number - 1}."
+                f"a batch's 'labels' has no {name!r}{nearest(name, map(str, labels))}; give an "
+                "array for every label set."
             )
-        labels[name] = label_b.astype(np.int32)
-    audio = audio.astype(np.float32)
-    filled = {
-        axes.HAS_AUDIO: (audio > LOG_FLOOR + 1e-3).any((1, 2)),
-        axes.HAS_VIDEO: np.ones(count, bool),
-        axes.GROUP: np.arange(count, dtype=np.int32),
-        axes.VALID: np.ones(count, bool),
-        axes.ID: np.array([str(i) for i in range(count)]),
-    }
-    given = {name: np.asarray(batch[name]) for name in filled if name in batch}
-    for name, array in given.items():
-        if array.shape != (count,):
-            raise UserError(f"a batch's {name!r} has the shape {array.shape}; give ({count},).")
-    return {axes.VIDEO: video, axes.AUDIO: audio, axes.LABELS: labels, **filled, **given}
+        found[name] = _classes(as_array(labels[name], f"labels[{name!r}]"), name, number, count)
+    return found
+
+
+def _classes(label_b: np.ndarray, name: str, number: int, count: int) -> np.ndarray:
+    start = f"a batch's labels[{name!r}]"
+    if label_b.shape == (count, number) and number > 1:
+        raise UserError(
+            f"{start} has the shape {label_b.shape}, a number for each class; give class indices "
+            f"({count},): labels.argmax(1)."
+        )
+    if label_b.shape != (count,):
+        raise UserError(
+            f"{start} has the shape {label_b.shape} and 'video' has {count} clips; give ({count},)."
+        )
+    if label_b.dtype.kind not in "iu":
+        raise UserError(
+            f"{start} is of type {label_b.dtype}; give whole numbers from 0 to {number - 1}."
+        )
+    wrong_b = (label_b < 0) | (label_b >= number)
+    if wrong_b.any():
+        clip = int(wrong_b.argmax())
+        raise UserError(
+            f"{start} of clip {clip} is {label_b[clip]}, and {number} classes have the numbers 0 "
+            f"to {number - 1}; give one of them."
+        )
+    return label_b.astype(np.int32)
+
+
+def _groups(batch: Mapping[str, Any], count: int) -> np.ndarray:
+    if axes.GROUP not in batch:
+        return np.arange(count, dtype=np.int32)
+    group_b = as_array(batch[axes.GROUP], repr(axes.GROUP))
+    if group_b.shape != (count,):
+        raise UserError(f"a batch's 'group' has the shape {group_b.shape}; give ({count},).")
+    if group_b.dtype.kind not in "iu" or (group_b.astype(np.int32) != group_b).any():
+        raise UserError(
+            f"a batch's 'group' is of type {group_b.dtype}; give whole numbers that fit in int32, "
+            "one for each source video."
+        )
+    return group_b.astype(np.int32)

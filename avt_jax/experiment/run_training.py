@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import itertools
 import re
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,24 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from avt_jax import tree
 from avt_jax.conversion.initial import InitConfig
 from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import step_arguments
+from avt_jax.experiment.describe import announcement
 from avt_jax.experiment.doctor.at_start import warn_at_start
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import ValidationPictures, has_pictures
-from avt_jax.experiment.splits import OwnData, length
+from avt_jax.experiment.splits import OwnData
 from avt_jax.experiment.start import starting_variables
+from avt_jax.host.compiling import Compiling
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.host.new_files import remove_partial
 from avt_jax.profiling import flops
 from avt_jax.profiling.peaks import peak_flops
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import Checkpointer, has_checkpoint
+from avt_jax.training.inputs import normalisation
 from avt_jax.training.loop import fit
 from avt_jax.training.observing import trackers
 from avt_jax.training.observing.goodput import Goodput
@@ -91,8 +94,11 @@ def train(
     """
     _check_no_url(str(workdir))
     say = say if agree.is_first() else silent
-    experiment = config if isinstance(config, Experiment) else Experiment(config, data=data)
     workdir = Path(workdir)
+    if isinstance(config, Experiment):
+        experiment = config
+    else:
+        experiment = Experiment(config, data=data, run_dir=workdir)
 
     def trace() -> Trace | None:
         folder = Path(profile_dir or workdir / "profile")
@@ -122,34 +128,38 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(contextlib.closing(RunLock(workdir)))
         agree.by_the_first(lock.take_if_there)
-        continues = agree.as_the_first(agree.together(lambda: has_checkpoint(workdir)))
-        changes = agree.together(lambda: _checked_changes(experiment, workdir) if continues else [])
-        batches = agree.together(lambda: experiment.train_batches(say))
-        stack.enter_context(contextlib.closing(batches))
+        continues, changes, given, said = _checked(experiment, workdir)
         evaluate = agree.together(lambda: experiment.evaluate)
-        state, shardings, said = _start(experiment, continues)
-        step = experiment.packed_step(shardings, state)
+        birth = experiment.birth
+        step = experiment.packed_step(birth.shardings, birth.shapes)
         # Nothing is written before everything that can be wrong in the config has been looked at.
         agree.by_the_first(lambda: trackers.check_installed(experiment.parts.train.writers))
         agree.by_the_first(lambda: _open_folder(experiment, workdir, lock, continues))
         keep = {name: getattr(experiment.parts.train, name) for name in ("keep_last", "keep_best")}
         checkpointer = stack.enter_context(contextlib.closing(Checkpointer(workdir, **keep)))
-        restored = checkpointer.restore(state, shardings)
+        restored = checkpointer.restore(birth.shapes, birth.shardings)
+        done = int(restored[0].step) if restored else 0
+        is_due = _is_evaluation_due(experiment, workdir, done)
+        if restored and done >= experiment.schedule.total_steps and not is_due:
+            said += _record_changes(experiment, workdir, changes, done)
+            _say_all(say, said, announcement(experiment, workdir, done, trace))
+            return restored[0]
+        batches = agree.together(lambda: experiment.train_batches(say))
+        stack.enter_context(contextlib.closing(batches))
         if restored:
-            state, position = restored
+            position = restored[1]
             said += agree.together(lambda: batches.set_state(position))
-            said += _record_changes(experiment, workdir, changes, int(state.step))
-        watch = _watch(experiment, workdir, step, trace, int(state.step), began_sec)
+            said += _record_changes(experiment, workdir, changes, done)
+        _say_all(say, said, announcement(experiment, workdir, done, trace))
+        watch = _watch(experiment, workdir, step, trace, done, began_sec)
         stack.enter_context(contextlib.closing(watch))
-        for line in (*said, *_announcement(experiment, workdir, state, watch.trace)):
-            say(line)
+        writer = agree.together(lambda: _writer(experiment, workdir, done))
         if agree.is_first() and not continues:
-            warn_at_start(experiment, state.params)
-        is_due = _is_evaluation_due(experiment, workdir, int(state.step))
-        writer = agree.together(lambda: _writer(experiment, workdir, int(state.step)))
-        state = step.pack(state)
-        _rehearse(experiment, state, step, checkpointer, watch)
-        state = fit(
+            warn_at_start(experiment, experiment.skeleton.params)
+        with watch.compiling or contextlib.nullcontext():
+            state = step.pack(restored[0] if restored else _born(experiment, given))
+            _rehearse(experiment, state, step, checkpointer, watch)
+        return fit(
             state,
             step,
             batches,
@@ -166,7 +176,34 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
             evaluation_is_due=is_due,
             watch=watch,
         )
-    return state
+
+
+def _checked(
+    experiment: Experiment, workdir: Path
+) -> tuple[bool, list[run_folder.Change], dict[str, Any], list[str]]:
+    """(whether a run goes on, what it does otherwise, weights to start from, what is said of them).
+
+    Raises:
+      UserError: something in the config, the data or the folder that a training cannot start with.
+    """
+    continues = agree.as_the_first(agree.together(lambda: has_checkpoint(workdir)))
+    changes: list[run_folder.Change] = []
+    given: dict[str, Any] = {}
+    said: list[str] = []
+    if continues:
+        changes = agree.together(lambda: _checked_changes(experiment, workdir))
+    agree.together(experiment.check_batches)
+    if not continues:
+        init = experiment.parts.init
+        given, said = agree.together(
+            lambda: starting_variables(init, experiment.skeleton, experiment.spec)
+        )
+    return continues, changes, given, said
+
+
+def _say_all(say: Say, *groups: Iterable[str]) -> None:
+    for line in itertools.chain(*groups):
+        say(line)
 
 
 def _open_folder(experiment: Experiment, workdir: Path, lock: RunLock, continues: bool) -> None:
@@ -179,23 +216,15 @@ def _open_folder(experiment: Experiment, workdir: Path, lock: RunLock, continues
             "to go on from its last checkpoint, or give another --workdir."
         )
     remove_partial(workdir)
-    run_folder.prepare(workdir, experiment.config, experiment.splits.info, experiment.mesh)
+    run_folder.prepare(
+        workdir, experiment.config, experiment.splits.info, experiment.mesh, experiment.shards
+    )
 
 
-def _start(experiment: Experiment, continues: bool) -> tuple[TrainState, TrainState, list[str]]:
-    """(state, its shardings, what was done with given weights) of a training that begins.
-
-    One that continues only needs a state of this structure.
-    """
-    starting: dict[str, Any] = {}
-    said: list[str] = []
-    if not continues:
-        init = experiment.parts.init
-        starting, said = agree.together(
-            lambda: starting_variables(init, experiment.skeleton, experiment.spec)
-        )
+def _born(experiment: Experiment, given: dict[str, Any]) -> TrainState:
+    """The state of a new run, with the weights that it was given."""
     state, shardings = experiment.init_state()
-    return with_variables(state, shardings, starting), shardings, said
+    return with_variables(state, shardings, given)
 
 
 def _checked_changes(experiment: Experiment, workdir: Path) -> list[run_folder.Change]:
@@ -226,8 +255,8 @@ def _record_changes(
     experiment: Experiment, workdir: Path, changes: list[run_folder.Change], step: int
 ) -> list[str]:
     """Writes down what a continued run does otherwise; a line for each."""
-    config = experiment.config
-    agree.by_the_first(lambda: run_folder.record_changes(workdir, config, changes, step))
+    config, shards = experiment.config, experiment.shards
+    agree.by_the_first(lambda: run_folder.record_changes(workdir, config, changes, step, shards))
     return [f"from step {step} on: {change.words()}" for change in changes]
 
 
@@ -239,8 +268,6 @@ def _rehearse(
     watch: Watch,
 ) -> None:
     """Compiles what evaluating, drawing, saving and logging need: nothing is compiled later on."""
-    if int(state.step) >= experiment.schedule.total_steps:
-        return
     experiment.learning_rate(0)
     checkpointer.rehearse(step.unpack(state))
     if experiment.splits.val is not None:
@@ -276,6 +303,7 @@ def _watch(
     watch = Watch(peak_flops=peak and peak * mesh.size, count_flops=count)
     if agree.is_first():
         watch.trace = trace
+        watch.compiling = Compiling(_programs(experiment), _to_stderr)
         if done < experiment.schedule.total_steps:
             watch.goodput = Goodput(workdir, step=done, began_sec=began_sec)
     return watch
@@ -295,51 +323,21 @@ def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool
     return agree.as_the_first(is_due and not has_line(workdir, step, "val"))
 
 
-def _announcement(
-    experiment: Experiment, workdir: Path, state: TrainState, trace: Trace | None
-) -> list[str]:
-    """What is trained, for the user."""
-    done, total = int(state.step), experiment.schedule.total_steps
-    objective, splits, mesh = experiment.objective, experiment.splits, experiment.mesh
-    terms = ", ".join(f"{weight:g} x {name}" for name, weight in objective.weights.items())
-    if objective.skipped:
-        terms += f" (left out with one modality: {', '.join(objective.skipped)})"
-    train, val = (
-        f"own {name} batches" if count is None else f"{count} {name} clips"
-        for name, count in (
-            ("training", length(splits.train)),
-            ("validation", length(splits.val)),
-        )
-    )
-    if done >= total:
-        progress = (
-            f"already finished: step {done} of {total}; a larger config.train.steps or "
-            "config.train.epochs goes on"
-        )
-    else:
-        progress = f"{f'continuing at step {done} of' if done else 'training for'} {total} steps"
-    where = f"{mesh.size} {jax.default_backend()} device(s)"
-    if jax.process_count() > 1:
-        where += f" of {jax.process_count()} processes"
-    more = []
-    if trace and trace.last <= done:
-        more.append(f"steps {trace.first} to {trace.last} are done already: no trace of them")
-    return [
-        f"{train} and {val}, {tree.parameter_count(state.params) / 1e6:.2f} M parameters, {where}, "
-        f"parameters and optimiser {_mib_on_a_device(state):.2f} MiB on each",
-        f"loss = {terms}",
-        f"{progress}; everything goes to {workdir}",
-        *more,
-    ]
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
-def _mib_on_a_device(state: TrainState) -> float:
-    """Of the arrays of a state, cut as they are."""
-    sizes = (
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(state)
-    )
-    return sum(sizes) / 2**20
+def _programs(experiment: Experiment) -> list[Any]:
+    """What decides the programs of a training."""
+    parts, mesh = experiment.parts, experiment.mesh
+    train = parts.train
+    sizes = [train.batch_size, train.eval_batch_size, train.accumulate, experiment.classes]
+    devices = [mesh.devices.flat[0].device_kind, dict(mesh.shape), jax.process_count()]
+    blocks = {k: v for k, v in experiment.config.items() if k not in ("seed", "init", "data")}
+    # The learning rate's schedule is in the program.
+    blocks["train"] = experiment.schedule.total_steps
+    inputs = [experiment.spec, normalisation(parts.data)]
+    return ["train", jax.__version__, devices, sizes, inputs, blocks]
 
 
 def _result(state: TrainState, workdir: Path) -> TrainingResult:

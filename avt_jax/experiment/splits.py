@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from avt_jax import axes
 from avt_jax.data import records
 from avt_jax.data.loading.batches import Source
 from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.loading.damaged import WrongRecord
+from avt_jax.data.records.from_arrays import check_labels
 from avt_jax.data.records.generated import is_generated, open_generated
 from avt_jax.errors import UserError
 from avt_jax.evaluation.report import first_class_difference
@@ -48,6 +51,56 @@ class OwnData:
     jpeg_quality: int = 90
 
 
+class OwnRecords:
+    """Records of the user's program, each checked when it is read: by index, and picklable.
+
+    Args:
+      source: see `OwnData`.
+      classes: {label set: number of classes}.
+      name: of the field of `OwnData`, for messages.
+    """
+
+    def __init__(self, source: Source, classes: Mapping[str, int], name: str):
+        self._source, self._classes, self._name = source, dict(classes), name
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """Record `index`.
+
+        Raises:
+          WrongRecord: it is not what `record_from_arrays` makes, or its labels are none of the
+            classes.
+        """
+        return self._checked(index, self._source[index])
+
+    def read_lazily(self, index: int) -> Mapping[str, Any]:
+        """The same, which copies a frame when it is asked for where the source can do that."""
+        read = getattr(self._source, "read_lazily", self._source.__getitem__)
+        return self._checked(index, read(index))
+
+    def _checked(self, index: int, record: Any) -> Mapping[str, Any]:
+        what = f"OwnData.{self._name}[{index}]"
+        if not isinstance(record, Mapping):
+            raise WrongRecord(f"{what} is a {type(record).__name__}; give a record, {_MAKE}.")
+        if missing := [name for name in _FIELDS if name not in record]:
+            raise WrongRecord(f"{what} has no {missing[0]!r}; give a record, {_MAKE}.")
+        try:
+            check_labels(record["labels"], f"the labels of {what}", self._classes)
+        except UserError as error:
+            raise WrongRecord(str(error)) from error
+        return record
+
+
+# What an example is made of.
+_FIELDS = (
+    "id", "source", "frames", "frame_rate_hz", "fbank", "has_audio", "start_sec", "end_sec",
+    "labels",
+)  # fmt: skip
+_MAKE = "such as avt_jax.record_from_arrays makes"
+
+
 @dataclass(frozen=True)
 class Splits:
     """Opened data.
@@ -70,9 +123,13 @@ class Splits:
 
 def is_source(split: Any) -> TypeIs[Source]:
     """True for records by index, False for an iterable of batches."""
+    if isinstance(split, OwnRecords):
+        return True
     if not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
         return False
-    return not len(split) or "frames" in split[0]
+    # What is neither is refused as a batch.
+    batch = {axes.VIDEO, axes.AUDIO}
+    return not len(split) or (isinstance(split[0], Mapping) and not batch & split[0].keys())
 
 
 def length(split: Source | Batches | None) -> int | None:
@@ -82,13 +139,22 @@ def length(split: Source | Batches | None) -> int | None:
     return len(split) if is_source(split) else None
 
 
-def read_info(path: str) -> records.RecordsInfo:
+def read_info(path: str, origin: str = "") -> records.RecordsInfo:
     """What is known of the shards, or generated records, at `config.data.path`.
+
+    Args:
+      path: as the config has it.
+      origin: for the message, what names the path.
 
     Raises:
       UserError: there are none.
     """
-    return open_generated(path, "train")[0] if is_generated(path) else records.read_info(path)
+    try:
+        return open_generated(path, "train")[0] if is_generated(path) else records.read_info(path)
+    except UserError as error:
+        if origin and not is_generated(path):
+            raise UserError(f"{origin}: {error}") from error
+        raise
 
 
 def open_source(path: str, split: str) -> Source:
@@ -117,20 +183,52 @@ def open_splits(data: DataConfig, own: OwnData | None = None) -> Splits:
       UserError: no such shards or split, or the training split is empty.
     """
     if own is None:
+        info = read_info(data.path, "--config.data.path")
         train, val = (open_source(data.path, name) for name in (data.train_split, data.eval_split))
-        return Splits(train, val, read_info(data.path))
-    if is_source(own.train) and not length(own.train):
+        return Splits(train, val, info)
+    return _open_own(own)
+
+
+def _open_own(own: OwnData) -> Splits:
+    _check_sets(own.label_sets)
+    train = own_split(own, "train")
+    val = None if own.val is None else own_split(own, "val")
+    if is_source(train) and not length(train):
         raise UserError("OwnData.train is empty; give at least one record.")
-    splits = {"train": own.train, "val": own.val}
     info = records.RecordsInfo(
-        label_sets={name: tuple(classes) for name, classes in own.label_sets.items()},
-        splits={name: length(split) or 0 for name, split in splits.items()},
+        label_sets={name: tuple(names) for name, names in own.label_sets.items()},
+        splits={"train": length(train) or 0, "val": length(val) or 0},
         frame_rate_hz=own.frame_rate_hz,
         short_side_px=own.short_side_px,
         jpeg_quality=own.jpeg_quality,
         schema_version=records.SCHEMA_VERSION,
     )
-    return Splits(own.train, own.val, info)
+    return Splits(train, val, info)
+
+
+def own_split(own: OwnData, name: str) -> Source | Batches:
+    """The field `name` of own data; each of its records is checked when it is read."""
+    split: Source | Batches = getattr(own, name)
+    classes = {label_set: len(names) for label_set, names in own.label_sets.items()}
+    return OwnRecords(split, classes, name) if is_source(split) else split
+
+
+def _check_sets(label_sets: Any) -> None:
+    """Raises a UserError for what are no label sets."""
+    if not isinstance(label_sets, Mapping) or not label_sets:
+        raise UserError(
+            f"OwnData.label_sets is {label_sets!r}; give a dict, such as {{'label': ['a', 'b']}}."
+        )
+    for name, names in label_sets.items():
+        known = [] if isinstance(names, str) else list(names)
+        if not known or not all(isinstance(one, str) for one in known):
+            raise UserError(
+                f"OwnData.label_sets[{name!r}] is {names!r}; give the names of the classes, a list "
+                "of str."
+            )
+        if len(set(known)) < len(known):
+            twice = next(one for one in known if known.count(one) > 1)
+            raise UserError(f"OwnData.label_sets[{name!r}] names {twice!r} twice; give it once.")
 
 
 def check_classes(

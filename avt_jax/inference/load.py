@@ -13,6 +13,7 @@ import numpy as np
 from avt_jax import axes, tree
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError
+from avt_jax.host.compiling import compiling
 from avt_jax.models.build import build_model
 from avt_jax.models.forward import Predict, make_embed, make_predict
 from avt_jax.models.kernels import kept
@@ -32,6 +33,7 @@ class LoadedRun:
     Args:
       run_dir: what `avt train --workdir` wrote.
       step: "best" (highest validation score) or "last".
+      say: is told that it is compiled, and how long that takes; None = nobody.
 
     Attributes:
       run: what was read.
@@ -41,7 +43,10 @@ class LoadedRun:
       UserError: no such run, no intact checkpoint, or one that this version cannot load.
     """
 
-    def __init__(self, run_dir: str | Path, step: str = "best"):
+    def __init__(
+        self, run_dir: str | Path, step: str = "best", say: Callable[[str], None] | None = None
+    ):
+        self._say = say
         self.run = load_run(run_dir, step)
         self.data = data_config(self.run)
         self._skeleton = load_skeleton(self.run, self.data, run_dir)
@@ -61,12 +66,23 @@ class LoadedRun:
         return self._function(make_embed)
 
     def _function(self, make: Callable[..., Predict]) -> BatchFn:
-        jitted = jax.jit(make(self._skeleton, normalisation(self.data)))
+        inputs_are = normalisation(self.data)
+        jitted = jax.jit(make(self._skeleton, inputs_are))
+        compiled: set[tuple[Any, ...]] = set()
+        model = [make.__name__, jax.__version__, kept.device_kind(), inputs_are]
+        model += [self.run.config["model"], {k: len(v) for k, v in self.run.label_sets.items()}]
 
         def call(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
             # What else is in a batch does not concern the model, and strings cannot go to a device.
             inputs = {key: batch[key] for key in (axes.VIDEO, axes.AUDIO, axes.HAS_AUDIO)}
-            return jax.tree.map(np.asarray, jitted(*self._variables, inputs))
+            shapes = tuple(np.shape(array) for array in inputs.values())
+            if shapes in compiled:
+                found = jitted(*self._variables, inputs)
+            else:
+                compiled.add(shapes)
+                with compiling([*model, shapes], self._say):
+                    found = jitted(*self._variables, inputs)
+            return jax.tree.map(np.asarray, found)
 
         return call
 

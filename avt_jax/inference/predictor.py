@@ -17,6 +17,7 @@ from avt_jax.inference.load import BatchFn, LoadedRun
 from avt_jax.inference.prediction import FilePrediction, Window
 from avt_jax.inference.stream import Collector, DecodeOptions, Decoder, Job, Span, run_files
 from avt_jax.inference.windows import PreviewBuilder, check_hop, plan_windows
+from avt_jax.training.inputs import checked_inputs, input_spec
 
 T = TypeVar("T")
 PathLike = str | os.PathLike[str]
@@ -33,6 +34,7 @@ class Predictor:
       step: "best" or "last" checkpoint.
       batch_size: windows per call of the model; None = 1 on a CPU, 8 on an accelerator.
       num_threads: windows decoded at the same time.
+      say: is told when the model is compiled, which the first windows wait for; None = nobody.
 
     Raises:
       UserError: no such run, or it cannot be loaded.
@@ -45,10 +47,10 @@ class Predictor:
         step: str = "best",
         batch_size: int | None = None,
         num_threads: int = 2,
+        say: Callable[[str], None] | None = None,
     ):
-        self._model = LoadedRun(Path(run_dir), step)
+        self._model = LoadedRun(Path(run_dir), step, say)
         self.run, self._data = self._model.run, self._model.data
-        self.predict_batch = self._model.predict
         extract = ExtractConfig(
             frame_rate_hz=self.run.records["frame_rate_hz"],
             short_side_px=int(self.run.records["short_side_px"]),
@@ -69,6 +71,21 @@ class Predictor:
     def clip_sec(self) -> float:
         """Length of a window."""
         return self._data.clip_sec
+
+    def predict_batch(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Classifies clips that the user's program has made.
+
+        Args:
+          batch: "video" uint8 [b, t, h, w, 3] and "audio" [b, s, f] raw log-mel of the sizes that
+            the run's config.data says; see `avt_jax.axes`. It is compiled anew for another b.
+
+        Returns:
+          {label set: probabilities [b, y] float32}.
+
+        Raises:
+          UserError: an array of another shape, type or range.
+        """
+        return self._model.predict(checked_inputs(batch, input_spec(self._data)))
 
     def predict_file(
         self,

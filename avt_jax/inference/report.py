@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
+from avt_jax.host.tables import PlainTable, plain
 from avt_jax.inference.prediction import FilePrediction, top_classes
 from avt_jax.inference.timeline import clock
 
 _MAX_WINDOW_ROWS = 40
 
 
-def _text(name: str) -> Text:
-    # File and class names come from outside: no markup, no control characters.
-    return Text("".join(c if c.isprintable() else "?" for c in name))
-
-
 def heading(prediction: FilePrediction) -> Text:
     """One line: the file, its length, and that it has no sound or no picture if so."""
     line = Text(style="bold")
-    line.append(_text(prediction.path))
+    line.append(plain(prediction.path))
     line.append(f"  {clock(prediction.duration_sec)}", style="not bold")
     if not prediction.has_audio:
         line.append("  no sound, judged by the picture alone", style="not bold yellow")
@@ -30,7 +26,7 @@ def heading(prediction: FilePrediction) -> Text:
     return line
 
 
-def file_table(prediction: FilePrediction, number: int = 5) -> Table:
+def file_table(prediction: FilePrediction, number: int = 5) -> PlainTable:
     """The most probable classes of a file.
 
     Args:
@@ -41,23 +37,24 @@ def file_table(prediction: FilePrediction, number: int = 5) -> Table:
       One row per rank; two columns (class, probability) per label set.
     """
     top = prediction.top(number)
-    table = Table()
-    table.add_column("", justify="right")
-    for name in top:
-        table.add_column(_text(name))
-        table.add_column("prob.", justify="right")
+    table = PlainTable("", "", *_columns(top), left=range(1, 2 * len(top), 2))
     for rank in range(max(map(len, top.values()))):
-        row: list[Text | str] = [str(rank + 1)]
+        row = [str(rank + 1)]
         for found in top.values():
             if rank < len(found):
-                row += [_text(found[rank][0]), f"{100 * found[rank][1]:.1f} %"]
+                row += [found[rank][0], f"{100 * found[rank][1]:.1f} %"]
             else:
                 row += ["", ""]
-        table.add_row(*row)
+        table.row(*row)
     return table
 
 
-def window_table(prediction: FilePrediction) -> Table | None:
+def _columns(label_sets: Iterable[str]) -> list[str]:
+    """A class and its probability for each label set."""
+    return [name for label_set in label_sets for name in (label_set, "prob.")]
+
+
+def window_table(prediction: FilePrediction) -> PlainTable | None:
     """The first choice over time; windows in a row that agree share a table row.
 
     Args:
@@ -87,18 +84,14 @@ def window_table(prediction: FilePrediction) -> Table | None:
                     "probabilities": [[p for _, p in best.values()]],
                 }
             )
-    table = Table()
-    table.add_column("from", justify="right")
-    table.add_column("to", justify="right")
-    for name in best:
-        table.add_column(_text(name))
-        table.add_column("prob.", justify="right")
+    columns = _columns(best)
+    table = PlainTable("", "from", "to", *columns, left=range(2, 2 + len(columns), 2))
     for row in rows[:_MAX_WINDOW_ROWS]:
-        cells: list[Text | str] = [clock(row["start_sec"]), clock(row["end_sec"])]
+        cells = [clock(row["start_sec"]), clock(row["end_sec"])]
         means = [sum(column) / len(column) for column in zip(*row["probabilities"], strict=True)]
         for label, mean in zip(row["classes"], means, strict=True):
-            cells += [_text(label), f"{100 * mean:.1f} %"]
-        table.add_row(*cells)
+            cells += [label, f"{100 * mean:.1f} %"]
+        table.row(*cells)
     if len(rows) > _MAX_WINDOW_ROWS:
         table.caption = f"and {len(rows) - _MAX_WINDOW_ROWS} more changes; --json has them all"
     return table

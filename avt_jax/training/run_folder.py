@@ -25,6 +25,7 @@ from avt_jax.training.checkpoint import CHECKPOINTS, CONFIG_FILE, RUN_FILE, has_
 from avt_jax.training.checkpoint.folder import DAMAGED, is_left_behind, is_set_aside, set_aside
 from avt_jax.training.checkpoint.run_files import read_config, read_facts
 from avt_jax.training.run_lock import LOCK_FILE
+from avt_jax.training.shards_place import SHARDS, place
 from avt_jax.training.writer import BOARD_FOLDER, METRICS_FILE
 
 _PACKAGES = ("avt_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
@@ -45,7 +46,13 @@ CHANGEABLE = (
 )
 
 
-def prepare(workdir: Path, config: Mapping[str, Any], info: RecordsInfo, mesh: Mesh) -> None:
+def prepare(
+    workdir: Path,
+    config: Mapping[str, Any],
+    info: RecordsInfo,
+    mesh: Mesh,
+    shards: str | None = None,
+) -> None:
     """Writes config.json and run.json unless the run has begun; only for who alone writes there.
 
     Args:
@@ -53,6 +60,7 @@ def prepare(workdir: Path, config: Mapping[str, Any], info: RecordsInfo, mesh: M
       config: the resolved config.
       info: of the shards.
       mesh: the devices in use, to be recorded.
+      shards: the folder that the config's data.path stands for; None = there are none.
 
     Raises:
       UserError: the folder holds something else, or cannot be written.
@@ -68,6 +76,7 @@ def prepare(workdir: Path, config: Mapping[str, Any], info: RecordsInfo, mesh: M
             "jpeg_quality": info.jpeg_quality,
             "schema_version": info.schema_version,
         },
+        SHARDS: place(config["data"]["path"], shards, workdir) if shards else {},
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "git_hash": _git_hash(),
         "devices": {"platform": jax.default_backend(), "count": mesh.size},
@@ -271,7 +280,11 @@ def _differences(before: Any, after: Any, name: str) -> list[Change]:
 
 
 def record_changes(
-    workdir: Path, config: Mapping[str, Any], changes: Sequence[Change], step: int
+    workdir: Path,
+    config: Mapping[str, Any],
+    changes: Sequence[Change],
+    step: int,
+    shards: str | None = None,
 ) -> None:
     """Writes down what a continued run does otherwise, and from which step on.
 
@@ -280,10 +293,13 @@ def record_changes(
       config: with which it goes on; becomes config.json.
       changes: from `differences`.
       step: optimiser steps done.
+      shards: as for `prepare`.
     """
-    if not changes:
-        return
     facts = read_facts(workdir)
+    kept = facts.get(SHARDS, {})
+    facts[SHARDS] = place(config["data"]["path"], shards, workdir) if shards else {}
+    if not changes and facts[SHARDS] == kept:
+        return
     before = facts.get("changes", [])
     entries = [{"step": step, **vars(change)} for change in changes]
     # A start that ended between the two files has noted them already.

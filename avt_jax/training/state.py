@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -68,23 +68,43 @@ def create_state(
     )
 
 
-def init_sharded(
-    build: Callable[[jax.Array], nnx.Module],
-    optimizer: optax.GradientTransformation,
-    key: jax.Array,
-    *,
-    with_ema: bool,
-    mesh: Mesh,
-    config: meshes.MeshConfig,
-) -> tuple[TrainState, TrainState]:
-    """Creates the state directly in its place on the mesh.
+@dataclass(frozen=True)
+class Birth:
+    """How the initial state is made, directly in its place on the mesh.
 
-    Returns:
-      (state, shardings): both with the structure of `TrainState`.
+    Attributes:
+      build: PRNG key -> model.
+      optimizer: optax transformation over flat parameters.
+      with_ema: start an average of the parameters.
+      mesh: whose devices hold it.
+      config: of the mesh.
     """
-    create = partial(create_state, build, optimizer, with_ema=with_ema)
-    shardings = meshes.variable_shardings(mesh, jax.eval_shape(create, key), config)
-    return meshes.run_once(create, mesh, shardings)(key), shardings
+
+    build: Callable[[jax.Array], nnx.Module]
+    optimizer: optax.GradientTransformation
+    with_ema: bool
+    mesh: Mesh
+    config: meshes.MeshConfig
+
+    def _create(self, key: jax.Array) -> TrainState:
+        return create_state(self.build, self.optimizer, key, with_ema=self.with_ema)
+
+    @cached_property
+    def shapes(self) -> TrainState:
+        """Its shapes; nothing is computed for them."""
+        found: TrainState = jax.eval_shape(self._create, jax.random.key(0))
+        return found
+
+    @cached_property
+    def shardings(self) -> TrainState:
+        """Where its arrays go."""
+        found: TrainState = meshes.variable_shardings(self.mesh, self.shapes, self.config)
+        return found
+
+    def state(self, key: jax.Array) -> TrainState:
+        """The state with random weights; `key` is for these."""
+        made: TrainState = meshes.run_once(self._create, self.mesh, self.shardings)(key)
+        return made
 
 
 def with_variables(

@@ -102,7 +102,8 @@ def test_every_setting_is_a_config(axis, tmp_path):
     assert len({config.to_json() for config in first}) == len(first), "two settings are the same"
 
 
-def test_a_finished_run_is_not_repeated(tmp_path, trainings, capsys):
+def test_a_finished_run_is_not_repeated(tmp_path, trainings, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
     assert start(tmp_path, "--seeds", 1) == 0
     assert trainings.trained == [("bottleneck-4", 0), ("merged", 0)]
     assert start(tmp_path, "--seeds", 3) == 0
@@ -112,7 +113,9 @@ def test_a_finished_run_is_not_repeated(tmp_path, trainings, capsys):
     out, err = capsys.readouterr()
     assert "[3/6] fusion: bottleneck, L = 4, seed 1, about 0:00:0" in err
     table = (tmp_path / "fusion.md").read_text()
-    assert table in out
+    shown = {line.split()[0]: line.split("   ") for line in out.splitlines() if line.strip()}
+    assert {"60.0 ± 10.0", "250", "1,234"} <= set(map(str.strip, shown["bottleneck,"]))
+    assert "+0.0 ± 0.0" in map(str.strip, shown["merged"]) and "fusion, test split" in out
     assert "| bottleneck, L = 4 | 60.0 ± 10.0 | 3 |  | 250 | 1.00 | 1,234 |" in table
     assert "| merged attention | 60.0 ± 10.0 | 3 | +0.0 ± 0.0 |" in table
     assert sorted(path.name for path in tmp_path.glob("fusion.*")) == [

@@ -188,11 +188,38 @@ def test_not_finite_and_the_advice_followed(tmp_path):
     assert int(result.state.step) == 8 and np.isfinite(result.metrics["train/loss"])
 
 
-def test_a_finished_run_says_so_and_goes_on_with_more_steps(copy):
+def files(folder):
+    """What every file of a run holds, but those of its evaluations and of the lock."""
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_finished_run_says_so_at_once_and_goes_on_with_more_steps(copy, monkeypatch):
+    from avt_jax.experiment.assemble import Experiment
+
+    before, said = files(copy), []
+    with monkeypatch.context() as patch:
+        for name in ("init_state", "train_batches", "step", "predict_part"):
+            patch.setattr(Experiment, name, None)
+        result = run(copy, said=said)
+    assert int(result.state.step) == 4 and result.best_score is not None
+    assert files(copy) == before
+    advised = re.search(r"already finished: step 4 of 4; a larger --config\.(\S+) goes", said[-1])
+    assert int(run(copy, {advised[1]: 5}).state.step) == 5
+    # In another unit the advice is another, and holds, too.
+    said.clear()
+    run(copy, {"train.steps": 0, "train.epochs": 1.0}, said)
+    assert "already finished: step 5 of 3; a larger --config.train.epochs goes on" in said[-1]
+    assert int(run(copy, {"train.steps": 0, "train.epochs": 2.0}).state.step) == 6
+
+
+def test_the_last_evaluation_is_made_up_for(copy):
+    file = copy / "metrics.jsonl"
+    lines = file.read_text().splitlines()
+    assert '"val"' in lines[-1] and '"step": 4' in lines[-1]
+    file.write_text("\n".join(lines[:-1]) + "\n")
     said = []
-    assert int(run(copy, said=said).state.step) == 4
-    assert "already finished: step 4 of 4; a larger config.train.steps" in " ".join(said)
-    assert int(run(copy, {"train.steps": 5}).state.step) == 5
+    run(copy, said=said)
+    assert file.read_text().splitlines() == lines and "continuing" not in said[-1]
 
 
 def test_the_data_are_looked_at_when_a_run_begins_and_not_again(tmp_path, capsys):

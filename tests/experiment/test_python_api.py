@@ -185,13 +185,8 @@ def without(batch, name):
     ("change", "message"),
     [
         (lambda b: without(b, "audio"), "a batch has no 'audio'"),
-        (lambda b: b | {"video": b["video"].astype(np.float32)}, "give uint8 RGB"),
-        (lambda b: b | {"video": b["video"][:, :2]}, r"'video' has the shape \(8, 2, 32, 32, 3\)"),
-        (lambda b: b | {"labels": {"label": np.full(8, 2)}}, "8 whole numbers from 0 to 1"),
-        (lambda b: b | {"labels": {}}, r"labels\['label'\] must be 8 whole numbers"),
         (lambda b: {k: v[:2] for k, v in without(b, "labels").items()}
             | {"labels": {"label": b["labels"]["label"][:2]}}, "batch 0 has 2 clips"),
-        (lambda b: b | {"valid": np.ones(3, bool)}, "'valid' has the shape"),
     ],
 )  # fmt: skip
 def test_wrong_batches_are_named(tmp_path, change, message):
@@ -219,24 +214,6 @@ def test_silent_clips_are_noticed(tmp_path):
     assert found["valid"].all() and len(set(found["group"].tolist())) == 8
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"frames_thwc": np.zeros((8, 40, 40), np.uint8)}, "give uint8"),
-        ({"frames_thwc": np.zeros((0, 40, 40, 3), np.uint8)}, "has 0 frames"),
-        ({"fbank_sf": np.zeros((10, 128)), "waveform": np.zeros(99)}, "give one of them"),
-        ({"fbank_sf": np.zeros((10, 64))}, r"is \(10, 64\); give \[s, 128\]"),
-        ({"frames_thwc": None}, "has neither frames nor sound"),
-    ],
-)
-def test_wrong_arrays_are_named(change, message):
-    right = dict(
-        frames_thwc=np.zeros((8, 40, 40, 3), np.uint8), frame_rate_hz=8.0, labels={}, id="x"
-    )
-    with pytest.raises(avt_jax.UserError, match=message):
-        avt_jax.record_from_arrays(**(right | change))
-
-
 def test_a_record_of_sound_alone():
     record = avt_jax.record_from_arrays(
         None, frame_rate_hz=8.0, fbank_sf=np.zeros((100, 128)), labels={"label": 0}, id="x"
@@ -244,3 +221,5 @@ def test_a_record_of_sound_alone():
     assert record["frames"] == [] and record["has_audio"] and record["end_sec"] == 1.0
     data = DataConfig(num_frames=2, clip_sec=1.0, frame_size_px=16)
     assert not eval_example(record, data)["has_video"]
+    with pytest.raises(avt_jax.UserError, match="has neither frames nor sound"):
+        avt_jax.record_from_arrays(None, frame_rate_hz=8.0, labels={}, id="x")

@@ -71,7 +71,7 @@ def test_tables():
     rows = [line for line in rendered(report.window_table(prediction)).splitlines() if "0:" in line]
     assert len(rows) == 2  # the first two windows agree
     assert (
-        "0:00.0" in rows[0] and "0:08.0" in rows[0] and "[b]open │ " in rows[0] and "pan" in rows[0]
+        "0:00.0" in rows[0] and "0:08.0" in rows[0] and "[b]open  " in rows[0] and "pan" in rows[0]
     )
     assert "0:08.0" in rows[1] and "0:12.0" in rows[1] and "wash" in rows[1] and "$egg$" in rows[1]
     assert report.window_table(predicted(1)) is None

@@ -12,7 +12,8 @@ SCRIPTS = sorted(
     [*ROOT.glob("launch/**/*.sh"), ROOT / "launch" / "slurm.sbatch", ROOT / ".ci" / "run"]
 )
 HELPED = [
-    "local.sh", "tpu_pod.sh", "tpu_worker.sh", "gke/submit.sh", "slurm.sbatch", "docker.sh"
+    "setup.sh", "quickstart.sh", "local.sh", "tpu_pod.sh", "tpu_worker.sh", "gke/submit.sh",
+    "slurm.sbatch", "docker.sh",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from toy_run import Linear, every, linear_step, run
 
 from avt_jax import axes
 from avt_jax.training import mesh as meshes
-from avt_jax.training.state import init_sharded, with_variables
+from avt_jax.training.state import Birth, with_variables
 
 RULES = ((".*", "replicate"),)
 
@@ -47,14 +47,15 @@ def test_the_average_does_not_change_the_training():
 
 @pytest.mark.parametrize("with_ema", [True, False])
 def test_a_new_state(with_ema):
-    state, places = init_sharded(
+    birth = Birth(
         lambda key: Linear(),
         optax.sgd(0.5),
-        jax.random.key(0),
         with_ema=with_ema,
         mesh=meshes.make_mesh(meshes.MeshConfig(-1, 1, RULES)),
         config=meshes.MeshConfig(-1, 1, RULES),
     )
+    state, places = birth.state(jax.random.key(0)), birth.shardings
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, birth.shapes)
     assert int(state.step) == 0
     np.testing.assert_array_equal(state.params["w"], [1.0, -2.0])
     if not with_ema:

@@ -103,6 +103,30 @@ def test_the_rate_leaves_out_what_evaluations_take(tmp_path, monkeypatch, capsys
     assert lines[0].startswith("step 2/6: loss 1.500, 4.0 clips/s, 2 damaged")
 
 
+def test_time_left_is_that_of_steps_which_compile_nothing(tmp_path, monkeypatch, capsys):
+    """On a clock that the first step moves by 1000 s, and each other one by 2 s."""
+    clock = SimpleNamespace(now=50.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    state, step = counting_step()
+
+    def compiling_step(state, batch, key):
+        clock.now += 2.0 if int(state.step) else 1000.0
+        return step(state, batch, key)
+
+    schedule = every(5, log=2, evaluate=5)
+    run(tmp_path, state, compiling_step, schedule=schedule)
+    assert [entry["clips_per_sec"] for entry in logged(tmp_path, "train")] == [4.0] * 3
+    lines = [line for line in capsys.readouterr().err.splitlines() if "loss" in line]
+    assert [line.split(", ")[-1] for line in lines] == ["0:06 left", "0:02 left", "0:00 left"]
+
+
+def test_the_first_step_alone_tells_no_rate(tmp_path, capsys):
+    run(tmp_path, *counting_step(), schedule=every(2, log=1))
+    first, second = (line for line in capsys.readouterr().err.splitlines() if "loss" in line)
+    assert first == "step 1/2: loss 1.000, 2 damaged records passed over"
+    assert "clips/s" in second and second.endswith("0:00 left")
+
+
 def test_on_a_terminal_one_line_moves(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

@@ -39,7 +39,7 @@ INFO = RecordsInfo({"label": ("cat", "dog")}, {"train": 4}, 8.0, 64, 90, "1.0.0"
 
 def experiment(config=CONFIG):
     mesh = meshes.make_mesh(meshes.MeshConfig(-1, 1, ((".*", "replicate"),)))
-    return SimpleNamespace(config=config, splits=SimpleNamespace(info=INFO), mesh=mesh)
+    return SimpleNamespace(config=config, splits=SimpleNamespace(info=INFO), mesh=mesh, shards=None)
 
 
 def start(folder):

@@ -52,9 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps(report.baseline_results(found.top1, found.majority), indent=1))
         return 0
-    from rich.console import Console
+    from avt_jax.host.tables import new_console
 
-    console = Console()
+    console = new_console()
     about = f"split {args.split}, {found.num_clips} clips, fitted to {found.num_train}"
     for name, top1 in found.top1.items():
         title = f"{name}: baseline, {about}"

@@ -134,21 +134,16 @@ def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _print_summary(summary: ExtractSummary, out: str) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    from avt_jax.host.tables import PlainTable, new_console
 
-    table = Table(title=f"extracted into {out}", box=SIMPLE_HEAD, title_justify="left")
-    table.add_column("split", no_wrap=True)
     columns = {"clips": summary.num_clips, "without audio": summary.num_without_audio}
     if any(summary.num_without_video.values()):
         columns["without picture"] = summary.num_without_video
-    for name in (*columns, "minutes"):
-        table.add_column(name, justify="right")
+    table = PlainTable(f"extracted into {out}", "split", *columns, "minutes")
     for split in summary.num_clips:
         counts = (str(column[split]) for column in columns.values())
-        table.add_row(split, *counts, f"{summary.clip_sec[split] / 60:.1f}")
-    console = Console()
+        table.row(split, *counts, f"{summary.clip_sec[split] / 60:.1f}")
+    console = new_console()
     console.print(table)
     total, num_failed = sum(summary.num_clips.values()), sum(summary.num_failed.values())
     num_new = total + num_failed - summary.num_before
@@ -160,14 +155,12 @@ def _print_summary(summary: ExtractSummary, out: str) -> None:
         text += f", {summary.elapsed_sec:.1f} s ({rate_hz:.1f} clips/s)"
         if summary.num_before:
             text += f"; {summary.num_before} by an earlier run"
-    console.print(text, highlight=False)
+    console.print(text)
     for split in summary.num_failed:
         if split not in summary.num_clips:
-            console.print(f"warning: no clip of split {split} could be decoded", highlight=False)
+            console.print(f"warning: no clip of split {split} could be decoded")
     if num_failed:
-        console.print(
-            f"what failed and why: {out.rstrip('/')}/failed.csv", highlight=False, markup=False
-        )
+        console.print(f"what failed and why: {out.rstrip('/')}/failed.csv", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -55,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= args.num_clips <= 100:
         raise UserError(f"--num-clips {args.num_clips} must be 0 to 100.")
     import tqdm
-    from rich.console import Console
 
     from avt_jax.data import records
     from avt_jax.data.records import remote
     from avt_jax.data.shard_tools import summary
+    from avt_jax.host.tables import new_console
 
     folder = os.fspath(remote.local_folder(args.shards))
-    console = Console(highlight=False, markup=False)
+    console = new_console()
     if args.verify:
         count = records.verify_checksums(folder)
         console.print(f"{count} shards are as they were written")
@@ -115,18 +115,13 @@ def _try_workers(console: Console, shards: str, split: str | None) -> None:
 
 
 def _print_splits(console: Console, result: Summary, shards: str) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+    from avt_jax.host.tables import PlainTable
 
-    table = Table(title=Text(f"{shards}"), box=SIMPLE_HEAD, title_justify="left")
-    table.add_column("split", no_wrap=True)
-    names = ("clips", "videos", "minutes", "s/clip", "min", "max", "no audio", "MB")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ("split", "clips", "videos", "minutes", "s/clip", "min", "max", "no audio", "MB")
+    table = PlainTable(shards, *names)
     for name, split in result.splits.items():
         mean_sec = split.total_sec / max(1, split.num_clips)
-        table.add_row(
+        table.row(
             name,
             str(split.num_clips),
             str(split.num_sources),
@@ -141,9 +136,7 @@ def _print_splits(console: Console, result: Summary, shards: str) -> None:
 
 
 def _print_classes(console: Console, result: Summary, label_set: str) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+    from avt_jax.host.tables import PlainTable, printable
 
     names = result.info.label_sets[label_set]
     per_split = [split.class_counts[label_set] for split in result.splits.values()]
@@ -154,20 +147,19 @@ def _print_classes(console: Console, result: Summary, label_set: str) -> None:
         title += f", the {_MAX_ROWS} most frequent"
     else:
         order.sort()
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
-    table.add_column("index", justify="right")
-    table.add_column("class")
-    for column in (*result.splits, "all"):
-        table.add_column(column, justify="right")
+    table = PlainTable(title, "index", "class", *result.splits, "all", left=(1,))
     for i in order[:_MAX_ROWS]:
-        table.add_row(str(i), Text(names[i]), *map(str, counts[i]), str(sum(counts[i])))
+        table.row(str(i), names[i], *map(str, counts[i]), str(sum(counts[i])))
     console.print(table)
     empty = [name for name, row in zip(names, counts, strict=True) if not sum(row)]
     if empty:
-        console.print(f"{len(empty)} classes without a clip: {', '.join(empty[:10])}")
+        shown = printable(", ".join(empty[:10]))
+        console.print(f"{len(empty)} classes without a clip: {shown}")
 
 
 def _print_notes(console: Console, result: Summary) -> None:
+    from avt_jax.host.tables import printable
+
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     for split in result.splits.values():
         sizes += split.frame_sizes
@@ -188,9 +180,8 @@ def _print_notes(console: Console, result: Summary) -> None:
             counts = ", ".join(f"{code} {n}" for code, n in split.flag_counts.most_common())
             console.print(f"flags of {name}: {counts}")
     if result.shared_sources:
-        console.print(
-            f"warning: videos that occur in more than one split: {', '.join(result.shared_sources)}"
-        )
+        shared = printable(", ".join(result.shared_sources))
+        console.print(f"warning: videos that occur in more than one split: {shared}")
     if result.failures:
         reasons = ", ".join(f"{reason} {n}" for reason, n in result.failures.most_common())
         console.print(f"not extracted: {sum(result.failures.values())} clips ({reasons})")

@@ -9,13 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from avt_jax.data.doctor.classes import check_names
 from avt_jax.data.doctor.findings import free_name, printable
+from avt_jax.host.tables import PlainTable, new_console
 
 if TYPE_CHECKING:
     from avt_jax.data.manifests.catalog.build import Written
@@ -28,16 +24,6 @@ _MAX_CLASSES = 10
 _KINDS = ("annotated", "found", "missing", "duplicate", "skipped")
 
 
-def _table(title: str, first: str, columns: tuple[str, ...], *, show_footer: bool = False) -> Table:
-    table = Table(
-        title=escape(title), box=SIMPLE_HEAD, title_justify="left", show_footer=show_footer
-    )
-    table.add_column(first)
-    for name in columns:
-        table.add_column(name, justify="right")
-    return table
-
-
 def print_divided(divided: Divided, out: str, command: Sequence[str]) -> None:
     """Prints the clips per class and split of a manifest whose splits were made here.
 
@@ -48,13 +34,11 @@ def print_divided(divided: Divided, out: str, command: Sequence[str]) -> None:
     """
     counts = divided.counts
     splits = tuple(next(iter(counts.values())))
-    table = _table(f"wrote {out}", "class", splits, show_footer=True)
-    table.columns[0].footer = "all"
-    for column, split in zip(table.columns[1:], splits, strict=True):
-        column.footer = str(sum(row[split] for row in counts.values()))
+    sums = (str(sum(row[split] for row in counts.values())) for split in splits)
+    table = PlainTable(f"wrote {out}", "class", *splits, footer=("all", *sums))
     for name, row in counts.items():
-        table.add_row(escape(name), *(str(row[split]) for split in splits))
-    console = Console()
+        table.row(name, *(str(row[split]) for split in splits))
+    console = new_console()
     console.print(table)
     lines = list(_class_lines(divided))
     if divided.num_groups is not None:
@@ -100,7 +84,7 @@ def print_data_set(entry: DataSet, written: Written) -> None:
       entry: the data set.
       written: what was written.
     """
-    console = Console()
+    console = new_console()
     console.print(_split_table(entry, written))
     for label_set in entry.label_sets:
         console.print(_class_table(label_set, written))
@@ -116,7 +100,7 @@ def print_data_set(entry: DataSet, written: Written) -> None:
         *(f"  {command}" for command in next_commands(entry, written)),
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _reasons(written: Written) -> list[tuple[str, int]]:
@@ -124,18 +108,18 @@ def _reasons(written: Written) -> list[tuple[str, int]]:
 
 
 def _row(name: str, counts: Counts) -> list[str]:
-    return [escape(name), *(str(getattr(counts, kind)) for kind in _KINDS)]
+    return [name, *(str(getattr(counts, kind)) for kind in _KINDS)]
 
 
-def _split_table(entry: DataSet, written: Written) -> Table:
-    table = _table(f"{entry.title}: wrote {written.manifest}", "split", _KINDS)
+def _split_table(entry: DataSet, written: Written) -> PlainTable:
+    table = PlainTable(f"{entry.title}: wrote {written.manifest}", "split", *_KINDS)
     for split, counts in written.tally.splits.items():
         if counts.annotated:
-            table.add_row(*_row(split, counts))
+            table.row(*_row(split, counts))
     return table
 
 
-def _class_table(label_set: str, written: Written) -> Table:
+def _class_table(label_set: str, written: Written) -> PlainTable:
     """The classes with the least share of clips found; the report has all."""
     classes = {
         name: _sum(list(splits.values()))
@@ -145,16 +129,13 @@ def _class_table(label_set: str, written: Written) -> Table:
     # The sort keeps the order of the class indices among equals.
     ranked = sorted(annotated, key=lambda name: annotated[name].found / annotated[name].annotated)
     absent = sum(not counts.found for counts in classes.values())
-    table = _table(
-        f"{label_set}: {len(classes)} classes, {absent} of them without a clip; least complete:",
-        "class",
-        _KINDS,
-    )
+    title = f"{label_set}: {len(classes)} classes, {absent} of them without a clip; least complete:"
+    table = PlainTable(title, "class", *_KINDS)
     for name in ranked[:_MAX_CLASSES]:
-        table.add_row(*_row(name, annotated[name]))
+        table.row(*_row(name, annotated[name]))
     rest = ranked[_MAX_CLASSES:]
     if rest:
-        table.add_row(*_row(f"{len(rest)} more", _sum([annotated[name] for name in rest])))
+        table.row(*_row(f"{len(rest)} more", _sum([annotated[name] for name in rest])))
     return table
 
 

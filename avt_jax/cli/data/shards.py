@@ -124,11 +124,12 @@ def _verify(args: argparse.Namespace) -> int:
     import tqdm
 
     from avt_jax.data.shard_tools.verify import Problem, verify_folder
+    from avt_jax.host.tables import printable
 
     def say(problem: Problem) -> None:
         # Printed when found, above the progress bar: the rest may take hours.
         with tqdm.tqdm.external_write_mode(file=sys.stdout):
-            print(common.printable(f"damaged: {problem}"), flush=True)
+            print(printable(f"damaged: {problem}"), flush=True)
 
     report = verify_folder(args.shards, num_workers=args.workers, quick=args.quick, on_problem=say)
     num_bad = len({(p.file, p.index) for p in report.problems if p.index is not None})
@@ -163,6 +164,7 @@ def _merge(args: argparse.Namespace) -> int:
 
 def _reshard(args: argparse.Namespace) -> int:
     from avt_jax.data.shard_tools import rewrite
+    from avt_jax.host.tables import printable
 
     summary = rewrite.reshard(
         args.shards,
@@ -170,7 +172,7 @@ def _reshard(args: argparse.Namespace) -> int:
         max_shard_mb=args.max_shard_mb,
         drop_damaged=args.drop_damaged,
         num_workers=args.workers,
-        on_dropped=lambda problem: print(common.printable(f"left out: {problem}"), flush=True),
+        on_dropped=lambda problem: print(printable(f"left out: {problem}"), flush=True),
     )
     _print_rewritten(summary, args.out)
     return 0

@@ -23,6 +23,10 @@ class DamagedRecord(UserError):
     """A record that cannot be read, or of which no example can be made."""
 
 
+class WrongRecord(UserError):
+    """A record that the user's program makes otherwise than it should: an error, no damage."""
+
+
 def make_example(
     make: Callable[[Mapping[str, Any]], dict[str, Any]],
     source: Any,
@@ -45,12 +49,13 @@ def make_example(
 
     Raises:
       LostShard: the record's file is gone, or cannot be read at all.
+      WrongRecord: as the source raises it.
       DamagedRecord: reading or making failed; names the split and index, and shard file and index
         within it where `path` is a shard folder.
     """
     try:
         return make(source[index])
-    except LostShard:
+    except (LostShard, WrongRecord):
         raise
     except UserError as error:
         reason = str(error)

@@ -17,7 +17,7 @@ from avt_jax.errors import UserError
 from avt_jax.evaluation import baseline, classification
 from avt_jax.evaluation.standing import Reference
 from avt_jax.experiment.assemble import Experiment
-from avt_jax.experiment.splits import OwnData, is_source, open_source
+from avt_jax.experiment.splits import OwnData, is_source, open_source, own_split
 from avt_jax.host.progress import progress_bar
 from avt_jax.inference.load import LoadedRun
 from avt_jax.training.processes import agree
@@ -45,7 +45,7 @@ class Some:
 def training_source(data: DataConfig, own: OwnData | None) -> Any:
     """The clips that were trained on, or None where there is no such split here."""
     if own is not None:
-        return own.train if is_source(own.train) else None
+        return own_split(own, "train") if is_source(own.train) else None
     if data.train_split == data.eval_split:
         return None
     if is_generated(data.path) or data.train_split in records.read_info(data.path).splits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
@@ -24,53 +24,74 @@ _READ_FASTER = (
 
 
 class Progress:
-    """One line that moves on a terminal; a line for each log entry elsewhere."""
+    """One line that moves on a terminal; a line for each log entry elsewhere.
+
+    Rate and time left are those of the steps after the first one of this start, which compiles:
+    until that is done there is neither.
+    """
 
     def __init__(self, start: int, total: int, batch_size: int):
-        # None = on a terminal. The other processes say nothing.
+        # The other processes say nothing.
         self._speaks = agree.is_first()
-        self._bar = tqdm(
-            total=total,
-            initial=start,
-            desc="train",
-            unit="step",
-            disable=None if self._speaks else True,
-            leave=True,
-        )
+        self._bar: tqdm[NoReturn] | None = None
         self._total, self._batch_size = total, batch_size
         self._mean = Mean()
-        self._since = (time.monotonic(), start)
         self._done = start
+        # Time and step from which on the rate is taken.
+        self._since: tuple[float, int] | None = None
         self._waits = _Waits()
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _begin(self) -> tqdm[NoReturn]:
+        """The clock of the line and of the rate starts where the first step ends."""
+        self._since = (time.monotonic(), self._done)
+        return tqdm(
+            total=self._total,
+            initial=self._done,
+            desc="train",
+            unit="step",
+            # None = on a terminal.
+            disable=None if self._speaks else True,
+            leave=True,
+        )
 
     def add(self, step: int, metrics: dict[str, Any]) -> None:
         self._mean.add(metrics)
         self._done = step
-        self._bar.update(1)
+        if self._bar is None:
+            self._bar = self._begin()
+        else:
+            self._bar.update(1)
 
     def log(self, more: dict[str, float]) -> dict[str, float]:
-        """Means since the last call, with the rate; shown and returned."""
-        now, (then, done) = time.monotonic(), self._since
-        rate = (self._done - done) * self._batch_size / max(now - then, 1e-9)
-        self._since = (now, self._done)
-        values = self._mean.pop() | more | {"clips_per_sec": rate}
-        left = (self._total - self._done) * self._batch_size / max(rate, 1e-9)
+        """Means since the last call, with the rate where it is known; shown and returned."""
+        values = self._mean.pop() | more
         shown = {k: v for k, v in values.items() if k == "loss" or k.startswith("top1/")}
-        text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items()) + f", {rate:.1f} clips/s"
+        text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
+        steps, left = 0, ""
+        if self._since and self._since[1] < self._done:
+            now, (then, before) = time.monotonic(), self._since
+            steps = self._done - before
+            rate = steps * self._batch_size / max(now - then, 1e-9)
+            self._since = (now, self._done)
+            values |= {"clips_per_sec": rate}
+            text += f", {rate:.1f} clips/s"
+            sec = (self._total - self._done) * self._batch_size / max(rate, 1e-9)
+            left = f", {_clock(sec)} left"
         if values["damaged"]:
             text += f", {values['damaged']} damaged records passed over"
         text += _briefly(values)
-        if self._bar.disable:
-            self.say(f"step {self._done}/{self._total}: {text}, {_clock(left)} left")
+        if self._bar is None or self._bar.disable:
+            self.say(f"step {self._done}/{self._total}: {text}{left}")
         else:
             self._bar.set_postfix_str(text)
-        if advice := self._waits.advice(values, self._done - done):
+        if advice := self._waits.advice(values, steps):
             self.say(advice)
         return values
 
@@ -82,17 +103,16 @@ class Progress:
             return
         writer.write(step, "val", values)
         # The time an evaluation took is no training time.
-        self._since = (time.monotonic(), self._done)
+        if self._since:
+            self._since = (time.monotonic(), self._done)
         text = ", ".join(f"{k} {v:.3f}" for k, v in values.items())
         self.say(f"step {step}/{self._total}: validation {text}")
 
     def say(self, text: str) -> None:
         if not self._speaks:
             return
-        if self._bar.disable:
+        with tqdm.external_write_mode(file=sys.stderr):
             print(text, file=sys.stderr, flush=True)
-        else:
-            self._bar.write(text, file=sys.stderr)
 
 
 class _Waits:

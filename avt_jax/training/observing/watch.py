@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from avt_jax.host.compiling import Compiling
 from avt_jax.losses.interface import Metrics
 from avt_jax.training.observing.clock import StepClock
 from avt_jax.training.observing.goodput import Goodput
@@ -31,6 +33,7 @@ class Watch:
       goodput: of the run; in the first process.
       pictures: state as the step takes it -> {name: uint8 [h, w, 3]} after an evaluation; computes
         in all processes, and gives some in the first one.
+      compiling: is told when the first step has been compiled, which is the last to be.
     """
 
     clock: StepClock = field(default_factory=StepClock)
@@ -39,17 +42,25 @@ class Watch:
     trace: Trace | None = None
     goodput: Goodput | None = None
     pictures: Callable[[TrainState], dict[str, np.ndarray]] | None = None
+    compiling: Compiling | None = None
 
     def __post_init__(self) -> None:
         self._flops = 0
 
     def counting(self, train_step: TrainStep) -> TrainStep:
-        """The same step; what the first one does is counted while the device does it."""
+        """The same step; what the first one does is counted while the device does it.
+
+        A call returns when the program is compiled and handed over.
+        """
 
         def step(
             state: TrainState, batch: dict[str, Any], key: jax.Array
         ) -> tuple[TrainState, Metrics]:
-            state, metrics = train_step(state, batch, key)
+            with self.compiling or contextlib.nullcontext():
+                state, metrics = train_step(state, batch, key)
+            if self.compiling:
+                self.compiling.done()
+                self.compiling = None
             if self.peak_flops and self.count_flops and not self._flops:
                 self._flops = self.count_flops(state, batch, key)
             return state, metrics
