@@ -178,7 +178,8 @@ class Packing:
     def open(self, packed: Mapping[str, Any]) -> dict[str, Any]:
         """Packed to stacked. Its gradient is packed, too."""
         stacked = {path: value for path, value in packed.items() if path not in self._small}
-        for name in self._small.keys() & packed.keys():
+        # In an order that every process has: the programs of all must be the same.
+        for name in filter(packed.__contains__, self._small):
             stacked |= self._cut(name, packed[name])
         return stacked
 
