@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, overload
 
 import av
+
+MAX_FRAME_PX = 64 * 2**20
+"""Largest width times height that is decoded: 64 megapixels, twice 8K."""
 
 # A reader that fails this often is not getting anywhere: without a limit, a demuxer that reports
 # the same error again and again would keep a process forever.
@@ -36,21 +39,51 @@ class Damage:
             self.count += 1
 
 
-def origin_sec(container: av.container.InputContainer) -> float:
-    """The container's own time of what is second 0 to a user (transport streams start anywhere)."""
-    return 0.0 if container.start_time is None else container.start_time / av.time_base
-
-
 def seek(container: av.container.InputContainer, stream: av.stream.Stream, sec: float) -> None:
-    """Moves to the key frame at or before a time; stays at the start where a format cannot seek."""
-    if sec <= 0 or stream.time_base is None:
+    """Moves to the key frame at or before a time; stays at the start where a format cannot seek.
+
+    Args:
+      container: an open file of which nothing was read.
+      stream: whose key frames count.
+      sec: in the container's own time.
+    """
+    if stream.time_base is None:
         return
     try:
-        ticks = int((sec + origin_sec(container)) / stream.time_base)
-        container.seek(ticks, stream=stream, backward=True)
+        container.seek(int(sec / stream.time_base), stream=stream, backward=True)
     except (av.error.FFmpegError, OverflowError):
         # Nothing was read yet, so decoding begins at the start and skips what comes too early.
         return
+
+
+def use_one_thread(stream: av.VideoStream) -> None:
+    """Call before the first frame is decoded; also refuses frames of absurd size in the codec."""
+    # One thread: extraction runs one process per core.
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    # The codec's own header may ask for more than the container's: it must not even allocate that.
+    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PX)}
+
+
+def readable_packets(
+    container: av.container.InputContainer,
+    *streams: av.stream.Stream,
+    on_error: Callable[[], None],
+) -> Iterator[av.Packet[Any]]:
+    """Yields the packets that can be read from here on; the end comes early in a file cut off.
+
+    Args:
+      container: an open file.
+      *streams: whose packets; all where none is named.
+      on_error: called at each place that cannot be read.
+    """
+    for _ in range(_MAX_READ_ERRORS):
+        try:
+            # Formats that can find their place again go on with what follows the damage.
+            yield from container.demux(*streams)
+            return
+        except av.error.FFmpegError:
+            on_error()
 
 
 @overload
@@ -81,22 +114,18 @@ def decoded_frames(
       Frames in order of presentation; the end comes early in a file that is cut off.
     """
     damage = Damage(0.0, 0.0) if damage is None else damage
-    packets = container.demux(stream)
     time_sec = None
-    for _ in range(_MAX_READ_ERRORS):
-        try:
-            for packet in packets:
-                ticks = packet.dts if packet.pts is None else packet.pts
-                # The last, empty packet only flushes the decoder; it has no time.
-                if ticks is not None and packet.time_base:
-                    time_sec = float(ticks * packet.time_base)
-                yield from _decode_packet(packet, time_sec, damage)
-            return
-        except av.error.FFmpegError:
-            damage.add(time_sec)
-            # Formats that can find their place again go on with what follows the damage.
-            packets = container.demux(stream)
-    # The decoder may still hold frames back.
+
+    def note_error() -> None:
+        damage.add(time_sec)
+
+    for packet in readable_packets(container, stream, on_error=note_error):
+        ticks = packet.dts if packet.pts is None else packet.pts
+        # The last, empty packet only flushes the decoder; it has no time.
+        if ticks is not None and packet.time_base:
+            time_sec = float(ticks * packet.time_base)
+        yield from _decode_packet(packet, time_sec, damage)
+    # After too many errors the decoder may still hold frames back.
     with contextlib.suppress(av.error.FFmpegError):
         yield from stream.codec_context.decode(None)
 

@@ -1,0 +1,197 @@
+"""Goes through the packets of a file: what is really in it, whatever its header says."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import av
+
+from avt_jax.data.media.demux import readable_packets, use_one_thread
+
+# Gone through from the start to the end; of what is larger the start and the end have to do.
+_SMALL_BYTES = 32 * 2**20
+# How much of the end.
+_TAIL_SEC = 10.0
+# In a large file that may restart its time stamps, this many places are looked at.
+_NUM_PLACES = 16
+# Time stamps that go back by more start anew.
+_RESTART_SEC = 1.0
+# Formats that can be joined by appending files.
+_CAN_RESTART = ("mpegts", "mpeg")
+# Formats whose length, as FFmpeg reads it, is the time stamp of the end.
+_STATE_ENDS = ("matroska,webm", "asf", "ogg")
+# Formats that know encryption.
+_CAN_ENCRYPT = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")
+
+
+@dataclasses.dataclass
+class Track:
+    """The packets of a stream that were seen.
+
+    Attributes:
+      tick_sec: of the stream.
+      count: how many packets.
+    """
+
+    tick_sec: float
+    count: int = 0
+    # In ticks: this is done for each packet, and fractions are slow.
+    _first: int | None = None
+    _last: int = 0
+    _end: int = 0
+    _dts: int | None = None
+
+    def add(self, packet: av.Packet[Any]) -> None:
+        """Takes the next packet."""
+        self.count += 1
+        ticks = packet.pts
+        if ticks is None:
+            ticks = packet.dts
+        if ticks is None or packet.is_discard:
+            return
+        end = ticks + (packet.duration or 0)
+        if self._first is None:
+            self._first, self._last, self._end = ticks, ticks, end
+            return
+        self._first, self._last = min(self._first, ticks), max(self._last, ticks)
+        self._end = max(self._end, end)
+
+    def goes_back(self, packet: av.Packet[Any]) -> bool:
+        """Whether the stamps of the next packet start anew. Ask before `add`."""
+        before, self._dts = self._dts, packet.dts
+        if before is None or packet.dts is None:
+            return False
+        return (before - packet.dts) * self.tick_sec > _RESTART_SEC
+
+    @property
+    def start_sec(self) -> float | None:
+        """Smallest time stamp; None where packets have none."""
+        return None if self._first is None else self._first * self.tick_sec
+
+    @property
+    def last_sec(self) -> float | None:
+        """Largest time stamp."""
+        return None if self._first is None else self._last * self.tick_sec
+
+    @property
+    def end_sec(self) -> float | None:
+        """Where the last one ends."""
+        return None if self._first is None else self._end * self.tick_sec
+
+
+@dataclasses.dataclass
+class Scan:
+    """What the packets of a file tell.
+
+    Attributes:
+      tracks: of each stream, by its index.
+      first_frames: the first picture that can be decoded, by the index of its stream.
+      is_complete: whether all packets were gone through, and not only the start and the end.
+      num_errors: places that could not be read.
+      encrypted: indices of streams with encrypted packets.
+      restart_sec: the container's own time at which the stamps start anew; None: they do not.
+    """
+
+    tracks: dict[int, Track]
+    first_frames: dict[int, av.VideoFrame] = dataclasses.field(default_factory=dict)
+    is_complete: bool = True
+    num_errors: int = 0
+    encrypted: set[int] = dataclasses.field(default_factory=set)
+    restart_sec: float | None = None
+
+    def note_error(self) -> None:
+        """Counts a place that could not be read."""
+        self.num_errors += 1
+
+
+def scan(container: av.container.InputContainer, num_bytes: int) -> Scan:
+    """Goes through a file that was just opened.
+
+    Args:
+      container: the file.
+      num_bytes: its size, which decides how much of it is read.
+
+    Returns:
+      What was found.
+    """
+    found = Scan({s.index: Track(float(s.time_base or 0)) for s in container.streams})
+    for stream in container.streams.video:
+        if stream.codec_context is not None:
+            use_one_thread(stream)
+    if num_bytes <= _SMALL_BYTES:
+        _walk(container, found)
+        return found
+    found.is_complete = False
+    _walk(container, found, max_bytes=_SMALL_BYTES)
+    if container.format.name in _CAN_RESTART:
+        _visit_places(container, found, num_bytes)
+    _seek_tail(container)
+    _walk(container, found)
+    return found
+
+
+def _walk(
+    container: av.container.InputContainer, found: Scan, max_bytes: int | None = None
+) -> None:
+    """Reads packets up to the end, or until each stream has shown a picture within `max_bytes`."""
+    waiting = {
+        stream.index
+        for stream in container.streams.video
+        if stream.codec_context is not None and stream.index not in found.first_frames
+    }
+    can_encrypt = container.format.name in _CAN_ENCRYPT
+    can_restart = container.format.name in _CAN_RESTART
+    num_read = 0
+    for packet in readable_packets(container, on_error=found.note_error):
+        track = found.tracks.get(packet.stream_index)
+        if not packet.size or track is None:
+            continue  # the end, or a stream that the header did not announce
+        if can_restart and found.restart_sec is None and track.goes_back(packet):
+            found.restart_sec = track.end_sec
+        track.add(packet)
+        if can_encrypt and packet.has_sidedata("encryption_info"):
+            found.encrypted.add(packet.stream_index)
+            waiting.discard(packet.stream_index)
+        if packet.stream_index in waiting:
+            with contextlib.suppress(av.error.FFmpegError):
+                for frame in packet.decode():
+                    found.first_frames[packet.stream_index] = frame
+                    waiting.discard(packet.stream_index)
+                    break
+        num_read += packet.size
+        if max_bytes is not None and (not waiting or num_read > max_bytes):
+            return
+
+
+def _visit_places(container: av.container.InputContainer, found: Scan, num_bytes: int) -> None:
+    """Looks at the time stamps at some places of a large file, in order."""
+    for number in range(1, _NUM_PLACES):
+        with contextlib.suppress(av.error.FFmpegError):
+            container.seek(number * num_bytes // _NUM_PLACES, unsupported_byte_offset=True)
+            for packet in container.demux():
+                track = found.tracks.get(packet.stream_index)
+                if track is None or packet.dts is None:
+                    continue
+                if track.goes_back(packet):
+                    found.restart_sec = track.end_sec
+                    return
+                track.add(packet)
+                break
+
+
+def header_end_sec(container: av.container.InputContainer) -> float | None:
+    """Where a file ends by its header, in its own time; None where that does not say."""
+    if not container.duration:
+        return None
+    start = 0 if container.format.name in _STATE_ENDS else container.start_time or 0
+    return (start + container.duration) / av.time_base
+
+
+def _seek_tail(container: av.container.InputContainer) -> None:
+    """Moves near the end; stays where that is not possible."""
+    end_sec = header_end_sec(container)
+    if end_sec is not None:
+        with contextlib.suppress(av.error.FFmpegError, OverflowError):
+            container.seek(max(0, round((end_sec - _TAIL_SEC) * av.time_base)))
