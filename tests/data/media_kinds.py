@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import fractions
+import struct
 from pathlib import Path
 
 import av
@@ -46,6 +47,16 @@ CONTAINERS = {
     "asf": Codecs("wmv2", "wmav2", {"g": "10"}),
     "ogg": Codecs("libvpx", "libopus", _QUICK),
 }
+
+# What the encoders of subtitles want to know before they begin.
+_TEXT_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize
+Style: Default,Arial,16
+[Events]
+Format: Layer, Start, End, Style, Text
+"""
 
 QUARTERS = ((220, 30, 30), (30, 200, 30), (40, 40, 220), (220, 220, 220))
 """RGB of top left, top right, bottom left, bottom right."""
@@ -145,7 +156,7 @@ def write(path: Path, streams, *, options=None) -> Path:
 def _add(container, item, usual):
     if isinstance(item, Text):
         stream = container.add_stream(item.codec)
-        stream.time_base = fractions.Fraction(1, 1000)
+        stream.codec_context.subtitle_header = _TEXT_HEADER
         return stream
     if isinstance(item, Sound):
         stream = container.add_stream(
@@ -160,10 +171,11 @@ def _add(container, item, usual):
             (first.width, first.height) if is_frame else first.shape[1::-1]
         )
         stream.pix_fmt = item.pix_fmt
+        stream.bit_rate = 4_000_000
         same = item.codec in (None, usual.video)
         stream.options = item.options if item.options is not None else usual.options if same else {}
         stream.codec_context.time_base = fractions.Fraction(1, 1000)
-        if stream.codec_context.name == "mpeg4":
+        if stream.codec_context.name in ("mpeg4", "mpeg2video"):
             stream.codec_context.time_base = fractions.Fraction(1, RATE_HZ)
         if item.sar is not None:
             stream.codec_context.sample_aspect_ratio = item.sar
@@ -218,3 +230,103 @@ def _texts(item, stream):
     packet.pts = packet.dts = round(item.start_sec * 1000)
     packet.duration = round((item.end_sec - item.start_sec) * 1000)
     return [packet]
+
+
+def both(path: Path, *, start_sec=0.0, picture=None, sound=None, options=None, more=()) -> Path:
+    """Writes the usual picture and sound; `picture` and `sound` replace attributes of theirs."""
+    rate_hz = CONTAINERS[path.suffix[1:]].audio_rate_hz
+    shown = Picture(moving(), start_sec=start_sec)
+    heard = Sound(beep(rate_hz=rate_hz), start_sec=start_sec)
+    streams = [
+        dataclasses.replace(shown, **(picture or {})),
+        dataclasses.replace(heard, **(sound or {})),
+        *more,
+    ]
+    return write(path, streams, options=options)
+
+
+def grey(num_frames=NUM_FRAMES, height_px=HEIGHT_PX, width_px=WIDTH_PX):
+    """Pictures that are not the wanted ones."""
+    return [np.full((height_px, width_px, 3), 128, np.uint8)] * num_frames
+
+
+def write_joined(path: Path) -> Path:
+    """Appends a transport stream to itself."""
+    both(path)
+    path.write_bytes(2 * path.read_bytes())
+    return path
+
+
+def state_length(path: Path, factor: float) -> Path:
+    """Multiplies every length that the header states."""
+    data = bytearray(path.read_bytes())
+    for name, offset, form in _LENGTHS[path.suffix[1:]]:
+        at = data.find(name)
+        assert at >= 0, f"{name} is not in {path}"
+        while at >= 0:
+            place = at + len(name) + offset
+            [value] = struct.unpack_from(form, data, place)
+            struct.pack_into(form, data, place, type(value)(value * factor))
+            at = data.find(name, place)
+    path.write_bytes(data)
+    return path
+
+
+# Where a header has lengths: what stands before, bytes in between, how it is written.
+_LENGTHS = {
+    "mp4": [(b"mvhd", 16, ">I"), (b"tkhd", 20, ">I"), (b"mdhd", 16, ">I")],
+    "mkv": [(b"\x44\x89\x88", 0, ">d")],
+    "webm": [(b"\x44\x89\x88", 0, ">d")],
+    "avi": [(b"avih", 20, "<I"), (b"strh", 36, "<I")],
+    "flv": [(b"duration\0", 0, ">d")],
+    # The id of the file's properties; the time to play stands 40 bytes further.
+    "asf": [(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 48, "<Q")],
+}
+
+
+# -- light ---------------------------------------------------------------------------------------
+
+PQ, HLG = 16, 18
+
+
+def hdr_frames(rgb_nits, transfer, num_frames=NUM_FRAMES):
+    """Frames of 10 bits by BT.2100 whose four quarters have these colours in cd/m2, BT.2020."""
+    frames = []
+    for _ in range(num_frames):
+        frame = av.VideoFrame(WIDTH_PX, HEIGHT_PX, "yuv420p10le")
+        planes = [np.zeros((p.height, p.line_size // 2), "<u2") for p in frame.planes]
+        for quarter, nits in enumerate(rgb_nits):
+            codes = _yuv2020([_signal(value, nits, transfer) for value in nits])
+            for plane, code, p in zip(planes, codes, frame.planes, strict=True):
+                top, left = p.height // 2, p.width // 2
+                rows = slice(top, None) if quarter >= 2 else slice(top)
+                columns = slice(left, None) if quarter % 2 else slice(left)
+                plane[rows, columns] = code
+        for plane, p in zip(planes, frame.planes, strict=True):
+            p.update(plane.tobytes())
+        frame.color_trc, frame.color_primaries, frame.colorspace = transfer, 9, 9
+        frame.color_range = 1
+        frames.append(frame)
+    return frames
+
+
+def _signal(nits, rgb_nits, transfer):
+    """BT.2100: the code 0 to 1 of a display's light."""
+    if transfer == PQ:
+        power = (nits / 10000) ** (2610 / 16384)
+        m2 = 2523 / 4096 * 128
+        return ((3424 / 4096 + 2413 / 4096 * 32 * power) / (1 + 2392 / 4096 * 32 * power)) ** m2
+    # HLG: first what the display of 1000 cd/m2 adds is taken away.
+    luma = 0.2627 * rgb_nits[0] + 0.6780 * rgb_nits[1] + 0.0593 * rgb_nits[2]
+    scene = nits / 1000 * (luma / 1000) ** (1 / 1.2 - 1) if luma else 0.0
+    if scene <= 1 / 12:
+        return (3 * scene) ** 0.5
+    return 0.17883277 * np.log(12 * scene - 0.28466892) + 0.55991073
+
+
+def _yuv2020(rgb):
+    """10 bits, limited range, BT.2020 with non-constant luminance."""
+    red, green, blue = rgb
+    luma = 0.2627 * red + 0.6780 * green + 0.0593 * blue
+    chroma = ((blue - luma) / 1.8814, (red - luma) / 1.4746)
+    return [round(64 + 876 * luma), *(round(512 + 896 * value) for value in chroma)]
