@@ -16,10 +16,9 @@ from avt_jax.data.media.container import DecodeError
 from avt_jax.data.media.scan import Scan, header_end_sec
 from avt_jax.data.media.whole import is_whole
 
-# A header that is no further off is kept: the last packets of sound often hold padding.
+# A header that is no further off is kept: the last packets of sound often hold padding. One that
+# promises more than there is may belong to a file that was cut off.
 _HEADER_OFF_SEC = 0.15
-# A header that promises this much more than there is may belong to a file that was cut off.
-_CUT_SEC = 0.5
 # Pictures that come no faster are slides: the last one stays as long as there is sound.
 _SLIDES_HZ = 1.0
 
@@ -162,7 +161,7 @@ def _duration_sec(
     if abs(stated_sec - last_sec) <= _HEADER_OFF_SEC:
         return stated_sec, False
     all_ends = [track.end_sec for track in found.tracks.values() if track.end_sec is not None]
-    is_short = stated_end_sec - max(all_ends, default=origin_sec) > _CUT_SEC
+    is_short = stated_end_sec - max(all_ends, default=origin_sec) > _HEADER_OFF_SEC
     if is_short and (found.num_errors or not is_whole(path)):
         return stated_sec, True
     return last_sec, False

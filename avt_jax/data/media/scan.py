@@ -186,7 +186,12 @@ def header_end_sec(container: av.container.InputContainer) -> float | None:
     if not container.duration:
         return None
     start = 0 if container.format.name in _STATE_ENDS else container.start_time or 0
-    return (start + container.duration) / av.time_base
+    end_sec = (start + container.duration) / av.time_base
+    if container.format.name == "avi":
+        # FFmpeg corrects the length of a file that was cut off, but not the number of pictures.
+        rates = [(s.frames, s.average_rate) for s in container.streams.video]
+        end_sec = max(end_sec, *(frames / float(rate) for frames, rate in rates if rate), 0.0)
+    return end_sec
 
 
 def _seek_tail(container: av.container.InputContainer) -> None:

@@ -38,6 +38,8 @@ _HALF_POWER = 0.5**0.5
 _SURROUND = dict.fromkeys(("SL", "SR", "BL", "BR", "TFL", "TFR", "TBL", "TBR"), _HALF_POWER / 2)
 _MIX = {"FL": 0.5, "FR": 0.5, "FLC": 0.5, "FRC": 0.5, "FC": _HALF_POWER, "BC": 0.5, "LFE": 0.0}
 _MIX |= _SURROUND
+# What as many channels are when a file does not say.
+_USUAL_LAYOUTS = {6: "5.1", 8: "7.1"}
 
 # Zero and full scale of the sample formats, without the "p" of those with a plane per channel.
 _SCALES = {
@@ -201,7 +203,7 @@ def _to_mono(frame: av.AudioFrame) -> np.ndarray:
     if not frame.format.is_planar:
         samples = samples.reshape(-1, layout.nb_channels).T
     zero, full_scale = _SCALES[frame.format.name.removesuffix("p")]
-    weights = _weights([channel.name for channel in layout.channels])
+    weights = _weights(layout)
     if weights is None:
         mono = samples.mean(axis=0, dtype=np.float64) - zero
     else:
@@ -209,12 +211,16 @@ def _to_mono(frame: av.AudioFrame) -> np.ndarray:
     return (mono / full_scale).astype(np.float32)
 
 
-def _weights(channels: list[str]) -> np.ndarray | None:
+def _weights(layout: av.AudioLayout) -> np.ndarray | None:
     """How much each channel counts in the mix; None: as much as every other.
 
     The mix is ITU-R BS.775's for two channels, and their mean: half of left and right, 0.71 of the
     centre, 0.35 of each surround channel, nothing of the channel for low frequencies.
     """
+    channels = [channel.name for channel in layout.channels]
+    if not set(channels) <= set(_MIX) and len(channels) in _USUAL_LAYOUTS:
+        usual = av.AudioLayout(_USUAL_LAYOUTS[len(channels)])
+        channels = [channel.name for channel in usual.channels]
     if len(channels) < 3 or not set(channels) <= set(_MIX):
         return None
     return np.array([_MIX[name] for name in channels])

@@ -8,12 +8,13 @@ from typing import BinaryIO
 # A file of more outermost parts is not looked at any further: it may be a recording in fragments.
 _MAX_PARTS = 64
 _MATROSKA_SEGMENT = 0x18538067
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 # A recording in fragments does not say how many there are.
 _FRAGMENT = b"moof"
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Whether nothing is missing at the end of an mp4, mov, Matroska, WebM or AVI file.
+    """Whether nothing is missing at the end of an mp4, mov, Matroska, WebM, AVI or ASF file.
 
     Args:
       path: a local file.
@@ -29,6 +30,8 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
             next_part = _matroska_part
         elif head.startswith(b"RIFF"):
             next_part = _riff_part
+        elif head == _ASF_HEADER[:8]:
+            next_part = _asf_part
         else:
             next_part = _iso_part
         for _ in range(_MAX_PARTS):
@@ -57,6 +60,12 @@ def _riff_part(file: BinaryIO) -> int | None:
         return None
     size = int.from_bytes(head[4:], "little")
     return size + size % 2
+
+
+def _asf_part(file: BinaryIO) -> int | None:
+    head = file.read(24)
+    size = int.from_bytes(head[16:], "little")
+    return size - 24 if size >= 24 else None
 
 
 def _matroska_part(file: BinaryIO) -> int | None:
