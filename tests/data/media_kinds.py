@@ -250,13 +250,6 @@ def grey(num_frames=NUM_FRAMES, height_px=HEIGHT_PX, width_px=WIDTH_PX):
     return [np.full((height_px, width_px, 3), 128, np.uint8)] * num_frames
 
 
-def write_joined(path: Path) -> Path:
-    """Appends a transport stream to itself."""
-    both(path)
-    path.write_bytes(2 * path.read_bytes())
-    return path
-
-
 def state_length(path: Path, factor: float) -> Path:
     """Multiplies every length that the header states."""
     data = bytearray(path.read_bytes())

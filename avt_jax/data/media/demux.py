@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
 import av
 
 MAX_FRAME_PX = 64 * 2**20
 """Largest width times height that is decoded: 64 megapixels, twice 8K."""
+
+# Time stamps that go back by more start anew. Those that go on much further do, too: where their
+# counter of 33 bits seems to have run over, FFmpeg adds a day.
+_RESTART_SEC = 1.0
+_LEAP_SEC = 3600.0
 
 # A reader that fails this often is not getting anywhere: without a limit, a demuxer that reports
 # the same error again and again would keep a process forever.
@@ -37,6 +42,34 @@ class Damage:
         """Counts a damaged packet or frame; a time of None is taken to lie in the span."""
         if time_sec is None or time_sec < self._end_sec:
             self.count += 1
+
+
+def stamps_restart(before_sec: float, sec: float) -> bool:
+    """Whether a time stamp that follows another one belongs to a recording of its own."""
+    return before_sec - sec > _RESTART_SEC or sec - before_sec > _LEAP_SEC
+
+
+class Clock:
+    """Puts the times of a stream's frames on the axis that starts where the file starts."""
+
+    def __init__(self, origin_sec: float, shifts_sec: Sequence[float]):
+        """Begins at the start of a file, or anywhere where there is but one part.
+
+        Args:
+          origin_sec: the container's own time of what is second 0.
+          shifts_sec: for each part of a file whose stamps start anew, what is added to them.
+        """
+        self._origin_sec, self._shifts_sec = origin_sec, shifts_sec
+        self._part = 0
+        self._before_sec: float | None = None
+
+    def __call__(self, sec: float) -> float:
+        """The time of the next frame, from its own."""
+        has_more = self._part < len(self._shifts_sec) - 1
+        if has_more and self._before_sec is not None and stamps_restart(self._before_sec, sec):
+            self._part += 1
+        self._before_sec = sec
+        return sec - self._origin_sec + self._shifts_sec[self._part]
 
 
 def seek(container: av.container.InputContainer, stream: av.stream.Stream, sec: float) -> None:

@@ -128,7 +128,7 @@ def iter_frames(
             check_frame_size(path, stream.width, stream.height)
             damage = Damage(start_sec + layout.origin_sec, end_sec + layout.origin_sec)
             seek_sec = max(0.0, start_sec - lead_sec)
-            frames = _timed_frames(container, stream, seek_sec, layout.origin_sec, damage)
+            frames = _timed_frames(container, stream, seek_sec, layout, damage)
             first = next(frames, None)
             is_last_try = lead_sec >= start_sec
             if not is_last_try and (first is None or first[0] > start_sec + _LATE_SEC):
@@ -152,18 +152,19 @@ def _timed_frames(
     container: av.container.InputContainer,
     stream: av.VideoStream,
     seek_sec: float,
-    origin_sec: float,
+    layout: Layout,
     damage: Damage,
 ) -> Iterator[_TimedFrame]:
     """Yields what is shown from the key frame at or before `seek_sec` on."""
     use_one_thread(stream)
-    if seek_sec > 0:
-        seek(container, stream, seek_sec + origin_sec)
+    if seek_sec > 0 and layout.can_seek:
+        seek(container, stream, seek_sec + layout.origin_sec)
+    clock = layout.clock()
     usual_sec = 1.0 / float(stream.average_rate or stream.guessed_rate or 25)
     time_sec = seek_sec - usual_sec
     for frame in decoded_frames(container, stream, damage):
         # Streams without time stamps (raw H.264) count on at their nominal rate.
-        time_sec = time_sec + usual_sec if frame.time is None else frame.time - origin_sec
+        time_sec = time_sec + usual_sec if frame.time is None else clock(frame.time)
         lasts_sec = usual_sec
         if frame.duration and frame.time_base:
             lasts_sec = float(frame.duration * frame.time_base)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import av
 
 from avt_jax.data.media.container import DecodeError
+from avt_jax.data.media.demux import Clock
 from avt_jax.data.media.scan import Scan, header_end_sec
 from avt_jax.data.media.whole import is_whole
 
@@ -38,6 +39,8 @@ class Layout:
       audio: index of the stream of sound; None without.
       has_unknown_audio: whether there is sound, and nothing that decodes it.
       origin_sec: the container's own time of what is second 0: where picture or sound start.
+      shifts_sec: what is added to the time stamps of each part where files were joined end to end,
+        so that they go on; (0.0,) for most.
       duration_sec: from there to where the longer of the two ends, or, in a file that was cut off,
         would end; 0.0 when nothing has a length.
       video_end_sec: when the pictures should end by the header; None: it does not say.
@@ -48,9 +51,19 @@ class Layout:
     audio: int | None
     has_unknown_audio: bool
     origin_sec: float
+    shifts_sec: tuple[float, ...]
     duration_sec: float
     video_end_sec: float | None
     holds_last: bool
+
+    @property
+    def can_seek(self) -> bool:
+        """Whether a place can be found by its time stamp."""
+        return len(self.shifts_sec) == 1
+
+    def clock(self) -> Clock:
+        """Puts the frames of a stream on the file's time axis."""
+        return Clock(self.origin_sec, self.shifts_sec)
 
 
 def layout_of(
@@ -77,18 +90,17 @@ def layout_of(
     if found.encrypted.intersection(stream.index for stream in chosen):
         raise DecodeError("encrypted", f"{path} is encrypted and cannot be shown without its key")
     origin_sec = _origin_sec(container, chosen)
-    if found.restart_sec is not None:
-        raise DecodeError(
-            "stamps_restart",
-            f"the time stamps of {path} restart at {found.restart_sec - origin_sec:.2f} s (files "
-            "joined end to end?); let ffmpeg write it anew: ffmpeg -i OLD -c copy NEW.mp4",
-        )
-    duration_sec, is_cut = _duration_sec(path, container, found, chosen, origin_sec)
+    parts = _parts_sec(path, [found.tracks[s.index].parts_sec for s in chosen], origin_sec)
+    shifts_sec, last_sec = _join(parts, origin_sec)
+    duration_sec, is_cut = last_sec, False
+    if len(shifts_sec) == 1:
+        duration_sec, is_cut = _duration_sec(path, container, found, chosen, origin_sec)
     return Layout(
         video=None if video is None else video.index,
         audio=None if audio is None else audio.index,
         has_unknown_audio=has_unknown_audio,
         origin_sec=origin_sec,
+        shifts_sec=shifts_sec,
         duration_sec=duration_sec,
         video_end_sec=None
         if video is None
@@ -113,7 +125,7 @@ def _choose_video(
     """The largest of those marked as default, or of all; no cover, no thumbnail beside others."""
     streams = [s for s in container.streams.video if not s.disposition & _THUMBNAILS]
     known = [s for s in streams if s.codec_context is not None]
-    moving = [s for s in known if max(s.frames, found.tracks[s.index].count) != 1]
+    moving = [s for s in known if s.frames != 1 and not found.tracks[s.index].is_single]
     if len(known) < len(streams) and not moving:
         raise _unsupported(path, "picture")
     moving = moving or known
@@ -140,6 +152,36 @@ def _origin_sec(
         if s.start_time is not None and s.time_base is not None
     ]
     return min(starts, default=0.0)
+
+
+def _parts_sec(
+    path: str | os.PathLike[str],
+    parts_of_streams: list[list[tuple[float, float]]],
+    origin_sec: float,
+) -> list[tuple[float, float]]:
+    """(start, end) of each part of a file by the stamps of all its streams."""
+    numbers = {len(parts) for parts in parts_of_streams if parts}
+    if len(numbers) > 1:
+        first_end_sec = min(parts[0][1] for parts in parts_of_streams if len(parts) > 1)
+        raise DecodeError(
+            "stamps_restart",
+            f"the time stamps of {path} restart at {first_end_sec - origin_sec:.2f} s, but not "
+            "those of both picture and sound; give the files that it was joined from",
+        )
+    return [
+        (min(start for start, _ in same), max(end for _, end in same))
+        for same in zip(*filter(None, parts_of_streams), strict=True)
+    ]
+
+
+def _join(parts: list[tuple[float, float]], origin_sec: float) -> tuple[tuple[float, ...], float]:
+    """(what is added to the stamps of each part so that they go on, where the last one ends)."""
+    shifts_sec, end_sec = [0.0], 0.0
+    for index, (part_start_sec, part_end_sec) in enumerate(parts):
+        if index:
+            shifts_sec.append(origin_sec + end_sec - part_start_sec)
+        end_sec = part_end_sec - origin_sec + shifts_sec[-1]
+    return tuple(shifts_sec), end_sec
 
 
 def _duration_sec(
@@ -184,6 +226,8 @@ def _video_end_sec(
     is_cut: bool,
 ) -> float | None:
     """When the pictures end by their own part of the header, as far as the packets agree."""
+    if len(found.tracks[video.index].parts_sec) > 1:
+        return None
     if video.duration and video.time_base:
         end_sec = float(((video.start_time or 0) + video.duration) * video.time_base) - origin_sec
     else:
@@ -202,7 +246,8 @@ def _video_end_sec(
 def _is_slides(video: av.VideoStream, found: Scan) -> bool:
     """Whether pictures come so slowly that the last one is meant to stay."""
     track = found.tracks[video.index]
-    rate_hz = float(video.average_rate or 0)
-    if not found.is_complete or track.start_sec is None or track.last_sec is None:
-        return 0 < rate_hz <= _SLIDES_HZ
-    return track.count == 1 or (track.last_sec - track.start_sec >= (track.count - 1) / _SLIDES_HZ)
+    if track.is_single or track.start_sec is None or track.last_sec is None:
+        return track.is_single
+    if not found.is_complete:
+        return 0 < float(video.average_rate or 0) <= _SLIDES_HZ
+    return track.last_sec - track.start_sec >= (track.count - 1) / _SLIDES_HZ

@@ -8,7 +8,7 @@ from typing import Any
 
 import av
 
-from avt_jax.data.media.demux import readable_packets, use_one_thread
+from avt_jax.data.media.demux import readable_packets, stamps_restart, use_one_thread
 
 # Gone through from the start to the end; of what is larger the start and the end have to do.
 _SMALL_BYTES = 32 * 2**20
@@ -16,8 +16,6 @@ _SMALL_BYTES = 32 * 2**20
 _TAIL_SEC = 10.0
 # In a large file that may restart its time stamps, this many places are looked at.
 _NUM_PLACES = 16
-# Time stamps that go back by more start anew.
-_RESTART_SEC = 1.0
 # Formats that can be joined by appending files.
 _CAN_RESTART = ("mpegts", "mpeg")
 # Formats whose length, as FFmpeg reads it, is the time stamp of the end.
@@ -26,22 +24,22 @@ _STATE_ENDS = ("matroska,webm", "asf", "ogg")
 _CAN_ENCRYPT = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")
 
 
-@dataclasses.dataclass
 class Track:
     """The packets of a stream that were seen.
 
     Attributes:
-      tick_sec: of the stream.
       count: how many packets.
     """
 
-    tick_sec: float
-    count: int = 0
-    # In ticks: this is done for each packet, and fractions are slow.
-    _first: int | None = None
-    _last: int = 0
-    _end: int = 0
-    _dts: int | None = None
+    def __init__(self, tick_sec: float):
+        """Takes the unit of the stream's time stamps."""
+        self.count = 0
+        self._tick_sec = tick_sec
+        # In ticks: this is done for each packet, and fractions are slow.
+        self._first: int | None = None
+        self._last = self._end = 0
+        self._dts: int | None = None
+        self._parts: list[tuple[float, float]] = []
 
     def add(self, packet: av.Packet[Any]) -> None:
         """Takes the next packet."""
@@ -58,27 +56,50 @@ class Track:
         self._first, self._last = min(self._first, ticks), max(self._last, ticks)
         self._end = max(self._end, end)
 
-    def goes_back(self, packet: av.Packet[Any]) -> bool:
+    def restarts(self, packet: av.Packet[Any]) -> bool:
         """Whether the stamps of the next packet start anew. Ask before `add`."""
         before, self._dts = self._dts, packet.dts
         if before is None or packet.dts is None:
             return False
-        return (before - packet.dts) * self.tick_sec > _RESTART_SEC
+        return stamps_restart(before * self._tick_sec, packet.dts * self._tick_sec)
+
+    def begin_part(self) -> None:
+        """Call before `add` with the first packet whose stamps start anew."""
+        self._parts = self.parts_sec
+        self._first = None
+
+    def jump(self) -> None:
+        """Call when the next packet is from another place."""
+        self._dts = None
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one packet and no more, as far as was looked."""
+        return self.count == 1 or (
+            self._first is not None and self._first == self._last and not self._parts
+        )
+
+    @property
+    def parts_sec(self) -> list[tuple[float, float]]:
+        """(start, end) of the stamps, and anew each time they start anew; empty without any."""
+        if self._first is None:
+            return self._parts
+        return [*self._parts, (self._first * self._tick_sec, self._end * self._tick_sec)]
 
     @property
     def start_sec(self) -> float | None:
-        """Smallest time stamp; None where packets have none."""
-        return None if self._first is None else self._first * self.tick_sec
+        """Smallest time stamp since they last started anew; None where packets have none."""
+        return None if self._first is None else self._first * self._tick_sec
 
     @property
     def last_sec(self) -> float | None:
-        """Largest time stamp."""
-        return None if self._first is None else self._last * self.tick_sec
+        """Largest time stamp since then."""
+        return None if self._first is None else self._last * self._tick_sec
 
     @property
     def end_sec(self) -> float | None:
         """Where the last one ends."""
-        return None if self._first is None else self._end * self.tick_sec
+        return None if self._first is None else self._end * self._tick_sec
 
 
 @dataclasses.dataclass
@@ -91,7 +112,6 @@ class Scan:
       is_complete: whether all packets were gone through, and not only the start and the end.
       num_errors: places that could not be read.
       encrypted: indices of streams with encrypted packets.
-      restart_sec: the container's own time at which the stamps start anew; None: they do not.
     """
 
     tracks: dict[int, Track]
@@ -99,7 +119,6 @@ class Scan:
     is_complete: bool = True
     num_errors: int = 0
     encrypted: set[int] = dataclasses.field(default_factory=set)
-    restart_sec: float | None = None
 
     def note_error(self) -> None:
         """Counts a place that could not be read."""
@@ -116,7 +135,7 @@ def scan(container: av.container.InputContainer, num_bytes: int) -> Scan:
     Returns:
       What was found.
     """
-    found = Scan({s.index: Track(float(s.time_base or 0)) for s in container.streams})
+    found = Scan(_new_tracks(container))
     for stream in container.streams.video:
         if stream.codec_context is not None:
             use_one_thread(stream)
@@ -125,11 +144,22 @@ def scan(container: av.container.InputContainer, num_bytes: int) -> Scan:
         return found
     found.is_complete = False
     _walk(container, found, max_bytes=_SMALL_BYTES)
-    if container.format.name in _CAN_RESTART:
-        _visit_places(container, found, num_bytes)
+    if container.format.name in _CAN_RESTART and _restarts(container, found, num_bytes):
+        # Rare enough: all of it is read, from the start.
+        container.seek(0, unsupported_byte_offset=True)
+        found.tracks = _new_tracks(container)
+        found.is_complete = True
+        _walk(container, found)
+        return found
     _seek_tail(container)
+    for track in found.tracks.values():
+        track.jump()
     _walk(container, found)
     return found
+
+
+def _new_tracks(container: av.container.InputContainer) -> dict[int, Track]:
+    return {s.index: Track(float(s.time_base or 0)) for s in container.streams}
 
 
 def _walk(
@@ -148,8 +178,8 @@ def _walk(
         track = found.tracks.get(packet.stream_index)
         if not packet.size or track is None:
             continue  # the end, or a stream that the header did not announce
-        if can_restart and found.restart_sec is None and track.goes_back(packet):
-            found.restart_sec = track.end_sec
+        if can_restart and track.restarts(packet):
+            track.begin_part()
         track.add(packet)
         if can_encrypt and packet.has_sidedata("encryption_info"):
             found.encrypted.add(packet.stream_index)
@@ -165,20 +195,18 @@ def _walk(
             return
 
 
-def _visit_places(container: av.container.InputContainer, found: Scan, num_bytes: int) -> None:
-    """Looks at the time stamps at some places of a large file, in order."""
+def _restarts(container: av.container.InputContainer, found: Scan, num_bytes: int) -> bool:
+    """Whether the time stamps of a large file start anew, as far as some places of it show."""
     for number in range(1, _NUM_PLACES):
         with contextlib.suppress(av.error.FFmpegError):
             container.seek(number * num_bytes // _NUM_PLACES, unsupported_byte_offset=True)
             for packet in container.demux():
                 track = found.tracks.get(packet.stream_index)
-                if track is None or packet.dts is None:
-                    continue
-                if track.goes_back(packet):
-                    found.restart_sec = track.end_sec
-                    return
-                track.add(packet)
-                break
+                if track is not None and packet.dts is not None:
+                    if track.restarts(packet):
+                        return True
+                    break
+    return False
 
 
 def header_end_sec(container: av.container.InputContainer) -> float | None:

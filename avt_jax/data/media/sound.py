@@ -17,6 +17,7 @@ from avt_jax.data.media.container import (
     past_end_error,
 )
 from avt_jax.data.media.demux import Damage, decoded_frames, seek
+from avt_jax.data.media.layout import Layout
 from avt_jax.data.media.probe import layout_at
 
 # Sound is decoded from a little earlier: codecs need a few frames to settle.
@@ -88,9 +89,7 @@ def decode_audio(
     with open_media(path) as container:
         stream = container.streams[layout.audio]
         assert isinstance(stream, av.AudioStream), "that is what was chosen"
-        timeline, num_damaged = _read_timeline(
-            path, container, stream, start_sec, end_sec, layout.origin_sec
-        )
+        timeline, num_damaged = _read_timeline(path, container, stream, start_sec, end_sec, layout)
     if report is not None:
         report.num_damaged += num_damaged
         if timeline is not None:
@@ -111,15 +110,16 @@ def _read_timeline(
     stream: av.AudioStream,
     start_sec: float,
     end_sec: float,
-    origin_sec: float,
+    layout: Layout,
 ) -> tuple[_Timeline | None, int]:
     """The span's sound with a margin on both sides, and how many packets of it are damaged."""
-    damage = Damage(start_sec + origin_sec, end_sec + origin_sec)
-    if start_sec > _LEAD_SEC:
-        seek(container, stream, start_sec - _LEAD_SEC + origin_sec)
+    damage = Damage(start_sec + layout.origin_sec, end_sec + layout.origin_sec)
+    if start_sec > _LEAD_SEC and layout.can_seek:
+        seek(container, stream, start_sec - _LEAD_SEC + layout.origin_sec)
+    clock = layout.clock()
     timeline = None
     for frame in decoded_frames(container, stream, damage):
-        time_sec = None if frame.time is None else frame.time - origin_sec
+        time_sec = None if frame.time is None else clock(frame.time)
         if not 0 < frame.sample_rate <= _MAX_RATE_HZ:
             damage.add(frame.time)
             continue

@@ -24,6 +24,7 @@ from media_kinds import (
 )
 
 from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
+from avt_jax.data.media import scan
 from avt_jax.data.media.probe import probe
 from avt_jax.data.media.sound import decode_audio
 
@@ -213,6 +214,24 @@ CASES = [*lengths(), *geometry(), *streams(), *levels()]
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_record_is_what_the_file_was_made_to_be(case, tmp_path):
+    check_record(case, tmp_path)
+
+
+LENGTH_CASES = [
+    case
+    for case in lengths()
+    if case.suffix not in ("webm", "ogg") and not case.name.endswith(("_late", "_0.7"))
+]
+
+
+@pytest.mark.parametrize("case", LENGTH_CASES, ids=str)
+def test_so_it_is_where_only_the_ends_of_a_file_are_read(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(scan, "_SMALL_BYTES", 1000)
+    check_record(case, tmp_path)
+
+
+def check_record(case, tmp_path):
+    """Compares the record, the probe and the sound of a case's file."""
     path = case.make(tmp_path / f"a.{case.suffix}")
     record = make_record(path, None, None, config=CONFIG, id="x", source="x")
     # A packet of sound, 1024 samples at 48 kHz, may hang over; ASF counts what is read ahead.
@@ -275,6 +294,33 @@ def test_slides_stay_as_long_as_there_is_sound(tmp_path):
         assert np.abs(last[10, 10] - kinds.QUARTERS[1]).max() < 45
         # Behind the last picture, too.
         assert len(make(path, 2.0, 2.5)["frames"]) == 5
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("starts_sec", [(0.0, 0.0, 0.0), (1000.0, 0.0), (0.0, 40.0, 7.0)])
+def test_transport_streams_joined_end_to_end_go_on(starts_sec, is_large, tmp_path, monkeypatch):
+    parts = [both(tmp_path / f"{sec:g}.ts", start_sec=sec) for sec in starts_sec]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    if is_large:
+        monkeypatch.setattr(scan, "_SMALL_BYTES", 1000)
+    alone = make(parts[-1])
+    record = make(path)
+    # A packet of sound, 1024 samples at 48 kHz, hangs over at the end of each part.
+    part_sec = SECONDS + 1024 / 48000
+    start_sec = (len(starts_sec) - 1) * part_sec
+    if starts_sec[1] > starts_sec[0]:
+        start_sec += 40 - part_sec  # stamps that leap ahead are a hole
+    assert record["end_sec"] == pytest.approx(start_sec + part_sec, abs=0.03)
+    # The last part is where the others end, and the same as alone.
+    again = make(path, start_sec, None)
+    assert abs(len(again["frames"]) - len(alone["frames"])) <= 1
+    # Its very first frame comes a moment after its sound.
+    for one, two in zip(alone["frames"][1:16], again["frames"][1:16], strict=False):
+        one_hwc, two_hwc = (simplejpeg.decode_jpeg(jpeg).astype(int) for jpeg in (one, two))
+        assert np.abs(one_hwc - two_hwc).mean() < 8
+    waveform = decode_audio(path, start_sec, start_sec + SECONDS)
+    assert onset_sec(waveform) == pytest.approx(ONSET_SEC, abs=0.05)
 
 
 def make(path, start_sec=None, end_sec=None):

@@ -59,9 +59,12 @@ def test_animated_webp_is_called_that(tmp_path):
     assert code == "unsupported_codec" and "WebP" in message
 
 
-def test_transport_streams_joined_end_to_end_are_told(tmp_path):
-    code, message = reason(kinds.write_joined(tmp_path / "a.ts"))
-    assert code == "stamps_restart" and "restart at 1.6" in message
+def test_joined_transport_streams_of_different_streams_are_told(tmp_path):
+    path = both(tmp_path / "a.ts")
+    mute = kinds.write(tmp_path / "mute.ts", [kinds.Picture(kinds.moving())])
+    path.write_bytes(path.read_bytes() + mute.read_bytes())
+    code, message = reason(path)
+    assert code == "stamps_restart" and "restart at 1." in message
 
 
 def test_a_file_cut_off_is_not_taken_for_one_with_a_wrong_header(tmp_path):
