@@ -164,7 +164,8 @@ def _span(
             "span_past_end",
             f"the span starts at {start_sec:g} s but {path} ends at {media.duration_sec:.3f} s",
         )
-    asked_end_sec = media.duration_sec if end_sec is None else float(end_sec)
+    whole_sec = media.duration_sec + media.missing_sec
+    asked_end_sec = whole_sec if end_sec is None else float(end_sec)
     end_sec = min(asked_end_sec, media.duration_sec)
     if end_sec - start_sec > config.max_clip_sec:
         raise DecodeError(

@@ -43,6 +43,7 @@ class Layout:
         so that they go on; (0.0,) for most.
       duration_sec: from there to where the longer of the two ends, or, in a file that was cut off,
         would end; 0.0 when nothing has a length.
+      promised_sec: how long they last by the header where that is more; else `duration_sec`.
       video_end_sec: when the pictures should end by the header; None: it does not say.
       holds_last: whether the last picture stays to the end: a single one, or slides.
     """
@@ -53,6 +54,7 @@ class Layout:
     origin_sec: float
     shifts_sec: tuple[float, ...]
     duration_sec: float
+    promised_sec: float
     video_end_sec: float | None
     holds_last: bool
 
@@ -92,9 +94,10 @@ def layout_of(
     origin_sec = _origin_sec(container, chosen)
     parts = _parts_sec(path, [found.tracks[s.index].parts_sec for s in chosen], origin_sec)
     shifts_sec, last_sec = _join(parts, origin_sec)
-    duration_sec, is_cut = last_sec, False
+    duration_sec = promised_sec = last_sec
     if len(shifts_sec) == 1:
-        duration_sec, is_cut = _duration_sec(path, container, found, chosen, origin_sec)
+        duration_sec, promised_sec = _durations_sec(path, container, found, chosen, origin_sec)
+    is_cut = duration_sec == promised_sec > last_sec + _HEADER_OFF_SEC
     return Layout(
         video=None if video is None else video.index,
         audio=None if audio is None else audio.index,
@@ -102,6 +105,7 @@ def layout_of(
         origin_sec=origin_sec,
         shifts_sec=shifts_sec,
         duration_sec=duration_sec,
+        promised_sec=promised_sec,
         video_end_sec=None
         if video is None
         else _video_end_sec(container, found, video, origin_sec, is_cut),
@@ -184,29 +188,30 @@ def _join(parts: list[tuple[float, float]], origin_sec: float) -> tuple[tuple[fl
     return tuple(shifts_sec), end_sec
 
 
-def _duration_sec(
+def _durations_sec(
     path: str | os.PathLike[str],
     container: av.container.InputContainer,
     found: Scan,
     chosen: Sequence[av.VideoStream | av.AudioStream],
     origin_sec: float,
-) -> tuple[float, bool]:
-    """(how long picture and sound last, whether the file was cut off before that)."""
+) -> tuple[float, float]:
+    """How long picture and sound last, and how long by the header where that promises more."""
     ends = [found.tracks[s.index].end_sec for s in chosen]
     last_sec = max((end - origin_sec for end in ends if end is not None), default=0.0)
     if last_sec == 0.0:
         last_sec = _nominal_sec(chosen[0], found)
     stated_end_sec = header_end_sec(container)
     if stated_end_sec is None or container.format.name in _GUESSED_LENGTHS:
-        return last_sec, False
+        return last_sec, last_sec
     stated_sec = stated_end_sec - origin_sec
     if abs(stated_sec - last_sec) <= _HEADER_OFF_SEC:
-        return stated_sec, False
+        return stated_sec, stated_sec
     all_ends = [track.end_sec for track in found.tracks.values() if track.end_sec is not None]
-    is_short = stated_end_sec - max(all_ends, default=origin_sec) > _HEADER_OFF_SEC
-    if is_short and (found.num_errors or not is_whole(path)):
-        return stated_sec, True
-    return last_sec, False
+    if stated_end_sec - max(all_ends, default=origin_sec) <= _HEADER_OFF_SEC:
+        return last_sec, last_sec
+    # What is missing was cut off, or was never there.
+    is_cut = found.num_errors or not is_whole(path)
+    return stated_sec if is_cut else last_sec, stated_sec
 
 
 def _nominal_sec(stream: av.VideoStream | av.AudioStream, found: Scan) -> float:

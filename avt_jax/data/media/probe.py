@@ -28,6 +28,7 @@ class MediaInfo:
       frame_rate_hz: average frames per second; 0.0 without video or when unknown.
       audio_rate_hz: samples per second; 0 without audio.
       has_unknown_audio: whether there is sound, and nothing that decodes it.
+      missing_sec: how much longer it is by its header, although nothing was cut off.
     """
 
     duration_sec: float
@@ -38,6 +39,7 @@ class MediaInfo:
     frame_rate_hz: float
     audio_rate_hz: int
     has_unknown_audio: bool = False
+    missing_sec: float = 0.0
 
 
 def probe(path: str | os.PathLike[str]) -> MediaInfo:
@@ -73,9 +75,6 @@ def _look(path: str | os.PathLike[str]) -> tuple[MediaInfo, Layout]:
 def _looked(path: str, identity: tuple[int, ...]) -> tuple[MediaInfo, Layout]:
     _, _, num_bytes, _ = identity
     with open_media(path) as container:
-        for stream in container.streams.video:
-            if stream.codec_context is not None and stream.frames != 1:
-                check_frame_size(path, stream.width, stream.height)
         found = scan(container, num_bytes)
         layout = layout_of(path, container, found)
         width_px = height_px = audio_rate_hz = 0
@@ -100,5 +99,6 @@ def _looked(path: str, identity: tuple[int, ...]) -> tuple[MediaInfo, Layout]:
         frame_rate_hz=frame_rate_hz,
         audio_rate_hz=audio_rate_hz,
         has_unknown_audio=layout.has_unknown_audio,
+        missing_sec=layout.promised_sec - layout.duration_sec,
     )
     return media, layout

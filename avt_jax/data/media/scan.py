@@ -8,7 +8,12 @@ from typing import Any
 
 import av
 
-from avt_jax.data.media.demux import readable_packets, stamps_restart, use_one_thread
+from avt_jax.data.media.demux import (
+    MAX_FRAME_PX,
+    readable_packets,
+    stamps_restart,
+    use_one_thread,
+)
 
 # Gone through from the start to the end; of what is larger the start and the end have to do.
 _SMALL_BYTES = 32 * 2**20
@@ -169,7 +174,9 @@ def _walk(
     waiting = {
         stream.index
         for stream in container.streams.video
-        if stream.codec_context is not None and stream.index not in found.first_frames
+        if stream.codec_context is not None
+        and stream.index not in found.first_frames
+        and stream.width * stream.height <= MAX_FRAME_PX
     }
     can_encrypt = container.format.name in _CAN_ENCRYPT
     can_restart = container.format.name in _CAN_RESTART

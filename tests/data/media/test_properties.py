@@ -96,11 +96,18 @@ def lengths():
             suffix,
             lambda path, c=codec: both(path, more=[Text(c, 0.2, 9.0)]),
         )
-    for factor in (0.3, 3.0):
-        yield from every(
-            f"header_says_{factor:g}_times",
-            "mp4 mkv webm avi" + (" flv asf" if factor < 1 else ""),
-            lambda path, f=factor: kinds.state_length(both(path), f),
+    yield from every(
+        "header_says_less",
+        "mp4 mkv webm avi flv asf",
+        lambda path: kinds.state_length(both(path), 0.3),
+    )
+    for suffix in ("mp4", "mkv", "webm", "avi"):
+        yield Case(
+            "header_says_more",
+            suffix,
+            lambda path: kinds.state_length(both(path), 3.0),
+            # Of an mp4's two statements FFmpeg believes the one about its samples.
+            flags=() if suffix == "mp4" else ("short",),
         )
     yield from every(
         "one_picture",
@@ -111,7 +118,7 @@ def lengths():
     )
     yield from every(
         "sound_late",
-        "mp4 mov mkv webm ts flv asf",
+        "mp4 mov mkv webm ts flv",
         sound_late,
         seconds=2.1,
         num_frames=16,
@@ -120,7 +127,7 @@ def lengths():
     )
     yield from every(
         "picture_late",
-        "mp4 mov mkv webm ts flv asf",
+        "mp4 mov mkv webm ts flv",
         picture_late,
         seconds=2.0,
         num_frames=20,
