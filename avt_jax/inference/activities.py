@@ -12,7 +12,8 @@ import numpy as np
 from avt_jax.audio.activity import ActivityConfig, Analysis
 from avt_jax.audio.activity_spans import analyse, spans_of
 from avt_jax.audio.melspec import HOP_SEC, WINDOW_SEC, fbank
-from avt_jax.data.media.container import DecodeError, probe
+from avt_jax.data.media.container import DecodeError
+from avt_jax.data.media.probe import probe
 from avt_jax.data.media.sound import decode_audio
 from avt_jax.errors import UserError
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from avt_jax.data.extraction.clip_record import ExtractConfig
-from avt_jax.data.media.container import MediaInfo
+from avt_jax.data.media.probe import MediaInfo
 from avt_jax.errors import UserError
 from avt_jax.inference.load import BatchFn, LoadedRun
 from avt_jax.inference.prediction import FilePrediction, Window

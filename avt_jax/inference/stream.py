@@ -19,7 +19,8 @@ from avt_jax import axes
 from avt_jax.data.extraction.clip_record import ExtractConfig, check_picture, make_record
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.loading.sampling import eval_example
-from avt_jax.data.media.container import DecodeError, MediaInfo, probe
+from avt_jax.data.media.container import DecodeError
+from avt_jax.data.media.probe import MediaInfo, probe
 from avt_jax.errors import UserError
 from avt_jax.host.worker_pool import TimedOut, WorkerDied, ordered_map
 from avt_jax.inference.windows import read_ahead

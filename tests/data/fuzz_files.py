@@ -15,7 +15,7 @@ import simplejpeg
 from avt_jax.audio.melspec import num_fbank_frames
 from avt_jax.data.extraction.clip_record import SAMPLE_RATE_HZ, ExtractConfig, make_record
 from avt_jax.data.media.container import DecodeError
-from avt_jax.data.records import FLAG_CODES
+from avt_jax.data.records import FLAG_CODES, NO_VIDEO
 
 CONFIG = ExtractConfig(frame_rate_hz=8, short_side_px=32)
 # Enough for a busy machine: an idle one needs some milliseconds.
@@ -146,7 +146,8 @@ def contradiction(record: dict, config: ExtractConfig) -> str:
     if not (math.isfinite(span_sec) and 0 < span_sec <= config.max_clip_sec):
         return f"span {record['start_sec']} to {record['end_sec']}"
     num_frames, most = len(record["frames"]), math.ceil(span_sec * config.frame_rate_hz - 1e-6)
-    if not 1 <= num_frames <= max(1, most):
+    least = 0 if NO_VIDEO in record["flags"] else 1
+    if not least <= num_frames <= least * max(1, most):
         return f"{num_frames} frames in {span_sec} s"
     rows = num_fbank_frames(round(span_sec * SAMPLE_RATE_HZ)) if record["has_audio"] else 0
     if record["fbank"].shape != (rows, 128) or not np.isfinite(record["fbank"]).all():
@@ -156,4 +157,4 @@ def contradiction(record: dict, config: ExtractConfig) -> str:
     if not set(record["flags"]) <= set(FLAG_CODES):
         return f"flags {record['flags']}"
     sizes = {simplejpeg.decode_jpeg_header(jpeg)[:2] for jpeg in record["frames"]}
-    return "" if len(sizes) == 1 else f"frames of sizes {sizes}"
+    return "" if len(sizes) == least else f"frames of sizes {sizes}"

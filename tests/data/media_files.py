@@ -71,6 +71,8 @@ def write_clip(
         streams = []
         for index in range(len(waves)):
             stream = container.add_stream(audio_codec, rate=sample_rate_hz, layout=layout)
+            if audio_codec.startswith("wma"):  # has no default
+                stream.bit_rate = 64000
             if default_audio is not None:
                 is_default = index == default_audio
                 stream.disposition = av.stream.Disposition.default if is_default else 0

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from avt_jax import axes
-from avt_jax.data.media.container import DecodeError, MediaInfo
+from avt_jax.data.media.container import DecodeError
+from avt_jax.data.media.probe import MediaInfo
 from avt_jax.errors import UserError
 from avt_jax.host.worker_pool import TimedOut, WorkerDied
 from avt_jax.inference import stream

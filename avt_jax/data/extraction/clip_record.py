@@ -14,10 +14,11 @@ import simplejpeg
 
 from avt_jax.audio.melspec import fbank
 from avt_jax.data.manifests.media_files import VIDEO_SUFFIXES
-from avt_jax.data.media.container import DecodeError, DecodeReport, MediaInfo, probe
+from avt_jax.data.media.container import DecodeError, DecodeReport
 from avt_jax.data.media.frames import iter_frames
+from avt_jax.data.media.probe import MediaInfo, probe
 from avt_jax.data.media.sound import decode_audio
-from avt_jax.data.records import FLAG_CODES, MEL_BINS, NO_VIDEO
+from avt_jax.data.records import FLAG_CODES, HDR, MEL_BINS, NO_VIDEO
 from avt_jax.errors import UserError
 
 SAMPLE_RATE_HZ = 16000
@@ -88,8 +89,8 @@ def make_record(
     Returns:
       "id", "source"; "frames" list of JPEG bytes, empty for sound alone; "frame_rate_hz"; "fbank"
       float16 [s, 128], without rows when there is no sound; "has_audio"; "start_sec", "end_sec"
-      float, the span decoded; "flags" list of str out of records.FLAG_CODES. Where the picture
-      stops before the sound, the frames stop there too.
+      float, the span decoded; "flags" list of str out of records.FLAG_CODES. Where a moving
+      picture stops before the sound, the frames stop there too.
 
     Raises:
       DecodeError: the clip cannot be decoded; its code says why.
@@ -97,9 +98,8 @@ def make_record(
     media = probe(path)
     check_picture(path, media)
     start_sec, end_sec, asked_end_sec = _span(path, media, start_sec, end_sec, config)
-    report, stillness, frames = DecodeReport(), _Stillness(), []
-    if media.has_video:
-        frames = list(_jpeg_frames(path, start_sec, end_sec, config, report, stillness))
+    report, stillness = DecodeReport(), _Stillness()
+    frames = list(_jpeg_frames(path, start_sec, end_sec, config, report, stillness, media))
     mel, loudest = _log_mel(_sound(path, start_sec, end_sec, media, report))
     frames_sec = len(frames) / config.frame_rate_hz
     _check_end(path, end_sec, max(start_sec + frames_sec, report.sound_end_sec), media)
@@ -112,6 +112,7 @@ def make_record(
         "partial_audio": has_audio and _is_missing(end_sec - start_sec, report.sound_sec),
         "still_video": stillness.is_still,
         "short": _is_missing(asked_end_sec - start_sec, shown_sec),
+        HDR: report.is_hdr,
         "damaged": report.num_damaged > 0,
         NO_VIDEO: not media.has_video,
     }
@@ -163,7 +164,8 @@ def _span(
             "span_past_end",
             f"the span starts at {start_sec:g} s but {path} ends at {media.duration_sec:.3f} s",
         )
-    asked_end_sec = media.duration_sec if end_sec is None else float(end_sec)
+    whole_sec = media.duration_sec + media.missing_sec
+    asked_end_sec = whole_sec if end_sec is None else float(end_sec)
     end_sec = min(asked_end_sec, media.duration_sec)
     if end_sec - start_sec > config.max_clip_sec:
         raise DecodeError(
@@ -235,6 +237,8 @@ def _sound(
 ) -> np.ndarray | None:
     """The clip's waveform, or None when there is no sound at all in its span."""
     if not media.has_audio:
+        # Sound that nothing here can decode is lost like sound that is damaged.
+        report.num_damaged += media.has_unknown_audio
         return None
     try:
         waveform = decode_audio(
@@ -265,7 +269,11 @@ def _jpeg_frames(
     config: ExtractConfig,
     report: DecodeReport,
     stillness: _Stillness,
+    media: MediaInfo,
 ) -> Iterator[bytes]:
+    """The pictures of a clip; none of sound alone."""
+    if not media.has_video:
+        return
     last_hwc: np.ndarray | None = None
     jpeg = b""
     for image_hwc in iter_frames(

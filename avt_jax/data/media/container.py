@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import av
 
-from avt_jax.data.media.demux import decoded_frames, origin_sec
+from avt_jax.data.media.demux import MAX_FRAME_PX
 
 REASON_CODES = (
     "missing_file",  # there is nothing at the path
@@ -24,14 +23,14 @@ REASON_CODES = (
     "unreadable",  # a folder, no permission, or nothing in it that can be decoded
     "not_media",  # no container format that is known
     "no_video",  # no moving picture, in a file that is called a video
+    "unsupported_codec",  # its picture, or all that it has, is coded in a way that is not known
+    "encrypted",  # it cannot be decoded without a key
+    "stamps_restart",  # its time stamps start anew in the middle
     "truncated",  # the file ends before its own header says
     "bad_span",  # start or end are no sensible times
     "span_past_end",  # the span starts after the end of the file
     "too_large",  # more pixels or bytes than any sensible clip
 )
-
-MAX_FRAME_PX = 64 * 2**20
-"""Largest width times height that is decoded: 64 megapixels, twice 8K."""
 
 MAX_SIDE_PX = 65500
 """Longest side of a frame; a JPEG holds no more than 65535 pixels in a row."""
@@ -43,9 +42,6 @@ _CONTAINERS = (
     "mp3,aac,flac,aiff,au,amr,ac3,eac3,dts,caf,gif,h264,hevc,m4v,h263,ivf,mxf,nut,rm,dv,av1,obu,vc1,wtv"
 )
 
-# Formats that do not state a length: FFmpeg guesses one from the bit rate, which may vary.
-_GUESSED_LENGTHS = ("mp3", "aac")
-
 # A title that is not UTF-8 is no reason to refuse a file. From PyAV 19 on that needs no option.
 _TITLE_OPTIONS: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -53,6 +49,8 @@ _TITLE_OPTIONS: dict[str, Any] = (
 
 # First box types of ISO media files (mp4, mov): one that starts so but cannot be opened is cut off.
 _ISO_BOX_TYPES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+# What animated WebP starts with; `RIFF` alone is that of AVI and WAV, too.
+_WEBP = b"WEBP"
 # The first four bytes of Matroska or WebM, AVI, Ogg and Flash video.
 _MAGIC_NUMBERS = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"FLV\x01")
 
@@ -75,29 +73,6 @@ class DecodeError(Exception):
         return self.message
 
 
-@dataclasses.dataclass(frozen=True)
-class MediaInfo:
-    """What a file holds.
-
-    Attributes:
-      duration_sec: length of the whole file.
-      has_video: whether there is a moving picture (cover art is none).
-      has_audio: whether there is an audio stream, silent or not.
-      width_px: width as shown, after rotation; 0 without video.
-      height_px: height as shown; 0 without video.
-      frame_rate_hz: average frames per second; 0.0 without video or when unknown.
-      audio_rate_hz: samples per second; 0 without audio.
-    """
-
-    duration_sec: float
-    has_video: bool
-    has_audio: bool
-    width_px: int
-    height_px: int
-    frame_rate_hz: float
-    audio_rate_hz: int
-
-
 @dataclasses.dataclass
 class DecodeReport:
     """What a decoder met on its way through a span; filled in by the functions it is handed to.
@@ -106,11 +81,13 @@ class DecodeReport:
       num_damaged: packets or frames of the span that could not be decoded or are known to be wrong.
       sound_sec: how much of the span the audio stream covers, silent or not.
       sound_end_sec: where in the file that ends; 0.0 without any.
+      is_hdr: whether pictures of a high dynamic range were mapped to an ordinary one.
     """
 
     num_damaged: int = 0
     sound_sec: float = 0.0
     sound_end_sec: float = 0.0
+    is_hdr: bool = False
 
 
 @contextlib.contextmanager
@@ -126,7 +103,7 @@ def open_media(path: str | os.PathLike[str]) -> Iterator[av.container.InputConta
     Raises:
       DecodeError: missing_file, empty_file, unreadable, not_media or truncated.
     """
-    _check_file(path)
+    check_file(path)
     try:
         container = av.open(
             # An absolute path with its protocol: "a:b.mp4" must not be taken for protocol "a".
@@ -141,7 +118,7 @@ def open_media(path: str | os.PathLike[str]) -> Iterator[av.container.InputConta
         yield container
 
 
-def _check_file(path: str | os.PathLike[str]) -> None:
+def check_file(path: str | os.PathLike[str]) -> None:
     """Raises DecodeError for what can be known without reading the file."""
     if not os.path.exists(path):
         raise DecodeError("missing_file", f"there is no file at {path}")
@@ -164,87 +141,15 @@ def _explain_open_error(path: str | os.PathLike[str], error: Exception) -> Decod
         return DecodeError("too_large", f"{path} states sizes for which there is no memory")
     if head[4:8] in _ISO_BOX_TYPES:
         return DecodeError("truncated", f"{path} is cut off or damaged: its index is missing")
+    if head.startswith(b"RIFF") and head[8:] == _WEBP:
+        return DecodeError(
+            "unsupported_codec",
+            f"{path} is a WebP picture, which cannot be decoded; convert it to mp4",
+        )
     if head.startswith(_MAGIC_NUMBERS):
         return DecodeError("truncated", f"{path} is cut off or damaged: its header is incomplete")
     return DecodeError(
         "not_media", f"{path} is not a video or audio file that can be read ({error})"
-    )
-
-
-def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first stream with a moving picture, or None."""
-    for stream in container.streams.video:
-        is_cover = stream.disposition & av.stream.Disposition.attached_pic
-        if stream.codec_context is not None and not is_cover:
-            return stream
-    return None
-
-
-def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    """The audio stream that a player would choose, or None.
-
-    That is the first one marked as default among those with a known codec, or the first of them:
-    a dubbed version or a commentary may well come first in a file.
-    """
-    streams = [s for s in container.streams.audio if s.codec_context is not None]
-    is_default = av.stream.Disposition.default
-    return next((s for s in streams if s.disposition & is_default), next(iter(streams), None))
-
-
-def stated_duration_sec(container: av.container.InputContainer) -> float | None:
-    """Length of a file by its header, in seconds; None if that does not say, or only guesses."""
-    if not container.duration or container.format.name in _GUESSED_LENGTHS:
-        return None
-    return container.duration / av.time_base
-
-
-def declared_end_sec(
-    container: av.container.InputContainer, stream: av.stream.Stream
-) -> float | None:
-    """When a stream ends by its header, in seconds from the origin; None if that does not say."""
-    if stream.duration and stream.time_base:
-        end = (stream.start_time or 0) + stream.duration
-        return float(end * stream.time_base) - origin_sec(container)
-    # The container's duration is that of its longest stream: it speaks for this one if it is alone.
-    if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
-    return None
-
-
-def probe(path: str | os.PathLike[str]) -> MediaInfo:
-    """Reads a file's header, and its first frame for the rotation.
-
-    Args:
-      path: a local file.
-
-    Returns:
-      What it holds.
-
-    Raises:
-      DecodeError: missing_file, empty_file, unreadable, not_media, truncated or too_large.
-    """
-    with open_media(path) as container:
-        video, audio = video_stream(container), audio_stream(container)
-        if video is None and audio is None:
-            raise DecodeError("not_media", f"{path} holds neither video nor audio")
-        duration_sec = stated_duration_sec(container)
-        width_px = height_px = 0
-        frame_rate_hz = 0.0
-        if video is not None:
-            check_frame_size(path, video.width, video.height)
-            width_px, height_px = video.width, video.height
-            frame_rate_hz = float(video.average_rate or video.guessed_rate or 0.0)
-            if first_rotation_deg(container, video) % 180:
-                width_px, height_px = height_px, width_px
-        audio_rate_hz = audio.rate if audio is not None else 0
-    return MediaInfo(
-        duration_sec=_scan_duration_sec(path) if duration_sec is None else duration_sec,
-        has_video=video is not None,
-        has_audio=audio is not None,
-        width_px=width_px,
-        height_px=height_px,
-        frame_rate_hz=frame_rate_hz,
-        audio_rate_hz=audio_rate_hz,
     )
 
 
@@ -293,45 +198,3 @@ def past_end_error(path: str | os.PathLike[str], start_sec: float, end_sec: floa
     return DecodeError(
         "span_past_end", f"the span starts at {start_sec:g} s but {path} ends at {end_sec:.3f} s"
     )
-
-
-def use_one_thread(stream: av.VideoStream) -> None:
-    """Call before the first frame is decoded; also refuses frames of absurd size in the codec."""
-    # One thread: extraction runs one process per core.
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    # The codec's own header may ask for more than the container's: it must not even allocate that.
-    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PX)}
-
-
-def first_rotation_deg(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    """Degrees counterclockwise by which frames must be turned to be shown; decodes one frame."""
-    use_one_thread(stream)
-    frame = next(decoded_frames(container, stream), None)
-    return 0 if frame is None else frame.rotation
-
-
-def _scan_duration_sec(path: str | os.PathLike[str]) -> float:
-    """Length of a file whose header does not state it: reads all packets, decodes none."""
-    found = os.stat(path)
-    return _scanned_sec(os.path.abspath(path), found.st_size, found.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=256)  # each window of a file asks for it
-def _scanned_sec(path: str, size: int, mtime_ns: int) -> float:
-    del size, mtime_ns  # another file under the same name is scanned anew
-    last_sec = 0.0
-    num_frames = 0
-    with open_media(path) as container:
-        origin, video = origin_sec(container), video_stream(container)
-        with contextlib.suppress(av.error.FFmpegError):
-            for packet in container.demux():
-                if packet.pts is not None:
-                    end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                    last_sec = max(last_sec, end - origin)
-                elif packet.stream is video and packet.size:
-                    num_frames += 1
-        if last_sec == 0.0 and num_frames and video is not None:
-            # A raw stream has no time stamps at all: it plays at its nominal rate.
-            last_sec = num_frames / float(video.average_rate or video.guessed_rate or 25)
-    return last_sec

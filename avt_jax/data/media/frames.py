@@ -14,19 +14,20 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from avt_jax.data.media.colour import hdr_image, is_hdr
 from avt_jax.data.media.container import (
     DecodeError,
     DecodeReport,
     check_frame_size,
     check_output,
     check_span,
-    declared_end_sec,
     open_media,
     past_end_error,
-    use_one_thread,
-    video_stream,
 )
-from avt_jax.data.media.demux import Damage, decoded_frames, origin_sec, seek
+from avt_jax.data.media.demux import Damage, decoded_frames, seek, use_one_thread
+from avt_jax.data.media.geometry import Geometry, geometry_of
+from avt_jax.data.media.layout import Layout
+from avt_jax.data.media.probe import layout_at
 
 # Time stamps are rounded to the container's ticks: a frame this little late counts as on time.
 _LATE_SEC = 1e-3
@@ -49,10 +50,12 @@ def decode_frames(
 ) -> np.ndarray:
     """Decodes a span of a video at a steady frame rate.
 
-    Frame i is the last one of the source not later than start_sec + i / frame_rate_hz, turned as
-    the file says it is to be shown. A span that runs past the end of the video gives fewer frames.
-    Larger frames are scaled down; smaller ones are not enlarged. Pixels are taken to be square.
-    A damaged packet is left out: the frame before it is shown until the next good one.
+    Frame i is the last one of the source not later than start_sec + i / frame_rate_hz, turned,
+    mirrored and stretched as the file says it is to be shown. A span that runs past the end of the
+    video gives fewer frames; slides, or a single picture, stay as long as there is sound. Larger
+    frames are scaled down; smaller ones are not enlarged. A high dynamic range is mapped to an
+    ordinary one. A damaged packet is left out: the frame before it is shown until the next good
+    one.
 
     Args:
       path: a local file.
@@ -115,24 +118,26 @@ def iter_frames(
     # At least a pixel and a time stamp for each.
     check_output(path, 11 * num_frames)
     times_sec = start_sec + np.arange(num_frames) / frame_rate_hz
+    layout = layout_at(path)
+    if layout.video is None:
+        raise DecodeError("no_video", f"{path} holds no video")
     for lead_sec in _SEEK_LEADS_SEC:
         with open_media(path) as container:
-            stream = video_stream(container)
-            if stream is None:
-                raise DecodeError("no_video", f"{path} holds no video")
+            stream = container.streams[layout.video]
+            assert isinstance(stream, av.VideoStream), "that is what was chosen"
             check_frame_size(path, stream.width, stream.height)
-            origin = origin_sec(container)
-            damage = Damage(start_sec + origin, end_sec + origin)
-            frames = _timed_frames(container, stream, max(0.0, start_sec - lead_sec), damage)
+            damage = Damage(start_sec + layout.origin_sec, end_sec + layout.origin_sec)
+            seek_sec = max(0.0, start_sec - lead_sec)
+            frames = _timed_frames(container, stream, seek_sec, layout, damage)
             first = next(frames, None)
             is_last_try = lead_sec >= start_sec
             if not is_last_try and (first is None or first[0] > start_sec + _LATE_SEC):
                 continue
-            declared_end = declared_end_sec(container, stream)
             if first is None:
-                raise _no_frames_error(path, start_sec, declared_end)
-            shown = _shown_frames(path, first, frames, times_sec, end_sec, declared_end)
-            yield from _rgb_images(path, shown, short_side_px)
+                raise _no_frames_error(path, start_sec, layout.video_end_sec)
+            shown = _shown_frames(path, first, frames, times_sec, end_sec, layout)
+            geometry = geometry_of(stream, first[2])
+            yield from _rgb_images(path, shown, short_side_px, geometry, report)
             if report is not None:
                 report.num_damaged += damage.count
             return
@@ -143,27 +148,23 @@ def _num_frames(start_sec: float, end_sec: float, frame_rate_hz: float) -> int:
     return max(1, math.ceil((end_sec - start_sec) * frame_rate_hz - 1e-6))
 
 
-def _fit(frame: av.VideoFrame, short_side_px: int) -> tuple[int, int]:
-    """Width and height after scaling down to the short side; never larger than the source."""
-    scale = min(1.0, short_side_px / min(frame.width, frame.height))
-    return max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
-
-
 def _timed_frames(
     container: av.container.InputContainer,
     stream: av.VideoStream,
     seek_sec: float,
+    layout: Layout,
     damage: Damage,
 ) -> Iterator[_TimedFrame]:
     """Yields what is shown from the key frame at or before `seek_sec` on."""
     use_one_thread(stream)
-    origin = origin_sec(container)
-    seek(container, stream, seek_sec)
+    if seek_sec > 0 and layout.can_seek:
+        seek(container, stream, seek_sec + layout.origin_sec)
+    clock = layout.clock()
     usual_sec = 1.0 / float(stream.average_rate or stream.guessed_rate or 25)
     time_sec = seek_sec - usual_sec
     for frame in decoded_frames(container, stream, damage):
         # Streams without time stamps (raw H.264) count on at their nominal rate.
-        time_sec = time_sec + usual_sec if frame.time is None else frame.time - origin
+        time_sec = time_sec + usual_sec if frame.time is None else clock(frame.time)
         lasts_sec = usual_sec
         if frame.duration and frame.time_base:
             lasts_sec = float(frame.duration * frame.time_base)
@@ -189,7 +190,7 @@ def _shown_frames(
     frames: Iterator[_TimedFrame],
     times_sec: np.ndarray,
     end_sec: float,
-    declared_end: float | None,
+    layout: Layout,
 ) -> Iterator[tuple[av.VideoFrame, int]]:
     """Yields (frame, at how many of `times_sec` it is shown), in order; see decode_frames."""
     _, shown_until_sec, held = first
@@ -203,6 +204,9 @@ def _shown_frames(
         held, shown_until_sec = frame, max(shown_until_sec, frame_end_sec)
         if time_sec - _LATE_SEC > times_sec[-1]:
             return
+    declared_end = layout.video_end_sec
+    if layout.holds_last:
+        shown_until_sec = max(shown_until_sec, layout.duration_sec)
     if declared_end is not None and (
         shown_until_sec < min(declared_end, end_sec) - _END_TOLERANCE_SEC
     ):
@@ -219,21 +223,28 @@ def _shown_frames(
 
 
 def _rgb_images(
-    path: str | os.PathLike[str], shown: Iterator[tuple[av.VideoFrame, int]], short_side_px: int
+    path: str | os.PathLike[str],
+    shown: Iterator[tuple[av.VideoFrame, int]],
+    short_side_px: int,
+    geometry: Geometry,
+    report: DecodeReport | None,
 ) -> Iterator[np.ndarray]:
     """Scales and turns frames; all get the size and the turn of the first."""
     # One scaler for all frames: setting one up costs more than scaling a small frame.
     scaler = VideoReformatter()
     size_px: tuple[int, int] | None = None
-    num_turns = 0
     for frame, num_times in shown:
         check_frame_size(path, frame.width, frame.height)
         if size_px is None:
-            # Rotation is counterclockwise, as rot90 is.
-            size_px, num_turns = _fit(frame, short_side_px), round(frame.rotation / 90)
-        scaled = scaler.reformat(
-            frame, width=size_px[0], height=size_px[1], format="rgb24", interpolation="BILINEAR"
-        )
-        image_hwc = np.ascontiguousarray(np.rot90(scaled.to_ndarray(), num_turns))
+            size_px = geometry.fit(frame.width, frame.height, short_side_px)
+        if is_hdr(frame):
+            image_hwc = hdr_image(frame, scaler, *size_px)
+            if report is not None:
+                report.is_hdr = True
+        else:
+            image_hwc = scaler.reformat(
+                frame, width=size_px[0], height=size_px[1], format="rgb24", interpolation="BILINEAR"
+            ).to_ndarray()
+        image_hwc = geometry.turn(image_hwc)
         for _ in range(num_times):
             yield image_hwc

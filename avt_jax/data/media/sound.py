@@ -11,14 +11,14 @@ import numpy as np
 from avt_jax.data.media.container import (
     DecodeError,
     DecodeReport,
-    audio_stream,
     check_output,
     check_span,
     open_media,
     past_end_error,
-    stated_duration_sec,
 )
-from avt_jax.data.media.demux import Damage, decoded_frames, origin_sec, seek
+from avt_jax.data.media.demux import Damage, decoded_frames, seek
+from avt_jax.data.media.layout import Layout
+from avt_jax.data.media.probe import layout_at
 
 # Sound is decoded from a little earlier: codecs need a few frames to settle.
 _LEAD_SEC = 0.5
@@ -32,6 +32,15 @@ _MAX_RATE_HZ = 1_000_000
 
 # PyAV looks for the end of a list of planes that is full from eight planes on, and reads beyond it.
 _MANY_CHANNELS = 8
+
+# What the channels of surround sound count in the mean of the two channels of ITU-R BS.775's mix,
+# and 1/2 for what is at the front. Their sum is more than 1: loud passages of all of them are cut.
+_HALF_POWER = 0.5**0.5
+_SURROUND = dict.fromkeys(("SL", "SR", "BL", "BR", "TFL", "TFR", "TBL", "TBR"), _HALF_POWER / 2)
+_MIX = {"FL": 0.5, "FR": 0.5, "FLC": 0.5, "FRC": 0.5, "FC": _HALF_POWER, "BC": 0.5, "LFE": 0.0}
+_MIX |= _SURROUND
+# What as many channels are when a file does not say.
+_USUAL_LAYOUTS = {6: "5.1", 8: "7.1"}
 
 # Zero and full scale of the sample formats, without the "p" of those with a plane per channel.
 _SCALES = {
@@ -52,7 +61,7 @@ def decode_audio(
     sample_rate_hz: int = 16000,
     report: DecodeReport | None = None,
 ) -> np.ndarray | None:
-    """Decodes the sound of a span as one channel, the mean of all.
+    """Decodes the sound of a span as one channel: the mean of two, or the mix of surround sound.
 
     Args:
       path: a local file. Of several audio streams the one marked as default is taken, else the
@@ -72,14 +81,15 @@ def decode_audio(
     check_span(path, start_sec, end_sec)
     num_samples = round((end_sec - start_sec) * sample_rate_hz)
     check_output(path, num_samples * 4)
+    layout = layout_at(path)
+    if layout.audio is None:
+        return None
+    if start_sec >= layout.duration_sec:
+        raise past_end_error(path, start_sec, layout.duration_sec)
     with open_media(path) as container:
-        stream = audio_stream(container)
-        if stream is None:
-            return None
-        duration_sec = stated_duration_sec(container)
-        if duration_sec is not None and start_sec >= duration_sec:
-            raise past_end_error(path, start_sec, duration_sec)
-        timeline, num_damaged = _read_timeline(path, container, stream, start_sec, end_sec)
+        stream = container.streams[layout.audio]
+        assert isinstance(stream, av.AudioStream), "that is what was chosen"
+        timeline, num_damaged = _read_timeline(path, container, stream, start_sec, end_sec, layout)
     if report is not None:
         report.num_damaged += num_damaged
         if timeline is not None:
@@ -100,14 +110,16 @@ def _read_timeline(
     stream: av.AudioStream,
     start_sec: float,
     end_sec: float,
+    layout: Layout,
 ) -> tuple[_Timeline | None, int]:
     """The span's sound with a margin on both sides, and how many packets of it are damaged."""
-    origin = origin_sec(container)
-    damage = Damage(start_sec + origin, end_sec + origin)
-    seek(container, stream, start_sec - _LEAD_SEC)
+    damage = Damage(start_sec + layout.origin_sec, end_sec + layout.origin_sec)
+    if start_sec > _LEAD_SEC and layout.can_seek:
+        seek(container, stream, start_sec - _LEAD_SEC + layout.origin_sec)
+    clock = layout.clock()
     timeline = None
     for frame in decoded_frames(container, stream, damage):
-        time_sec = None if frame.time is None else frame.time - origin
+        time_sec = None if frame.time is None else clock(frame.time)
         if not 0 < frame.sample_rate <= _MAX_RATE_HZ:
             damage.add(frame.time)
             continue
@@ -181,17 +193,37 @@ class _Timeline:
 
 
 def _to_mono(frame: av.AudioFrame) -> np.ndarray:
-    """The mean of all channels, float32 [samples], whatever the frame's sample format."""
-    if frame.format.is_planar and frame.layout.nb_channels >= _MANY_CHANNELS:
-        interleave = av.AudioResampler("flt", frame.layout, frame.sample_rate).resample
+    """One channel, float32 [samples], of any layout and sample format."""
+    layout = frame.layout
+    if frame.format.is_planar and layout.nb_channels >= _MANY_CHANNELS:
+        interleave = av.AudioResampler("flt", layout, frame.sample_rate).resample
         frame.pts = None
         [frame] = interleave(frame)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+        samples = samples.reshape(-1, layout.nb_channels).T
     zero, full_scale = _SCALES[frame.format.name.removesuffix("p")]
-    mean = samples.mean(axis=0, dtype=np.float64)
-    return ((mean - zero) / full_scale).astype(np.float32)
+    weights = _weights(layout)
+    if weights is None:
+        mono = samples.mean(axis=0, dtype=np.float64) - zero
+    else:
+        mono = weights @ (samples.astype(np.float64) - zero)
+    return (mono / full_scale).astype(np.float32)
+
+
+def _weights(layout: av.AudioLayout) -> np.ndarray | None:
+    """How much each channel counts in the mix; None: as much as every other.
+
+    The mix is ITU-R BS.775's for two channels, and their mean: half of left and right, 0.71 of the
+    centre, 0.35 of each surround channel, nothing of the channel for low frequencies.
+    """
+    channels = [channel.name for channel in layout.channels]
+    if not set(channels) <= set(_MIX) and len(channels) in _USUAL_LAYOUTS:
+        usual = av.AudioLayout(_USUAL_LAYOUTS[len(channels)])
+        channels = [channel.name for channel in usual.channels]
+    if len(channels) < 3 or not set(channels) <= set(_MIX):
+        return None
+    return np.array([_MIX[name] for name in channels])
 
 
 def _resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:

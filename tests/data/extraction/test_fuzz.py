@@ -11,7 +11,7 @@ from media_files import moving_bar, tone, write_clip
 from avt_jax.data.media.container import REASON_CODES
 from avt_jax.host import worker_pool
 
-NUM_VARIANTS = 560  # 80 of each file
+NUM_VARIANTS = 880  # 80 of each file
 
 _QUICK_VPX = {"deadline": "realtime", "cpu-used": "8"}
 # name, video codec, audio codec, options, sample rate
@@ -23,6 +23,10 @@ FORMATS = [
     ("vp8_opus.webm", "libvpx", "libopus", _QUICK_VPX, 48000),
     ("mpeg4_pcm.avi", "mpeg4", "pcm_s16le", {}, 16000),
     ("mpeg4_mp3.avi", "mpeg4", "mp3", {}, 16000),
+    ("h264_aac.ts", "libx264", "aac", {}, 16000),
+    ("flv1_mp3.flv", "flv1", "mp3", {}, 44100),
+    ("wmv2_wmav2.asf", "wmv2", "wmav2", {}, 48000),
+    ("vp8_opus.ogg", "libvpx", "libopus", _QUICK_VPX, 48000),
 ]
 
 
