@@ -113,11 +113,13 @@ def _warn(manifest: Manifest) -> None:
     """What the manifest alone shows to be wrong, before hours are spent on its videos."""
     from avt_jax.data.doctor.check import check_manifest
 
-    found = [finding for finding in check_manifest(manifest) if finding.severity != "hint"]
-    for finding in found[:_MOST_WARNINGS]:
-        print(finding.line(), file=sys.stderr)
-    if len(found) > _MOST_WARNINGS:
-        rest = len(found) - _MOST_WARNINGS
+    lines = [f"warning: {sentence}" for sentence in manifest.warnings]
+    found = check_manifest(manifest)
+    lines += [finding.line() for finding in found if finding.severity != "hint"]
+    for line in lines[:_MOST_WARNINGS]:
+        print(line, file=sys.stderr)
+    if len(lines) > _MOST_WARNINGS:
+        rest = len(lines) - _MOST_WARNINGS
         print(f"{rest} more; 'avt doctor' shows them once it is extracted", file=sys.stderr)
 
 

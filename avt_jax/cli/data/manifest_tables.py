@@ -56,7 +56,9 @@ def print_divided(divided: Divided, out: str, command: Sequence[str]) -> None:
         table.add_row(escape(name), *(str(row[split]) for split in splits))
     console = Console()
     console.print(table)
-    lines = list(_class_lines(divided))
+    lines = [f"passed over: {sentence}" for sentence in divided.passed.sentences()]
+    lines += [f"warning: {sentence}" for sentence in divided.notes]
+    lines += _class_lines(divided)
     if divided.num_groups is not None:
         listed = ", ".join(f"{split} {number}" for split, number in divided.num_groups.items())
         lines.append(f"groups of files: {listed}")
