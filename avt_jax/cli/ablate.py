@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avt_jax.cli.common import parser, run
+from avt_jax.host.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.experiment.ablations.grid import Study
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         overrides=overrides,
     )
     if args.dry_run:
-        print("\n".join(commands(study)))
+        show("\n".join(commands(study)))
         return 0
     say = functools.partial(print, file=sys.stderr, flush=True)
     if not args.report:
@@ -95,8 +96,8 @@ def main(argv: list[str] | None = None) -> int:
             say("stopped; the same command continues")
             raise
     written = studies.write_table(study, picture=True)
-    print(written[0].read_text(encoding="utf-8"))
-    print(*(f"wrote {path}" for path in written), sep="\n")
+    show(written[0].read_text(encoding="utf-8"))
+    show("\n".join(f"wrote {path}" for path in written))
     return int(any(row.errors for row in studies.collect(study)))
 
 

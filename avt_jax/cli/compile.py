@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli.common import parser, progress, run
 from avt_jax.errors import UserError
+from avt_jax.host.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.experiment.cost.compile import CompileReport
@@ -44,11 +45,11 @@ class _Page:
     """Prints a report, table by table."""
 
     def __init__(self, report: CompileReport, spec: str):
-        from rich.console import Console
+        from avt_jax.host.rich_console import plain_console
 
         self.report, self.spec = report, spec
         # As wide as the tables need where the output is no terminal.
-        self.console = Console(highlight=False, markup=False, width=None if _is_terminal() else 120)
+        self.console = plain_console(width=None if _is_terminal() else 120)
 
     def print(self) -> None:
         """The whole report; of a step that does not fit, its memory alone."""
@@ -214,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         say=say,
     )
     if args.json:
-        print(json.dumps(report.to_dict(), indent=2))
+        show(json.dumps(report.to_dict(), indent=2))
     else:
         _Page(report, args.config).print()
     return 0 if report.fits else 1

@@ -120,12 +120,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _show(found: EvaluationResult) -> None:
     """Prints the tables and what was written."""
-    from rich.console import Console
-
     from avt_jax.evaluation import report
     from avt_jax.evaluation.standing import verdict
+    from avt_jax.host.rich_console import plain_console
 
-    console = Console()
+    console = plain_console()
     console.print(report.accuracy_table(found.evaluation))
     for name in found.evaluation.standings:
         console.print(report.standing_table(name, found.evaluation))
@@ -133,9 +132,9 @@ def _show(found: EvaluationResult) -> None:
         if "classes" in one:
             console.print(report.class_table(name, one))
     for path in found.files:
-        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"wrote {path}", soft_wrap=True)
     for name, standing in found.evaluation.standings.items():
-        console.print(verdict(name, standing), markup=False, highlight=False, soft_wrap=True)
+        console.print(verdict(name, standing), soft_wrap=True)
 
 
 if __name__ == "__main__":

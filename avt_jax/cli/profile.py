@@ -40,10 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _print(found: Profile, spec: str) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
+    from avt_jax.host.rich_console import plain_console
+
+    console = plain_console()
     heads = ", ".join(f"{name} {number}" for name, number in found.classes.items())
     title = f"{spec}: batch of {found.batch_size}, {found.precision}, classes: {heads}"
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")

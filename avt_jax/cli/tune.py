@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError
+from avt_jax.host.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.experiment.tuning import Tuned
@@ -37,10 +38,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _print(found: Tuned) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
+    from avt_jax.host.rich_console import plain_console
+
+    console = plain_console()
     title = f"{found.device_kind}: batch of {found.batch_size}, milliseconds"
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
     for name in ("operation", "case", "form"):
@@ -55,7 +57,7 @@ def _print(found: Tuned) -> None:
         note = "chosen" if one.chosen else one.failure
         table.add_row(operation, one.case, one.form, *cells, note)
     console.print(table)
-    print(f"kept in {found.path}")  # whole, however long
+    show(f"kept in {found.path}")  # whole, however long
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     from avt_jax.experiment.tuning import tune_config
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        show(line, file=sys.stderr, flush=True)
 
     config = load_config(args.config, overrides)
     found = tune_config(

@@ -32,7 +32,12 @@ def printable(text: str) -> str:
     return "".join(_escape(c) if c in _TURNS else c for c in without_controls(text))
 
 
-def say(text: object = "", *, file: IO[str] | None = None, flush: bool = False) -> None:
+def printable_lines(text: str) -> str:
+    """Several lines that can be printed as they are."""
+    return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
+
+
+def show(text: object = "", *, file: IO[str] | None = None, flush: bool = False) -> None:
     """Prints a text; its lines stay lines, other control characters do not come through.
 
     Args:
@@ -40,8 +45,7 @@ def say(text: object = "", *, file: IO[str] | None = None, flush: bool = False) 
       file: where to; None = stdout.
       flush: at once.
     """
-    lines = "\n".join(printable(line) for line in str(text).split("\n"))
-    print(lines, file=sys.stdout if file is None else file, flush=flush)
+    print(printable_lines(str(text)), file=sys.stdout if file is None else file, flush=flush)
 
 
 def _escape(character: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from avt_jax.host.terminal import printable
 from avt_jax.inference.prediction import FilePrediction, top_classes
 from avt_jax.inference.timeline import clock
 
@@ -15,7 +16,7 @@ _MAX_WINDOW_ROWS = 40
 
 def _text(name: str) -> Text:
     # File and class names come from outside: no markup, no control characters.
-    return Text("".join(c if c.isprintable() else "?" for c in name))
+    return Text(printable(name))
 
 
 def heading(prediction: FilePrediction) -> Text:

@@ -7,6 +7,7 @@ import json
 import sys
 
 from avt_jax.cli import common
+from avt_jax.host.terminal import show
 
 EPILOG = """\
 Edges and colours of one frame of each clip (histograms of oriented gradients, a colour histogram)
@@ -50,11 +51,11 @@ def main(argv: list[str] | None = None) -> int:
         args.shards, split=args.split, train_split=args.train_split, group_by=args.group_by
     )
     if args.json:
-        print(json.dumps(report.baseline_results(found.top1, found.majority), indent=1))
+        show(json.dumps(report.baseline_results(found.top1, found.majority), indent=1))
         return 0
-    from rich.console import Console
+    from avt_jax.host.rich_console import plain_console
 
-    console = Console()
+    console = plain_console()
     about = f"split {args.split}, {found.num_clips} clips, fitted to {found.num_train}"
     for name, top1 in found.top1.items():
         title = f"{name}: baseline, {about}"

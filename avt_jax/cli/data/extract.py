@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from avt_jax.cli import common
 from avt_jax.errors import UserError
+from avt_jax.host.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.data.extraction.extract import ExtractSummary
@@ -117,10 +118,10 @@ def _warn(manifest: Manifest) -> None:
     found = check_manifest(manifest)
     lines += [finding.line() for finding in found if finding.severity != "hint"]
     for line in lines[:_MOST_WARNINGS]:
-        print(line, file=sys.stderr)
+        show(line, file=sys.stderr)
     if len(lines) > _MOST_WARNINGS:
         rest = len(lines) - _MOST_WARNINGS
-        print(f"{rest} more; 'avt doctor' shows them once it is extracted", file=sys.stderr)
+        show(f"{rest} more; 'avt doctor' shows them once it is extracted", file=sys.stderr)
 
 
 def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -137,8 +138,9 @@ def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 def _print_summary(summary: ExtractSummary, out: str) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
+
+    from avt_jax.host.rich_console import plain_console
 
     table = Table(title=f"extracted into {out}", box=SIMPLE_HEAD, title_justify="left")
     table.add_column("split", no_wrap=True)
@@ -150,7 +152,7 @@ def _print_summary(summary: ExtractSummary, out: str) -> None:
     for split in summary.num_clips:
         counts = (str(column[split]) for column in columns.values())
         table.add_row(split, *counts, f"{summary.clip_sec[split] / 60:.1f}")
-    console = Console()
+    console = plain_console()
     console.print(table)
     total, num_failed = sum(summary.num_clips.values()), sum(summary.num_failed.values())
     num_new = total + num_failed - summary.num_before
@@ -162,14 +164,12 @@ def _print_summary(summary: ExtractSummary, out: str) -> None:
         text += f", {summary.elapsed_sec:.1f} s ({rate_hz:.1f} clips/s)"
         if summary.num_before:
             text += f"; {summary.num_before} by an earlier run"
-    console.print(text, highlight=False)
+    console.print(text)
     for split in summary.num_failed:
         if split not in summary.num_clips:
-            console.print(f"warning: no clip of split {split} could be decoded", highlight=False)
+            console.print(f"warning: no clip of split {split} could be decoded")
     if num_failed:
-        console.print(
-            f"what failed and why: {out.rstrip('/')}/failed.csv", highlight=False, markup=False
-        )
+        console.print(f"what failed and why: {out.rstrip('/')}/failed.csv")
 
 
 if __name__ == "__main__":

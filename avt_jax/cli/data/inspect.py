@@ -55,14 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not 0 <= args.num_clips <= 100:
         raise UserError(f"--num-clips {args.num_clips} must be 0 to 100.")
     import tqdm
-    from rich.console import Console
 
     from avt_jax.data import records
     from avt_jax.data.records import remote
     from avt_jax.data.shard_tools import summary
+    from avt_jax.host.rich_console import plain_console
 
     folder = os.fspath(remote.local_folder(args.shards))
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
     if args.verify:
         count = records.verify_checksums(folder)
         console.print(f"{count} shards are as they were written")

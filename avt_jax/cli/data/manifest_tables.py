@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from avt_jax.data.doctor.classes import check_names
-from avt_jax.data.doctor.findings import free_name, printable
+from avt_jax.data.doctor.findings import free_name
+from avt_jax.host.rich_console import plain_console
 
 if TYPE_CHECKING:
     from avt_jax.data.manifests.catalog.build import Written
@@ -29,9 +28,7 @@ _KINDS = ("annotated", "found", "missing", "duplicate", "skipped")
 
 
 def _table(title: str, first: str, columns: tuple[str, ...], *, show_footer: bool = False) -> Table:
-    table = Table(
-        title=escape(title), box=SIMPLE_HEAD, title_justify="left", show_footer=show_footer
-    )
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", show_footer=show_footer)
     table.add_column(first)
     for name in columns:
         table.add_column(name, justify="right")
@@ -53,8 +50,8 @@ def print_divided(divided: Divided, out: str, command: Sequence[str]) -> None:
     for column, split in zip(table.columns[1:], splits, strict=True):
         column.footer = str(sum(row[split] for row in counts.values()))
     for name, row in counts.items():
-        table.add_row(escape(name), *(str(row[split]) for split in splits))
-    console = Console()
+        table.add_row(name, *(str(row[split]) for split in splits))
+    console = plain_console()
     console.print(table)
     lines = [f"passed over: {sentence}" for sentence in divided.passed.sentences()]
     lines += [f"warning: {sentence}" for sentence in divided.notes]
@@ -65,7 +62,7 @@ def print_divided(divided: Divided, out: str, command: Sequence[str]) -> None:
     if divided.grouping is not None:
         lines += _grouping_lines(divided.grouping, out, command)
     for line in lines:
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _class_lines(divided: Divided) -> Iterator[str]:
@@ -102,7 +99,7 @@ def print_data_set(entry: DataSet, written: Written) -> None:
       entry: the data set.
       written: what was written.
     """
-    console = Console()
+    console = plain_console()
     console.print(_split_table(entry, written))
     for label_set in entry.label_sets:
         console.print(_class_table(label_set, written))
@@ -118,7 +115,7 @@ def print_data_set(entry: DataSet, written: Written) -> None:
         *(f"  {command}" for command in next_commands(entry, written)),
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _reasons(written: Written) -> list[tuple[str, int]]:
@@ -126,7 +123,7 @@ def _reasons(written: Written) -> list[tuple[str, int]]:
 
 
 def _row(name: str, counts: Counts) -> list[str]:
-    return [escape(name), *(str(getattr(counts, kind)) for kind in _KINDS)]
+    return [name, *(str(getattr(counts, kind)) for kind in _KINDS)]
 
 
 def _split_table(entry: DataSet, written: Written) -> Table:

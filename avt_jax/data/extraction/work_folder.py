@@ -8,7 +8,6 @@ A run that dies leaves the folder for the next one with the same plan.
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from avt_jax.data.extraction.job import ADVICE, Failure, ShardResult, read_store
 from avt_jax.data.extraction.plan import Plan, PlannedShard, difference
 from avt_jax.data.records.writer import FolderInfo, ShardInfo, shard_names, write_description
 from avt_jax.errors import UserError
+from avt_jax.host.cells import CellWriter
 from avt_jax.host.lock import locked
 from avt_jax.host.new_files import is_partial, remove_partial, write_json
 
@@ -233,7 +233,7 @@ def _failure_key(failure: Failure) -> tuple[str, str, str]:
 def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
     # Messages of codecs may hold bytes of a file that are no text.
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "start_sec", "end_sec", "reason", "message"])
+        writer = CellWriter(file)
+        writer.row(["path", "start_sec", "end_sec", "reason", "message"])
         for failure in failures:
-            writer.writerow([*_failure_key(failure), failure.reason, failure.message])
+            writer.row([*_failure_key(failure), failure.reason, failure.message])

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from avt_jax.host.terminal import printable_lines, show
 from avt_jax.training.metrics import Mean
 from avt_jax.training.observing.clock import DATA, DEVICE, HOST
 from avt_jax.training.processes import agree
@@ -90,9 +91,9 @@ class Progress:
         if not self._speaks:
             return
         if self._bar.disable:
-            print(text, file=sys.stderr, flush=True)
+            show(text, file=sys.stderr, flush=True)
         else:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(printable_lines(text), file=sys.stderr)
 
 
 class _Waits:
