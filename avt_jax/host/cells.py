@@ -10,6 +10,7 @@ from typing import IO, Any
 # Excel, LibreOffice and Google Sheets compute what begins so. Source: OWASP, CSV Injection. What
 # already has apostrophes before that gets another one, or it could not be told from what has ours.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_FIRST = frozenset("'=+-@\t\r\n")
 _OURS = re.compile(r"'+[=+\-@\t\r\n]")
 
 
@@ -47,7 +48,10 @@ class CellWriter:
 
     def row(self, cells: Iterable[Any]) -> None:
         """Writes a row; cells that are no texts as `csv.writer` does."""
-        self._writer.writerow([plain_cell(c) if isinstance(c, str) else c for c in cells])
+        # Most cells need no closer look, and tables may have millions.
+        self._writer.writerow(
+            [plain_cell(c) if isinstance(c, str) and c[:1] in _FIRST else c for c in cells]
+        )
 
     def rows(self, rows: Iterable[Iterable[Any]]) -> None:
         """Writes rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 from array import array
@@ -63,7 +64,7 @@ class Columns:
 
     def labels_of(self, row: int) -> dict[str, int]:
         """The labels of a row; rows with the same labels share them."""
-        indices = tuple(column[row] for column in self.labels)
+        indices = tuple([column[row] for column in self.labels])
         found = self._shared.get(indices)
         if found is None:
             found = self._shared[indices] = dict(zip(self.label_sets, indices, strict=True))
@@ -79,7 +80,9 @@ class Columns:
         """The id of a row's clip."""
         end_sec = self.ends[row]
         end = "end" if math.isnan(end_sec) else f"{end_sec:.3f}"
-        source = without_controls(self.sources[row]).encode("ascii", "backslashreplace").decode()
+        source = self.sources[row]
+        if not (source.isascii() and source.isprintable()):
+            source = without_controls(source).encode("ascii", "backslashreplace").decode()
         return f"{source}@{self.starts[row]:.3f}-{end}#{row}"
 
     def clip(self, row: int) -> Clip:
@@ -155,15 +158,15 @@ class Clips(Sequence[Clip]):
     def json_lines(self) -> Iterator[str]:
         """Each clip as `json.dumps` writes its fields, several times quicker."""
         columns, text = self._columns, encode_basestring_ascii
+        told: dict[int, str] = {}  # of each set of labels, which many clips share
         for row in self._rows.tolist():
             source, end_sec = columns.sources[row], columns.ends[row]
-            labels = ", ".join(
-                f"{text(name)}: {index}" for name, index in columns.labels_of(row).items()
-            )
+            shared = columns.labels_of(row)
+            labels = told.get(id(shared)) or told.setdefault(id(shared), json.dumps(shared))
             end = "null" if math.isnan(end_sec) else repr(end_sec)
             yield (
                 f'{{"id": {text(columns.id_of(row))}, "source": {text(source)}, '
                 f'"path": {text(columns.path_of(source))}, "start_sec": {columns.starts[row]!r}, '
-                f'"end_sec": {end}, "labels": {{{labels}}}, '
+                f'"end_sec": {end}, "labels": {labels}, '
                 f'"split": "{SPLITS[columns.splits[row]]}", "line": {columns.lines[row]}}}'
             )

@@ -14,18 +14,19 @@ from avt_jax.host.terminal import without_controls
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _CLOCK = re.compile(r"([0-9]{1,3}):([0-5]?[0-9]):([0-5]?[0-9](?:\.[0-9]*)?)", re.ASCII)
 _MAX_SEC = 1e8
+_FEW_DIGITS = 8
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
 _SPLIT_OF = {name: split for split in SPLITS for name in _SPLIT_NAMES[split]}
-# A part of a path that `PurePosixPath` would leave out, or ".."
-_ODD_PART = re.compile(r"(?:^|/)(?:\.\.?)?(?:/|$)")
 
 
 def clean_label(text: str) -> str:
     """A class name as it is stored: in Unicode's form NFC, without spaces around, in one line."""
+    if text.isascii() and text.isprintable():
+        return text.strip()
     return unicodedata.normalize("NFC", without_controls(text.strip()))
 
 
@@ -54,6 +55,8 @@ def parse_seconds(text: str, column: str, *, decimal_comma: bool = False) -> flo
       ValueError: it is neither, negative, or beyond every sensible length.
     """
     number = text.replace(",", ".") if decimal_comma else text
+    if number.isdigit() and number.isascii() and len(number) < _FEW_DIGITS:
+        return float(number)  # what most are, and a manifest may have millions
     if _NUMBER.fullmatch(number):
         seconds = float(number)
     elif clock := _CLOCK.fullmatch(number):
@@ -82,11 +85,10 @@ def read_path(text: str) -> str:
     """
     if not text:
         raise ValueError("path is empty")
-    is_absolute = text.startswith("/")
-    inside = text[1:] if is_absolute else text
-    if not _ODD_PART.search(inside):
+    if not ("/." in text or "//" in text or text[0] == "." or text[-1] == "/"):
         return text
-    parts = [part for part in inside.split("/") if part not in ("", ".")]
+    is_absolute = text.startswith("/")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise ValueError(
             f"path {text!r} contains '..'; write it below the manifest's folder, or in full"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from avt_jax.data.manifests.catalog.entries import DataSet, LabelSet
 from avt_jax.data.manifests.fields import clean_label, parse_seconds
@@ -17,8 +17,7 @@ from avt_jax.errors import UserError, nearest
 NO_LABEL, BAD_SPAN, REPEATED, OTHER_CLASS = "no_label", "bad_span", "repeated_row", "other_class"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line of an annotation file.
 
     Attributes:
@@ -71,11 +70,14 @@ def read_annotations(entry: DataSet, files: Sequence[tuple[str, Path]]) -> list[
         ):
             try:
                 row = _row(entry, fields, split=split, file=path.name, line=line)
+            except KeyError as error:
+                absent = _absent_column(entry, fields, str(error.args[0]), split)
+                raise UserError(f"{path}, line {line}: {absent}.") from None
             except ValueError as error:
                 raise UserError(f"{path}, line {line}: {error}.") from None
-            key = (row.video_id, row.start_sec, row.end_sec, row.split, row.labels, row.indices)
+            key = (row.video_id, *row[4:9])
             if key in seen and not row.problem:
-                row = dataclasses.replace(row, problem=REPEATED)
+                row = row._replace(problem=REPEATED)
             seen.add(key)
             rows.append(row)
     if all(row.problem == NO_LABEL for row in rows):
@@ -152,14 +154,15 @@ def _split_of_file(entry: DataSet, path: Path) -> str:
     )
 
 
-def _row(entry: DataSet, fields: Mapping[str, str], *, split: str, file: str, line: int) -> Row:
+def _absent_column(entry: DataSet, fields: Mapping[str, str], name: str, split: str) -> str:
     wanted = (entry.video, entry.start, entry.end, entry.clip, "" if split else entry.split)
-    absent = [name for name in wanted if name and name not in fields]
-    if absent:
-        raise ValueError(
-            f"the file has no column {absent[0]!r}{nearest(absent[0], fields)}; a file of "
-            f"{entry.title} has {', '.join(filter(None, wanted))}"
-        )
+    return (
+        f"the file has no column {name!r}{nearest(name, fields)}; a file of {entry.title} has "
+        f"{', '.join(filter(None, wanted))}"
+    )
+
+
+def _row(entry: DataSet, fields: Mapping[str, str], *, split: str, file: str, line: int) -> Row:
     if not split:
         split = entry.splits.get(fields[entry.split].lower(), "")
         if split not in SPLITS:

@@ -26,6 +26,7 @@ from avt_jax.data.manifests.group_splits import SplitFractions, assign_splits
 from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix, write_classes
 from avt_jax.data.manifests.table import write_rows
 from avt_jax.errors import UserError
+from avt_jax.host import garbage
 from avt_jax.host.new_files import check_new, write_new
 
 
@@ -71,6 +72,7 @@ class Written:
     warnings: list[str]
 
 
+@garbage.kept()
 def manifest_from_annotations(
     entry: DataSet,
     annotations: Sequence[tuple[str, Path]],
@@ -148,8 +150,7 @@ def _hold_out(rows: list[Row], options: Options) -> list[Row]:
             classes.setdefault(row.labels, []).append(row.video_id)
     splits = assign_splits({"\0".join(k): v for k, v in classes.items()}, fractions, options.seed)
     return [
-        dataclasses.replace(row, split=splits[row.video_id]) if row.split == "train" else row
-        for row in rows
+        row._replace(split=splits[row.video_id]) if row.split == "train" else row for row in rows
     ]
 
 
@@ -196,11 +197,14 @@ def _problems(
 
 def _warnings(rows: Sequence[Row], folder: Folder) -> list[str]:
     warnings = []
-    splits: dict[str, set[str]] = {}
-    for row in rows:
-        if not row.problem:
-            splits.setdefault(row.video_id, set()).add(row.split)
-    shared = sorted(video for video, own in splits.items() if len(own) > 1)
+    splits: dict[str, str] = {}
+    shared = sorted(
+        {
+            row.video_id
+            for row in rows
+            if not row.problem and splits.setdefault(row.video_id, row.split) != row.split
+        }
+    )
     if shared:
         warnings.append(
             f"{len(shared)} source videos have clips in more than one split, such as {shared[0]}"

@@ -136,7 +136,7 @@ def _restrict(rows: Sequence[Row], position: int, names: set[str]) -> list[Row]:
     return [
         row
         if not row.labels[position] or row.labels[position] in names
-        else dataclasses.replace(row, problem=OTHER_CLASS)
+        else row._replace(problem=OTHER_CLASS)
         for row in rows
     ]
 

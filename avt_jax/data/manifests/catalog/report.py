@@ -69,15 +69,16 @@ class Tally:
             self.reasons[row.problem] += 1
         if row.problem == OTHER_CLASS:
             return
-        kinds = [SKIPPED] if row.problem else [FOUND] if num_files else [MISSING]
-        kinds += [DUPLICATE] if num_files > 1 and not row.problem else []
+        kind = SKIPPED if row.problem else FOUND if num_files else MISSING
         places = [self.splits[row.split]]
         for classes, label in zip(self.classes.values(), labels, strict=True):
             if label in classes:
                 places.append(classes[label][row.split])
         for counts in places:
-            for kind in kinds:
-                setattr(counts, kind, getattr(counts, kind) + 1)
+            counts.missing += kind == MISSING
+            counts.skipped += kind == SKIPPED
+            counts.found += kind == FOUND
+            counts.duplicate += kind == FOUND and num_files > 1
 
     def write(self, file: IO[str]) -> None:
         """Writes a line per split, then one per class and split, as CSV."""

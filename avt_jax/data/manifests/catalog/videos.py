@@ -112,12 +112,10 @@ class _Names:
         self._rows, self._trimmed = rows, trimmed
         self._by_clip: dict[str, list[int]] = collections.defaultdict(list)
         self._by_video: dict[str, list[int]] = collections.defaultdict(list)
-        self._by_start: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
         for number, row in enumerate(rows):
             if row.clip_name:
                 self._by_clip[row.clip_name].append(number)
             self._by_video[row.video_id].append(number)
-            self._by_start[row.video_id, _milliseconds(row.start_sec)].append(number)
 
     def find(self, stem: str) -> tuple[list[int], bool]:
         """(rows that a file of this name belongs to, whether it was cut to the clip)."""
@@ -138,8 +136,9 @@ class _Names:
                 start, *end = (round(float(text) * scale) for text in match.groups()[1:])
                 numbers = [
                     number
-                    for number in self._by_start.get((match[1], start), ())
-                    if not end or _milliseconds(self._rows[number].end_sec) == end[0]
+                    for number in self._by_video.get(match[1], ())
+                    if _milliseconds(self._rows[number].start_sec) == start
+                    and (not end or _milliseconds(self._rows[number].end_sec) == end[0])
                 ]
                 if numbers:
                     return numbers, True
