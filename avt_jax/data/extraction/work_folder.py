@@ -78,7 +78,7 @@ def _read_json(path: Path) -> Any:
         if path.stat().st_size > _MAX_JSON_BYTES:
             return None
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

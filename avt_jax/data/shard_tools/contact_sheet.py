@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import simplejpeg
 
 from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC, hz_to_mel
+from avt_jax.data.media.jpeg import decode_frame
 from avt_jax.data.records import RecordSource, has_video
 from avt_jax.errors import UserError
 from avt_jax.host.new_files import replacing
@@ -199,7 +199,7 @@ def _say_missing(axes: Axes, what: str) -> None:
 
 def _decode(record: dict[str, Any], index: int) -> np.ndarray:
     try:
-        return simplejpeg.decode_jpeg(record["frames"][index], colorspace="RGB")
+        return decode_frame(record["frames"][index])
     except (ValueError, IndexError) as error:
         raise UserError(
             f"frame {index} of clip {record['id']} is damaged ({error}); extract again."
