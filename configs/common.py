@@ -107,6 +107,7 @@ def finish(config: ConfigDict, arg: str, label_sets: dict[str, int]) -> ConfigDi
         config.train.update(
             batch_size=8, eval_batch_size=8, steps=3, log_every_steps=1, eval_every_steps=3
         )
+        config.train.update(log_every_epochs=0.0, eval_every_epochs=0.0)
     elif arg:
         raise ValueError(f"unknown argument {arg!r}; a recipe takes none, or 'smoke'")
     return config.lock()

@@ -200,6 +200,25 @@ def test_folders_files_and_functions_stay_small():
         assert len(modules) <= MOST_FILES, f"{folder} has {len(modules)} files: a room is missing"
 
 
+# What writes for people -> the one file that may call it: there, control characters and formulas
+# are made harmless.
+WRITERS = {
+    "print": "host/output/terminal.py",
+    "Console": "host/output/rich_console.py",
+    "csv.writer": "host/output/cells.py",
+    "csv.DictWriter": "host/output/cells.py",
+    "sys.stdout.write": "host/output/terminal.py",
+    "sys.stderr.write": "host/output/terminal.py",
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_is_printed_or_tabled_raw(module):
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and (called := ast.unparse(node.func)) in WRITERS:
+            assert module == WRITERS[called], f"{module} calls {called}: use {WRITERS[called]}"
+
+
 def test_every_module_imports():
     for module in pkgutil.walk_packages(avt_jax.__path__, "avt_jax."):
         if module.name != "avt_jax.__main__":

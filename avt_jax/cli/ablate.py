@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avt_jax.cli.common import parser, run
+from avt_jax.host.output.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.evaluation.ablation import Row
@@ -87,9 +88,9 @@ def main(argv: list[str] | None = None) -> int:
         overrides=overrides,
     )
     if args.dry_run:
-        print("\n".join(commands(study)))
+        show("\n".join(commands(study)))
         return 0
-    say = functools.partial(print, file=sys.stderr, flush=True)
+    say = functools.partial(show, file=sys.stderr, flush=True)
     if not args.report:
         try:
             studies.run_study(study, say=say)
@@ -99,13 +100,13 @@ def main(argv: list[str] | None = None) -> int:
     written = studies.write_table(study, picture=True)
     rows = studies.collect(study)
     _print(rows, f"{study.axis}, {study.split} split")
-    print(*(f"wrote {path}" for path in written), sep="\n")
+    show("\n".join(f"wrote {path}" for path in written))
     return int(any(row.errors for row in rows))
 
 
 def _print(rows: Sequence[Row], title: str) -> None:
     from avt_jax.evaluation import ablation
-    from avt_jax.host.tables import PlainTable, new_console
+    from avt_jax.host.output.tables import PlainTable, new_console
 
     head, *lines = ablation.cells(rows)
     table = PlainTable(title, *head, left=(0, 7))

@@ -8,8 +8,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import printable, printable_lines, show
 
 
 def run(command: Callable[[list[str] | None], int], argv: list[str] | None = None) -> int:
@@ -25,10 +27,10 @@ def run(command: Callable[[list[str] | None], int], argv: list[str] | None = Non
     try:
         return command(argv)
     except UserError as error:
-        print(f"avt: error: {error}", file=sys.stderr)
+        show(printable(f"avt: error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print("avt: interrupted", file=sys.stderr)
+        show("avt: interrupted", file=sys.stderr)
         # `Stopped` knows by which signal.
         return 128 + int(getattr(stopped, "signal", signal.SIGINT))
     except BrokenPipeError:
@@ -38,9 +40,16 @@ def run(command: Callable[[list[str] | None], int], argv: list[str] | None = Non
         return 128 + signal.SIGPIPE
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line without repeating control characters of it."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        super().exit(status, message and printable_lines(message))
+
+
 def parser(command: str, description: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """Builds the argument parser of `avt <command>` with the house's help format."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"avt {command}",
         description=description,
         epilog=epilog,
@@ -49,16 +58,11 @@ def parser(command: str, description: str, epilog: str | None = None) -> argpars
     )
 
 
-def printable(text: str) -> str:
-    """A line whose text comes from outside: what it holds must not control the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def progress() -> Callable[[str], None]:
     """A function that writes what is being done to stderr, with the seconds since the start."""
     start_sec = time.monotonic()
 
     def say(line: str) -> None:
-        print(f"[{time.monotonic() - start_sec:5.0f} s] {line}", file=sys.stderr, flush=True)
+        show(f"[{time.monotonic() - start_sec:5.0f} s] {line}", file=sys.stderr, flush=True)
 
     return say

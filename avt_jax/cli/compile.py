@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli.common import parser, progress, run
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.experiment.cost.compile import CompileReport
-    from avt_jax.host.tables import PlainTable
+    from avt_jax.host.output.tables import PlainTable
 
 EPILOG = """\
   avt compile --topology v5e:4x4 --config vggsound --batch-per-chip 8
@@ -45,7 +46,7 @@ class _Page:
     """Prints a report, table by table."""
 
     def __init__(self, report: CompileReport, spec: str):
-        from avt_jax.host.tables import new_console
+        from avt_jax.host.output.tables import new_console
 
         self.report, self.spec = report, spec
         self.console = new_console()
@@ -167,7 +168,7 @@ class _Page:
 
 
 def _table(title: str, *columns: str) -> PlainTable:
-    from avt_jax.host.tables import PlainTable
+    from avt_jax.host.output.tables import PlainTable
 
     return PlainTable(title, *columns)
 
@@ -206,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
         say=say,
     )
     if args.json:
-        print(json.dumps(report.to_dict(), indent=2))
+        show(json.dumps(report.to_dict(), indent=2))
     else:
         _Page(report, args.config).print()
     return 0 if report.fits else 1

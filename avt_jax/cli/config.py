@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from avt_jax.cli.common import parser, run
+from avt_jax.host.output.terminal import show
 
 EPILOG = """\
   avt config                                        the recipes
@@ -31,9 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     from avt_jax.experiment import describe
 
     if args.config is None:
-        print(describe.list_recipes())
+        show(describe.list_recipes())
     else:
-        print(describe.describe_config(args.config, overrides, doc=args.doc))
+        show(describe.describe_config(args.config, overrides, doc=args.doc))
     return 0
 
 

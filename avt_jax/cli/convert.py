@@ -11,6 +11,7 @@ from typing import Any
 
 from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError, nearest
+from avt_jax.host.output.terminal import show
 
 EPILOG = """\
 kinds and the files they are published as:
@@ -75,13 +76,13 @@ def main(argv: list[str] | None = None) -> int:
     write_converted(
         args.out, Converted(args.kind, fields, grid, variables, source, sorted(left_out))
     )
-    print(
+    show(
         f"{len(state_dict)} arrays read, {parameter_count(skeleton.params):,} parameters in "
         f"{len(variables)} arrays written to {args.out}"
     )
-    print("config: " + ", ".join(f"{name}={value}" for name, value in fields.items()))
+    show("config: " + ", ".join(f"{name}={value}" for name, value in fields.items()))
     if left_out:
-        print(f"left out, having no use here: {', '.join(sorted(left_out))}")
+        show(f"left out, having no use here: {', '.join(sorted(left_out))}")
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from avt_jax.cli.common import parser, run
 from avt_jax.cli.processes import job
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.experiment.evaluate import EvaluationResult
@@ -112,7 +113,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         with_baseline=not args.no_baseline,
         group_by=args.group_by,
         table=args.table,
-        say=functools.partial(print, file=sys.stderr),
+        say=functools.partial(show, file=sys.stderr),
     )
     if is_first():
         _show(found)
@@ -122,7 +123,7 @@ def _show(found: EvaluationResult) -> None:
     """Prints the tables and what was written."""
     from avt_jax.evaluation import report
     from avt_jax.evaluation.standing import verdict
-    from avt_jax.host.tables import new_console, printable
+    from avt_jax.host.output.tables import new_console
 
     console = new_console()
     console.print(report.accuracy_table(found.evaluation))
@@ -132,9 +133,9 @@ def _show(found: EvaluationResult) -> None:
         if "classes" in one:
             console.print(report.class_table(name, one))
     for path in found.files:
-        console.print(printable(f"wrote {path}"), soft_wrap=True)
+        console.print(f"wrote {path}", soft_wrap=True)
     for name, standing in found.evaluation.standings.items():
-        console.print(printable(verdict(name, standing)), soft_wrap=True)
+        console.print(verdict(name, standing), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from avt_jax.cli.common import run
 from avt_jax.cli.processes.logs import keep_quiet
 from avt_jax.cli.processes.start import keep_compiled_programs, restart_with_kept_memory
 from avt_jax.errors import UserError, nearest
+from avt_jax.host.output.terminal import show
 
 # command -> (module below `avt_jax.cli`, what it does)
 COMMANDS = {
@@ -54,10 +55,10 @@ def _dispatch(argv: list[str] | None) -> int:
     own_process = argv is None
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
-        print(_usage())
+        show(_usage())
         return 0 if argv else 2
     if argv[0] == "--version":
-        print(f"avt_jax {__version__}")
+        show(f"avt_jax {__version__}")
         return 0
     name, rest = argv[0], argv[1:]
     if name not in COMMANDS:

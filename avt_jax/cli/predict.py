@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli import interrupts
-from avt_jax.cli.common import parser, printable, run
+from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import printable, show
 
 if TYPE_CHECKING:
     from avt_jax.inference import FilePrediction, Predictor
@@ -121,12 +122,14 @@ def main(argv: list[str] | None = None) -> int:
         args.checkpoint,
         step=args.step,
         batch_size=args.batch_size,
-        say=functools.partial(print, file=sys.stderr, flush=True),
+        say=functools.partial(show, file=sys.stderr, flush=True),
     )
     num_failed, where = (_write if args.out else _print)(predictor, files, args)
     if num_failed and (args.out or len(files) > 1):
-        said = f"avt: {num_failed} of {len(files)} files could not be classified; {where}"
-        print(printable(said), file=sys.stderr)
+        show(
+            f"avt: {num_failed} of {len(files)} files could not be classified; {where}",
+            file=sys.stderr,
+        )
     return 2 if num_failed else 0
 
 
@@ -170,7 +173,7 @@ def _print(predictor: Predictor, files: Sequence[str], args: argparse.Namespace)
             prediction = _predict(predictor, file, args.hop_sec)
             picture = _draw(prediction, args, name)
         except UserError as error:
-            print(printable(f"avt: error: {error}"), file=sys.stderr)
+            show(printable(f"avt: error: {error}"), file=sys.stderr)
             document["failed"].append({"path": file, "error": str(error)})
             continue
         if args.json:
@@ -179,7 +182,7 @@ def _print(predictor: Predictor, files: Sequence[str], args: argparse.Namespace)
         else:
             _show(prediction, args.top, picture)
     if args.json:
-        print(json.dumps(document, indent=1, allow_nan=False))
+        show(json.dumps(document, indent=1, allow_nan=False))
     where = "'failed' says why" if args.json else "the errors above say why"
     return len(document["failed"]), where
 
@@ -202,7 +205,7 @@ def _write(predictor: Predictor, files: Sequence[str], args: argparse.Namespace)
         except KeyboardInterrupt:
             num_done = sum(one in results.failed for one in keys)
             place = f"{num_done} of {len(files)} files are in {args.out}"
-            print(printable(f"avt: {place}; the same command goes on"), file=sys.stderr)
+            show(f"avt: {place}; the same command goes on", file=sys.stderr)
             raise
         num_failed = sum(results.failed[one] for one in keys)
     seconds = time.monotonic() - begun
@@ -211,7 +214,7 @@ def _write(predictor: Predictor, files: Sequence[str], args: argparse.Namespace)
         said += f", {len(files) - len(todo)} done before"
     if todo:
         said += f"; {seconds:.1f} s ({len(todo) / max(seconds, 1e-9):.1f} files/s)"
-    print(printable(said))
+    show(said)
     again_too = "" if args.retry_failed else " (--retry-failed tries again)"
     return num_failed, f"'error' in {args.out} says why{again_too}"
 
@@ -289,7 +292,7 @@ def _draw(prediction: FilePrediction, args: argparse.Namespace, name: str) -> Pa
 
 
 def _show(prediction: FilePrediction, top: int, picture: Path | None) -> None:
-    from avt_jax.host.tables import new_console
+    from avt_jax.host.output.tables import new_console
     from avt_jax.inference.report import file_table, heading, window_table
 
     console = new_console()
@@ -298,7 +301,7 @@ def _show(prediction: FilePrediction, top: int, picture: Path | None) -> None:
     if windows := window_table(prediction):
         console.print(windows)
     if picture:
-        console.print(printable(f"picture: {picture}"), soft_wrap=True)
+        console.print(f"picture: {picture}", soft_wrap=True)
     console.print()
 
 

@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _print(found: Profile, spec: str) -> None:
-    from avt_jax.host.tables import PlainTable, new_console
+    from avt_jax.host.output.tables import PlainTable, new_console
 
     console = new_console()
     heads = ", ".join(f"{name} {number}" for name, number in found.classes.items())

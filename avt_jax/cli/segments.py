@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
 import math
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError, nearest
+from avt_jax.host.output.terminal import printable, show
 
 if TYPE_CHECKING:
     from avt_jax.audio.activity import ActivityConfig
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
             found = _find(file, config)
             picture = None if args.no_picture else _draw(found, config, args, taken, true)
         except UserError as error:
-            print(f"avt: error: {error}", file=sys.stderr)
+            show(printable(f"avt: error: {error}"), file=sys.stderr)
             document["failed"].append({"path": file, "error": str(error)})
             continue
         entry = _entry(found) | {"picture": picture and str(picture)}
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.csv:
         _write_csv(args.csv, document["files"])
     if args.json:
-        print(json.dumps(document, indent=1, allow_nan=False))
+        show(json.dumps(document, indent=1, allow_nan=False))
     elif scores:
         _show_score(document["score"], len(scores))
     return 2 if document["failed"] else 0
@@ -202,7 +202,7 @@ def _plain(summary: dict[str, float]) -> dict[str, float | None]:
 
 
 def _show(entry: dict[str, Any]) -> None:
-    from avt_jax.host.tables import PlainTable, new_console, printable
+    from avt_jax.host.output.tables import PlainTable, new_console
 
     activities = entry["activities"]
     active_sec = sum(a["offset_sec"] - a["onset_sec"] for a in activities)
@@ -213,11 +213,11 @@ def _show(entry: dict[str, Any]) -> None:
     for activity in activities:
         onset_sec, offset_sec = activity["onset_sec"], activity["offset_sec"]
         table.row(*(f"{sec:.3f}" for sec in (onset_sec, offset_sec, offset_sec - onset_sec)))
-    console.print(printable(title), soft_wrap=True)
+    console.print(title, soft_wrap=True)
     if activities:
         console.print(table)
     if entry["picture"]:
-        console.print(f"picture: {printable(entry['picture'])}", soft_wrap=True)
+        console.print(f"picture: {entry['picture']}", soft_wrap=True)
     console.print()
 
 
@@ -225,26 +225,27 @@ def _show_score(score: dict[str, float | None], number: int) -> None:
     def shown(name: str, digits: int) -> str:
         return "-" if score[name] is None else f"{score[name]:.{digits}f}"
 
-    print(
+    show(
         f"{number} file{'s' if number > 1 else ''}: frame F1 {shown('frame_f1', 3)}, segment F1 "
         f"(100 ms) {shown('segment_f1', 3)}; {score['num_true']} true, {score['num_detected']} "
         f"found, {score['num_matched']} matched"
     )
     for name in ("onset", "offset"):
         middle, most = (shown(f"{name}_error_ms_{part}", 0) for part in ("median", "p90"))
-        print(f"{name} error: median {middle} ms, 90th percentile {most} ms")
+        show(f"{name} error: median {middle} ms, 90th percentile {most} ms")
 
 
 def _write_csv(path: Path, files: list[dict[str, Any]]) -> None:
     from avt_jax.host.new_files import replacing
+    from avt_jax.host.output.cells import CellWriter
 
     with replacing(path, advice="give another --csv") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "onset_sec", "offset_sec"])
+        writer = CellWriter(file, line_end="\n")
+        writer.row(["path", "onset_sec", "offset_sec"])
         for entry in files:
             for activity in entry["activities"]:
                 spans = (f"{activity[name]:.4f}" for name in ("onset_sec", "offset_sec"))
-                writer.writerow([entry["path"], *spans])
+                writer.row([entry["path"], *spans])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from avt_jax.cli.common import parser, run
 from avt_jax.cli.processes import job
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import show
 
 EPILOG = """\
 A config is a Python file or the name of a recipe, with an argument after a colon:
@@ -68,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         from avt_jax.experiment.config import load_config
         from avt_jax.experiment.run_training import train
 
-        say = functools.partial(print, flush=True)
+        say = functools.partial(show, flush=True)
         train(
             load_config(args.config, overrides),
             args.workdir,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from avt_jax.cli.common import parser, run
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.experiment.tuning import Tuned
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _print(found: Tuned) -> None:
-    from avt_jax.host.tables import PlainTable, new_console
+    from avt_jax.host.output.tables import PlainTable, new_console
 
     title = f"{found.device_kind}: batch of {found.batch_size}, milliseconds"
     names = ("operation", "case", "form", "min", "median", "max", "")
@@ -48,7 +49,7 @@ def _print(found: Tuned) -> None:
         note = "chosen" if one.chosen else one.failure
         table.row(operation, one.case, one.form, *cells, note)
     new_console().print(table)
-    print(f"kept in {found.path}")  # whole, however long
+    show(f"kept in {found.path}")  # whole, however long
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     from avt_jax.experiment.tuning import tune_config
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        show(line, file=sys.stderr, flush=True)
 
     config = load_config(args.config, overrides)
     found = tune_config(

@@ -6,7 +6,6 @@ the difference to the first setting, taken seed by seed: what the seeds share dr
 
 from __future__ import annotations
 
-import csv
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from avt_jax.evaluation.pictures import new_figure, save_png
 from avt_jax.host.new_files import replacing
+from avt_jax.host.output.cells import CellWriter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,8 +197,8 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """
     seeds = sorted({seed for row in rows for seed in row.top1})
     with replacing(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(
+        writer = CellWriter(file)
+        writer.row(
             [
                 "setting",
                 "top1_mean",
@@ -215,7 +215,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         )
         for row in rows:
             cost = (row.cost.step_flops, row.cost.parameters) if row.cost else ("", "")
-            writer.writerow(
+            writer.row(
                 [
                     row.setting,
                     row.mean,

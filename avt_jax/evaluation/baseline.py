@@ -13,10 +13,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
 
 from avt_jax.data.loading.sampling import source_group
-from avt_jax.data.media.jpeg import frame_shape
+from avt_jax.data.media.jpeg import decode_frame
 from avt_jax.errors import UserError
 
 VIDEO, AUDIO = "video", "audio"
@@ -67,10 +66,7 @@ def video_features(jpeg: bytes | None) -> np.ndarray:
     if jpeg is None:
         return np.zeros(1764 + 128, np.float32)
     size = (_SIDE_PX, _SIDE_PX)
-    frame_shape(jpeg)  # refuses absurd sizes
-    rgb_hwc = cv2.resize(
-        simplejpeg.decode_jpeg(jpeg, colorspace="RGB"), size, interpolation=cv2.INTER_AREA
-    )
+    rgb_hwc = cv2.resize(decode_frame(jpeg), size, interpolation=cv2.INTER_AREA)
     hsv_hwc = cv2.cvtColor(rgb_hwc, cv2.COLOR_RGB2HSV)
     bounds = [0, 180, 0, 256, 0, 256]
     counts = cv2.calcHist([hsv_hwc], [0, 1, 2], None, [8, 4, 4], bounds)

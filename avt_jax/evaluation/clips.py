@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from avt_jax.evaluation.classification import TOP_K, class_ranks
-from avt_jax.host.cells import plain_cell
 from avt_jax.host.new_files import replacing, replacing_path
+from avt_jax.host.output.cells import CellWriter
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,6 @@ def write_clips(path: Path, table: Sequence[Mapping[str, Any]]) -> None:
             parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in table]), partial)
         return
     with replacing(path) as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        for row in table:
-            writer.writerow({k: plain_cell(v) if isinstance(v, str) else v for k, v in row.items()})
+        writer = CellWriter(file)
+        writer.row(table[0])
+        writer.rows(row.values() for row in table)

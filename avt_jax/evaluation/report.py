@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,9 +11,9 @@ from typing import Any
 from avt_jax.evaluation.classification import ClassificationReport
 from avt_jax.evaluation.intervals import Interval
 from avt_jax.evaluation.standing import Standing
-from avt_jax.host.cells import plain_cell
 from avt_jax.host.new_files import replacing
-from avt_jax.host.tables import PlainTable
+from avt_jax.host.output.cells import CellWriter
+from avt_jax.host.output.tables import PlainTable
 
 RESULTS_FILE = "results.json"
 # Not an identifier, so no label set can be called that.
@@ -86,12 +85,9 @@ def write_results(evaluation: Evaluation, out_dir: Path) -> list[Path]:
         written.append(out_dir / f"confusion_{name}.csv")
         names = [entry["name"] for entry in report["classes"]]
         with replacing(written[-1]) as file:
-            writer = csv.writer(file)
-            writer.writerow(["true \\ predicted", *map(plain_cell, names)])
-            writer.writerows(
-                [plain_cell(true), *row]
-                for true, row in zip(names, report["confusion"], strict=True)
-            )
+            writer = CellWriter(file)
+            writer.row(["true \\ predicted", *names])
+            writer.rows([true, *row] for true, row in zip(names, report["confusion"], strict=True))
     return written
 
 

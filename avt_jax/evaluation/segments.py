@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from avt_jax.errors import UserError
+from avt_jax.host.output.cells import cell_text
 
 FRAME_SEC = 0.010
 TOLERANCE_SEC = 0.100
@@ -158,7 +159,9 @@ def read_truth(path: str | os.PathLike[str]) -> dict[str, list[Span]]:
                 raise UserError(f"{path} has no column {missing[0]!r}; give {', '.join(_COLUMNS)}.")
             spans: dict[str, list[Span]] = {}
             for row in reader:
-                spans.setdefault(row["path"], []).append(_span_of(row, path, reader.line_num))
+                spans.setdefault(cell_text(row["path"]), []).append(
+                    _span_of(row, path, reader.line_num)
+                )
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; give a CSV.") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -29,6 +29,7 @@ from avt_jax.experiment.start import starting_variables
 from avt_jax.host.compiling import Compiling
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.host.new_files import remove_partial
+from avt_jax.host.output.terminal import show
 from avt_jax.profiling import flops
 from avt_jax.profiling.peaks import peak_flops
 from avt_jax.training import run_folder
@@ -324,7 +325,7 @@ def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    show(line, file=sys.stderr, flush=True)
 
 
 def _programs(experiment: Experiment) -> list[Any]:

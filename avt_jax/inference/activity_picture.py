@@ -12,6 +12,7 @@ import numpy as np
 from avt_jax.audio.activity import ActivityConfig
 from avt_jax.audio.melspec import LOG_FLOOR, hz_to_mel
 from avt_jax.host.new_files import replacing
+from avt_jax.host.output.terminal import printable
 from avt_jax.inference.timeline import clock
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def activity_figure(
 
 def _title(figure: Figure, found: FileActivities) -> None:
     number = len(found.spans)
-    name = "".join(c if c.isprintable() else "?" for c in os.path.basename(found.path))
+    name = printable(os.path.basename(found.path))
     active_sec = sum(offset - onset for onset, offset in found.spans)
     share = 100 * active_sec / max(found.duration_sec, 1e-9)
     heading = f"{number} activit{'y' if number == 1 else 'ies'}, {share:.0f} % of the time"

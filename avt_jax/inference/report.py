@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.text import Text
 
-from avt_jax.host.tables import PlainTable, plain
+from avt_jax.host.output.tables import PlainTable, plain
 from avt_jax.inference.prediction import FilePrediction, top_classes
 from avt_jax.inference.timeline import clock
 

@@ -14,11 +14,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from avt_jax.host.output.cells import CellWriter, cell_text
 from avt_jax.inference.prediction import JOINT, FilePrediction, has_joint
 
 _MARK, _FORMAT = "avt_predict", 1
-# A cell that begins so is a formula to a spreadsheet program, or would be taken for one of ours.
-_RISKY = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +168,7 @@ class _Csv:
             try:
                 if len(cells) != len(header):
                     raise ValueError("cells are missing")
-                _check_made(self._made, named | {"run": _plain(named["run"])})
+                _check_made(self._made, named | {"run": cell_text(named["run"])})
             except (ValueError, TypeError, KeyError) as error:
                 raise NotOursError(f"row {number} is damaged") from error
             if is_first:
@@ -177,7 +176,7 @@ class _Csv:
                     raise NotOursError("it has other columns")
                 yield Entry(None, False, first)
                 is_first = False
-            yield Entry(_plain(named["path"]), bool(named["error"]), text)
+            yield Entry(cell_text(named["path"]), bool(named["error"]), text)
         # Without a row there is nothing to lose: it begins anew.
 
     def prediction(self, found: FilePrediction) -> str:
@@ -215,18 +214,8 @@ def _first_line(lines: Iterator[str], head: str) -> str:
 def _row(cells: Sequence[Any]) -> str:
     out = io.StringIO()
     # With these line ends, which RFC 4180 asks for, either of the two is quoted within a cell.
-    csv.writer(out, lineterminator="\r\n").writerow([_safe(cell) for cell in cells])
+    CellWriter(out).row(cells)
     return out.getvalue()
-
-
-def _safe(cell: Any) -> Any:
-    """A text that begins no formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_RISKY) else cell
-
-
-def _plain(cell: str) -> str:
-    """The text that `_safe` has made safe."""
-    return cell.removeprefix("'")
 
 
 def _whole_rows(lines: Iterator[str]) -> Iterator[tuple[list[str], str]]:

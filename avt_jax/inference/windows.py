@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-import simplejpeg
 
 from avt_jax.audio.melspec import HOP_SEC, WINDOW_SEC
+from avt_jax.data.media.jpeg import decode_frame
 from avt_jax.data.records import MEL_BINS, has_video
 from avt_jax.errors import UserError
 
@@ -153,7 +153,7 @@ class PreviewBuilder:
         for slot in np.flatnonzero(self._window_of == window) if has_video(record) else ():
             wanted = math.floor((self._times_sec[slot] - start_sec) * rate_hz)
             index = int(np.clip(wanted, 0, len(record["frames"]) - 1))
-            self._frames[slot] = simplejpeg.decode_jpeg(record["frames"][index], colorspace="RGB")
+            self._frames[slot] = decode_frame(record["frames"][index])
         fbank_sf = record["fbank"]
         middle_s = start_sec + np.arange(len(fbank_sf)) * HOP_SEC + WINDOW_SEC / 2
         column_s = np.minimum((middle_s / self._column_sec).astype(int), len(self._count_s) - 1)

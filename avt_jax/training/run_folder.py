@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from avt_jax.data.records import RecordsInfo
 from avt_jax.errors import UserError
 from avt_jax.host.new_files import is_partial, write_json
+from avt_jax.host.output.terminal import show
 from avt_jax.training.checkpoint import CHECKPOINTS, CONFIG_FILE, RUN_FILE, has_checkpoint
 from avt_jax.training.checkpoint.folder import DAMAGED, is_left_behind, is_set_aside, set_aside
 from avt_jax.training.checkpoint.run_files import read_config, read_facts
@@ -172,7 +173,7 @@ def _is_ours(path: Path) -> bool:
 
 def say(text: str) -> None:
     """Tells the user, on stderr."""
-    print(f"avt: {text}", file=sys.stderr, flush=True)
+    show(f"avt: {text}", file=sys.stderr, flush=True)
 
 
 def saved_config(workdir: Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from avt_jax.errors import UserError
 from avt_jax.host.lock import NO_LOCKS, locked
+from avt_jax.host.output.terminal import show
 
 LOCK_FILE = ".avt-lock"
 
@@ -54,7 +55,7 @@ class RunLock:
                     f"--workdir {self._workdir} cannot be used: {error.strerror or error}; give a "
                     "folder that can be written."
                 ) from error
-            print(
+            show(
                 f"avt: the file system of {self._workdir} has no locks: see that no second "
                 "training is started there while this one runs",
                 file=sys.stderr,

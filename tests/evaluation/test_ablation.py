@@ -18,6 +18,7 @@ from pictures import (
 
 from avt_jax.errors import UserError
 from avt_jax.evaluation.ablation import Cost, RunResult, draw, markdown, summarise, write_csv
+from avt_jax.host.output.cells import cell_text
 
 SETTINGS = ["plain", "+ one", "+ two | three", "broken"]
 COSTS = {"plain": Cost(2_000_000_000, 1000), "+ one": Cost(3_000_000_000, 1200)}
@@ -70,7 +71,7 @@ def test_markdown():
 def test_csv_holds_every_seed(tmp_path):
     write_csv(tmp_path / "a.csv", summarise(SETTINGS, runs(), COSTS))
     with (tmp_path / "a.csv").open(newline="") as file:
-        rows = {row["setting"]: row for row in csv.DictReader(file)}
+        rows = {cell_text(row["setting"]): row for row in csv.DictReader(file)}
     assert list(rows) == SETTINGS
     assert float(rows["plain"]["top1_mean"]) == pytest.approx(0.7)
     assert float(rows["plain"]["top1_seed_2"]) == 0.8 and rows["+ one"]["top1_seed_2"] == ""

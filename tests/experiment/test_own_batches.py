@@ -194,7 +194,8 @@ def test_arrays_of_any_library_and_lists_of_arrays_are_taken(make):
 
 def test_what_is_left_out_is_filled_in():
     found = check(audio=AUDIO.astype(np.float16))
-    assert found.keys() == {"video", "audio", "labels", "has_audio", "group", "valid", "id"}
+    told = {"has_audio", "has_video", "group", "valid", "id"}
+    assert found.keys() == {"video", "audio", "labels"} | told and found["has_video"].all()
     assert found["valid"].all() and found["has_audio"].all() and len(set(found["group"])) == 6
     kept = check(valid=LABEL > 0, group=LABEL, has_audio=LABEL > 1, id=list("abcdef"))
     assert (kept["valid"] == (LABEL > 0)).all() and (kept["group"] == LABEL).all()

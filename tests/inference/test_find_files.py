@@ -21,7 +21,7 @@ def here(tmp_path, monkeypatch):
         "deep/.hidden.mp4",
         "deep/.away/e.mp4",
         "deep/text.md",
-        "deep/f.mxf",
+        "deep/f.r3d",
         "none/readme.md",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def here(tmp_path, monkeypatch):
         (["*.mp4"], ["b.mp4", "odd[1].mp4"]),
         # No suffix is named: only what is media, and what lies below the folders.
         (["d*"], ["deep/c.mkv", "deep/er/d.flac"]),
-        (["deep/*.mxf"], ["deep/f.mxf"]),
+        (["deep/*.r3d"], ["deep/f.r3d"]),
         (["**/*.flac", "**/*.mkv"], ["deep/er/d.flac", "deep/c.mkv"]),
         # A file of that name comes before the pattern that it also is.
         (["odd[1].mp4"], ["odd[1].mp4"]),

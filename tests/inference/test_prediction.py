@@ -64,7 +64,7 @@ def test_to_dict_is_json():
 def test_tables():
     prediction = predicted(sound=False)
     line = rendered(report.heading(prediction))
-    assert "[red]a?.mp4  0:12.0  no sound" in line and "no picture" not in line
+    assert "[red]a\\x1b.mp4  0:12.0  no sound" in line and "no picture" not in line
     assert "no picture, judged by the sound" in rendered(report.heading(predicted(picture=False)))
     text = rendered(report.file_table(prediction, 5))
     assert "[b]open" in text and "action" in text

@@ -159,7 +159,7 @@ def test_long_names_stay_on_the_picture(tmp_path, figures, number):
 def test_names_that_fit_are_whole(tmp_path, figures):
     figure, _ = drawn(tmp_path, figures, predicted(in_turn(3), path="folder/[red]a\x1b.mp4"))
     best, file = (text.get_text() for text in figure.texts)
-    assert file == "[red]a?.mp4   0:12.0   3 windows"
+    assert file == "[red]a\\x1b.mp4   0:12.0   3 windows"
     assert best.rsplit("   ", 1)[0] in {f"{v} + $egg$" for v in SETS["verb"]}
 
 

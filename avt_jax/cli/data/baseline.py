@@ -7,6 +7,7 @@ import json
 import sys
 
 from avt_jax.cli import common
+from avt_jax.host.output.terminal import show
 
 EPILOG = """\
 Edges and colours of one frame of each clip (histograms of oriented gradients, a colour histogram)
@@ -50,9 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         args.shards, split=args.split, train_split=args.train_split, group_by=args.group_by
     )
     if args.json:
-        print(json.dumps(report.baseline_results(found.top1, found.majority), indent=1))
+        show(json.dumps(report.baseline_results(found.top1, found.majority), indent=1))
         return 0
-    from avt_jax.host.tables import new_console
+    from avt_jax.host.output.tables import new_console
 
     console = new_console()
     about = f"split {args.split}, {found.num_clips} clips, fitted to {found.num_train}"

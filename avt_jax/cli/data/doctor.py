@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from avt_jax.cli import common
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.data.doctor.facts import Facts
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if check:
         findings = worst_first([*findings, *check(facts)])
     if args.json:
-        print(json.dumps(_as_json(args.shards, facts, findings), indent=2))
+        show(json.dumps(_as_json(args.shards, facts, findings), indent=2))
     else:
         _print(args.shards, facts, findings)
     return int(any(finding.severity == "error" for finding in findings))
@@ -97,14 +98,12 @@ def _as_json(shards: str, facts: Facts, findings: Sequence[Finding]) -> dict[str
 
 
 def _print(shards: str, facts: Facts, findings: Sequence[Finding]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    from avt_jax.data.doctor.findings import SEVERITIES, printable
+    from avt_jax.data.doctor.findings import SEVERITIES
+    from avt_jax.host.output.tables import PlainTable, new_console, plain
 
-    console = Console(highlight=False, markup=False)
+    console = new_console()
     total, closely = sum(facts.info.splits.values()), facts.num_content
     looked = (
         "of all" if closely == len(facts.clips) else f"of {closely}, evenly spread (--max-clips),"
@@ -115,20 +114,18 @@ def _print(shards: str, facts: Facts, findings: Sequence[Finding]) -> None:
     if not findings:
         console.print("nothing found")
         return
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("", "severity", "what", "where"):
-        table.add_column(name)
+    table = PlainTable("", "", "severity", "what", "where", left=(1, 2, 3))
     for number, finding in enumerate(findings, 1):
         style = {"error": "red", "warning": "yellow"}.get(finding.severity, "")
-        cells = (printable(finding.what), finding.places())
-        table.add_row(str(number), Text(finding.severity, style), *map(Text, cells))
+        cells = (finding.what, finding.places())
+        table.add_row(str(number), Text(finding.severity, style), *map(plain, cells))
     console.print(table)
     console.print("what to do (clips.csv stands for your manifest):")
     remedies: dict[str, list[str]] = {}
     for number, finding in enumerate(findings, 1):
         remedies.setdefault(finding.remedy, []).append(str(number))
     for remedy, numbers in remedies.items():
-        console.print(f"{', '.join(numbers):>3}  {printable(remedy)}", soft_wrap=True)
+        console.print(f"{', '.join(numbers):>3}  {remedy}", soft_wrap=True)
     counts = [sum(f.severity == severity for f in findings) for severity in SEVERITIES]
     words = [f"{n} {severity}(s)" for n, severity in zip(counts, SEVERITIES, strict=True) if n]
     console.print(f"\n{', '.join(words)}")

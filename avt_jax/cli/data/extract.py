@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from avt_jax.cli import common
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.data.extraction.extract import ExtractSummary
@@ -113,12 +114,14 @@ def _warn(manifest: Manifest) -> None:
     """What the manifest alone shows to be wrong, before hours are spent on its videos."""
     from avt_jax.data.doctor.check import check_manifest
 
-    found = [finding for finding in check_manifest(manifest) if finding.severity != "hint"]
-    for finding in found[:_MOST_WARNINGS]:
-        print(finding.line(), file=sys.stderr)
-    if len(found) > _MOST_WARNINGS:
-        rest = len(found) - _MOST_WARNINGS
-        print(f"{rest} more; 'avt doctor' shows them once it is extracted", file=sys.stderr)
+    lines = [f"warning: {sentence}" for sentence in manifest.warnings]
+    found = check_manifest(manifest)
+    lines += [finding.line() for finding in found if finding.severity != "hint"]
+    for line in lines[:_MOST_WARNINGS]:
+        show(line, file=sys.stderr)
+    if len(lines) > _MOST_WARNINGS:
+        rest = len(lines) - _MOST_WARNINGS
+        show(f"{rest} more; 'avt doctor' shows them once it is extracted", file=sys.stderr)
 
 
 def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -134,7 +137,7 @@ def _class_files(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _print_summary(summary: ExtractSummary, out: str) -> None:
-    from avt_jax.host.tables import PlainTable, new_console
+    from avt_jax.host.output.tables import PlainTable, new_console
 
     columns = {"clips": summary.num_clips, "without audio": summary.num_without_audio}
     if any(summary.num_without_video.values()):

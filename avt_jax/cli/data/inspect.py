@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from avt_jax.data import records
     from avt_jax.data.records import remote
     from avt_jax.data.shard_tools import summary
-    from avt_jax.host.tables import new_console
+    from avt_jax.host.output.tables import new_console
 
     folder = os.fspath(remote.local_folder(args.shards))
     console = new_console()
@@ -115,7 +115,7 @@ def _try_workers(console: Console, shards: str, split: str | None) -> None:
 
 
 def _print_splits(console: Console, result: Summary, shards: str) -> None:
-    from avt_jax.host.tables import PlainTable
+    from avt_jax.host.output.tables import PlainTable
 
     names = ("split", "clips", "videos", "minutes", "s/clip", "min", "max", "no audio", "MB")
     table = PlainTable(shards, *names)
@@ -136,7 +136,7 @@ def _print_splits(console: Console, result: Summary, shards: str) -> None:
 
 
 def _print_classes(console: Console, result: Summary, label_set: str) -> None:
-    from avt_jax.host.tables import PlainTable, printable
+    from avt_jax.host.output.tables import PlainTable
 
     names = result.info.label_sets[label_set]
     per_split = [split.class_counts[label_set] for split in result.splits.values()]
@@ -153,12 +153,11 @@ def _print_classes(console: Console, result: Summary, label_set: str) -> None:
     console.print(table)
     empty = [name for name, row in zip(names, counts, strict=True) if not sum(row)]
     if empty:
-        shown = printable(", ".join(empty[:10]))
+        shown = ", ".join(empty[:10])
         console.print(f"{len(empty)} classes without a clip: {shown}")
 
 
 def _print_notes(console: Console, result: Summary) -> None:
-    from avt_jax.host.tables import printable
 
     sizes: collections.Counter[tuple[int, int]] = collections.Counter()
     for split in result.splits.values():
@@ -180,7 +179,7 @@ def _print_notes(console: Console, result: Summary) -> None:
             counts = ", ".join(f"{code} {n}" for code, n in split.flag_counts.most_common())
             console.print(f"flags of {name}: {counts}")
     if result.shared_sources:
-        shared = printable(", ".join(result.shared_sources))
+        shared = ", ".join(result.shared_sources)
         console.print(f"warning: videos that occur in more than one split: {shared}")
     if result.failures:
         reasons = ", ".join(f"{reason} {n}" for reason, n in result.failures.most_common())

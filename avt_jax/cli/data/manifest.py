@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from avt_jax.data.manifests.group_splits import Divided
 
 _OF_FOLDERS = ("test_fraction", "group_by")
-_OF_DATA_SETS = ("csv", "videos", "classes", "trimmed", "follow_links")
+_OF_DATA_SETS = ("csv", "videos", "classes", "trimmed")
 _DEFAULT_FRACTION = 0.1
 
 
@@ -29,7 +29,8 @@ def _epilog() -> str:
         names = " or ".join((entry.name, *entry.aliases))
         lines += [f"  {entry.title} ({names})", f"    avt manifest {entry.name} {entry.example}"]
     return (
-        "A folder of class folders, for my_videos/dog/1.mp4 and my_videos/cat/2.mp4:\n"
+        "A folder of class folders, for my_videos/dog/1.mp4 and my_videos/cat/2.mp4, or of\n"
+        "splits, for my_videos/train/dog/1.mp4 and my_videos/val/dog/2.mp4:\n"
         "    avt manifest my_videos --out clips.csv\n"
         "    avt manifest my_videos --group-by '(.+)_clip[0-9]+'    (dog/holiday_clip3.mp4)\n\n"
         "A manifest of your own, whose clips are divided; its other columns stay:\n"
@@ -67,6 +68,12 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         help=f"share for validation: of each class of a folder ({_DEFAULT_FRACTION}), or of the "
         "training videos of a data set that has no validation split (0)",
+    )
+    add(
+        "--follow-links",
+        action="store_true",
+        default=None,
+        help="enter links to folders, wherever they lead; links to files are always followed",
     )
     add("--seed", type=int, default=0, help="another seed, another division (%(default)s)")
     folder = parser.add_argument_group("a folder of class folders, and --split")
@@ -111,12 +118,6 @@ def _add_data_set(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="files called ID.mp4 were already cut to the clip",
-    )
-    add(
-        "--follow-links",
-        action="store_true",
-        default=None,
-        help="follow links below VIDEOS, wherever they lead",
     )
 
 
@@ -181,7 +182,9 @@ def _check_options(args: argparse.Namespace, entry: DataSet | None) -> None:
 def _folder(args: argparse.Namespace) -> None:
     from avt_jax.data.manifests import from_folder
 
-    divided = from_folder.manifest_from_folder(args.source, args.out, **_how_to_divide(args))
+    divided = from_folder.manifest_from_folder(
+        args.source, args.out, follow_links=bool(args.follow_links), **_how_to_divide(args)
+    )
     _print_divided(args, divided, [args.source])
 
 
@@ -190,9 +193,9 @@ def _split(args: argparse.Namespace) -> None:
 
     if args.source is not None:
         raise UserError(f"--split {args.split} and {args.source} are given; give one of them.")
-    for name in _OF_DATA_SETS:
+    for name in (*_OF_DATA_SETS, "follow_links"):
         if getattr(args, name) is not None:
-            raise UserError(f"--{name.replace('_', '-')} is for data sets, not for --split.")
+            raise UserError(f"--{name.replace('_', '-')} is not for --split.")
     divided = split_manifest(
         args.split, args.out, replace=bool(args.replace_splits), **_how_to_divide(args)
     )
@@ -203,11 +206,9 @@ def _split(args: argparse.Namespace) -> None:
 def _how_to_divide(args: argparse.Namespace) -> dict[str, Any]:
     from avt_jax.data.manifests.group_splits import SplitFractions
 
-    val, test = (
-        _DEFAULT_FRACTION if share is None else share
-        for share in (args.val_fraction, args.test_fraction)
-    )
-    fractions = SplitFractions(val=val, test=test)
+    given = (args.val_fraction, args.test_fraction)
+    val, test = (_DEFAULT_FRACTION if share is None else share for share in given)
+    fractions = None if given == (None, None) else SplitFractions(val=val, test=test)
     return {"fractions": fractions, "seed": args.seed, "group_by": args.group_by}
 
 

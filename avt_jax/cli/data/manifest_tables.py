@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avt_jax.data.doctor.classes import check_names
-from avt_jax.data.doctor.findings import free_name, printable
-from avt_jax.host.tables import PlainTable, new_console
+from avt_jax.data.doctor.findings import free_name
+from avt_jax.host.output.tables import PlainTable, new_console
 
 if TYPE_CHECKING:
     from avt_jax.data.manifests.catalog.build import Written
@@ -40,14 +40,16 @@ def print_divided(divided: Divided, out: str, command: Sequence[str]) -> None:
         table.row(name, *(str(row[split]) for split in splits))
     console = new_console()
     console.print(table)
-    lines = list(_class_lines(divided))
+    lines = [f"passed over: {sentence}" for sentence in divided.passed.sentences()]
+    lines += [f"warning: {sentence}" for sentence in divided.notes]
+    lines += _class_lines(divided)
     if divided.num_groups is not None:
         listed = ", ".join(f"{split} {number}" for split, number in divided.num_groups.items())
         lines.append(f"groups of files: {listed}")
     if divided.grouping is not None:
         lines += _grouping_lines(divided.grouping, out, command)
     for line in lines:
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _class_lines(divided: Divided) -> Iterator[str]:

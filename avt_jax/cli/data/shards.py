@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli import common
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import printable, show
 
 if TYPE_CHECKING:
     from avt_jax.data.shard_tools.rewrite import RewriteSummary
@@ -124,27 +125,26 @@ def _verify(args: argparse.Namespace) -> int:
     import tqdm
 
     from avt_jax.data.shard_tools.verify import Problem, verify_folder
-    from avt_jax.host.tables import printable
 
     def say(problem: Problem) -> None:
         # Printed when found, above the progress bar: the rest may take hours.
         with tqdm.tqdm.external_write_mode(file=sys.stdout):
-            print(printable(f"damaged: {problem}"), flush=True)
+            show(printable(f"damaged: {problem}"), flush=True)
 
     report = verify_folder(args.shards, num_workers=args.workers, quick=args.quick, on_problem=say)
     num_bad = len({(p.file, p.index) for p in report.problems if p.index is not None})
     num_files = len({p.file for p in report.problems if p.index is None})
     rate = report.num_records / max(report.elapsed_sec, 1e-9)
     looked = f"{report.num_records} records, " if not args.quick else "checksums only, "
-    print(
+    show(
         f"{args.shards}: {report.num_shards} shards, {looked}{report.num_bytes / 1e6:.1f} MB, "
         f"schema {report.info.schema_version}, {report.elapsed_sec:.1f} s"
         + (f" ({rate:.1f} clips/s)" if not args.quick else "")
     )
     if not report.problems:
-        print("nothing is damaged")
+        show("nothing is damaged")
         return 0
-    print(f"damaged: {num_files} files, {num_bad} records")
+    show(f"damaged: {num_files} files, {num_bad} records")
     return 1
 
 
@@ -164,7 +164,6 @@ def _merge(args: argparse.Namespace) -> int:
 
 def _reshard(args: argparse.Namespace) -> int:
     from avt_jax.data.shard_tools import rewrite
-    from avt_jax.host.tables import printable
 
     summary = rewrite.reshard(
         args.shards,
@@ -172,7 +171,7 @@ def _reshard(args: argparse.Namespace) -> int:
         max_shard_mb=args.max_shard_mb,
         drop_damaged=args.drop_damaged,
         num_workers=args.workers,
-        on_dropped=lambda problem: print(printable(f"left out: {problem}"), flush=True),
+        on_dropped=lambda problem: show(printable(f"left out: {problem}"), flush=True),
     )
     _print_rewritten(summary, args.out)
     return 0
@@ -182,7 +181,7 @@ def _print_rewritten(summary: RewriteSummary, out: str) -> None:
     splits = ", ".join(f"{split} {count}" for split, count in summary.num_clips.items())
     dropped = f", {summary.num_dropped} damaged ones left out" if summary.num_dropped else ""
     total = sum(summary.num_clips.values())
-    print(
+    show(
         f"{out}: {total} clips ({splits}){dropped}, {summary.num_bytes / 1e6:.1f} MB, "
         f"{summary.elapsed_sec:.1f} s ({total / max(summary.elapsed_sec, 1e-9):.1f} clips/s)"
     )
@@ -197,14 +196,14 @@ def _stats(args: argparse.Namespace) -> int:
     stats = measure_split(
         args.shards, args.split, num_workers=args.workers, max_clips=args.max_clips
     )
-    print(
+    show(
         f"{args.split} of {args.shards}: {stats.num_clips} clips, {stats.num_frames} frames, "
         f"{stats.num_with_audio} clips with sound of {stats.num_fbank_rows / 100:.1f} s"
     )
-    print(stats.overrides())
+    show(stats.overrides())
     if args.out:
         write_json(Path(args.out), dataclasses.asdict(stats))
-        print(f"wrote {args.out}")
+        show(f"wrote {args.out}")
     return 0
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from avt_jax.cli import common
 from avt_jax.data.av_events import render
+from avt_jax.host.output.terminal import show
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     num_clips = args.num_train + args.num_val + args.num_test
     seconds = time.perf_counter() - started
-    print(
+    show(
         f"rendered {num_clips} clips in {seconds:.1f} s ({num_clips / seconds:.1f} clips/s); "
         f"manifest: {manifest}"
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from avt_jax.cli import common, interrupts
 from avt_jax.cli.processes.supervise import supervise
 from avt_jax.errors import UserError, first_line
+from avt_jax.host.output.terminal import show
 
 _LINGER_SEC = 3
 
@@ -105,7 +106,7 @@ def _run_watched(command: Callable[[], None]) -> int:
         raise
     except Exception as error:
         if peers.lost(error):
-            print(f"avt: error: a connection broke ({first_line(error)})", file=sys.stderr)
+            show(f"avt: error: a connection broke ({first_line(error)})", file=sys.stderr)
             return peers.EXIT_CODE
         peers.failed(first_line(error))
         traceback.print_exc()

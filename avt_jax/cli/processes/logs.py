@@ -12,6 +12,8 @@ import os
 import sys
 from types import TracebackType
 
+from avt_jax.host.output.terminal import show
+
 VARIABLE = "TF_CPP_MIN_LOG_LEVEL"
 # 3 leaves what is FATAL. libtpu has a variable of its own.
 _LEVELS = {VARIABLE: "3", "TPU_STDERR_LOG_LEVEL": "3"}
@@ -46,7 +48,7 @@ class _Lines(logging.Handler):
         import tqdm  # --help needs none
 
         with tqdm.tqdm.external_write_mode(file=sys.stderr):
-            print(f"avt: {text}", file=sys.stderr, flush=True)
+            show(f"avt: {text}", file=sys.stderr, flush=True)
 
 
 def _is_heard(record: logging.LogRecord) -> bool:
@@ -60,7 +62,7 @@ def _explain(
     """A traceback, and where XLA's own words about it are to be had."""
     sys.__excepthook__(kind, error, traceback)
     if kind.__module__.split(".")[0] in ("jax", "jaxlib"):
-        print(
+        show(
             f"avt: what XLA has logged is hidden; {VARIABLE}=0 in the environment shows it.",
             file=sys.stderr,
         )

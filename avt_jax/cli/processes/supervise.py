@@ -11,6 +11,8 @@ import signal
 import sys
 from typing import Any
 
+from avt_jax.host.output.terminal import show
+
 # It loads no JAX.
 from avt_jax.training.processes.peers import EXIT_CODE
 
@@ -55,7 +57,7 @@ def supervise() -> int | None:
 
 
 def _say(text: str) -> None:
-    print(f"avt: error: {text}.", file=sys.stderr, flush=True)
+    show(f"avt: error: {text}.", file=sys.stderr, flush=True)
 
 
 def _die_with(parent: int) -> None:

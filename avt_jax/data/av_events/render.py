@@ -11,7 +11,6 @@ every sound.
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import fractions
 import functools
@@ -26,6 +25,7 @@ from avt_jax.data.av_events.audio import KINDS, synthesize_audio
 from avt_jax.data.av_events.video import MOTIONS, draw_frames
 from avt_jax.errors import UserError
 from avt_jax.host.new_folder import new_folder
+from avt_jax.host.output.cells import CellWriter
 from avt_jax.host.progress import progress_bar
 from avt_jax.host.worker_pool import WorkerDied, ordered_map
 
@@ -339,13 +339,13 @@ def _write_tables(
 ) -> None:
     """Writes the manifest and the table of sounds."""
     with open(folder / "clips.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "start_sec", "end_sec", "label", "split"])
+        writer = CellWriter(file, line_end="\n")
+        writer.row(["path", "start_sec", "end_sec", "label", "split"])
         for spec in specs:
-            writer.writerow([spec.path, "0.0", f"{spec.clip_sec:.3f}", spec.label, spec.split])
+            writer.row([spec.path, "0.0", f"{spec.clip_sec:.3f}", spec.label, spec.split])
     with open(folder / "events.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "onset_sec", "offset_sec", "kind"])
+        writer = CellWriter(file, line_end="\n")
+        writer.row(["path", "onset_sec", "offset_sec", "kind"])
         for spec in specs:
             for onset_sec, offset_sec in events_of[spec.path]:
-                writer.writerow([spec.path, f"{onset_sec:.4f}", f"{offset_sec:.4f}", spec.kind])
+                writer.row([spec.path, f"{onset_sec:.4f}", f"{offset_sec:.4f}", spec.kind])

@@ -13,6 +13,7 @@ from avt_jax.data.doctor.findings import SEVERITIES, Files, Finding, found
 from avt_jax.data.doctor.leaks import check_copies, check_leaks, group_names
 from avt_jax.data.doctor.senses import check_senses
 from avt_jax.data.manifests.manifest import Manifest
+from avt_jax.host import garbage
 
 
 def check_facts(facts: Facts, *, splits: Sequence[str] | None = None) -> list[Finding]:
@@ -38,13 +39,19 @@ def check_facts(facts: Facts, *, splits: Sequence[str] | None = None) -> list[Fi
     return worst_first(findings)
 
 
+@garbage.kept()
 def check_manifest(manifest: Manifest) -> list[Finding]:
     """What is likely to be wrong with a manifest, the worst first.
 
     Args:
       manifest: read and without mistakes.
     """
-    clips = [ClipFacts(c.split, c.source, c.labels, 0.0, 0, None) for c in manifest.clips]
+    clips = [
+        ClipFacts(split, source, labels, 0.0, 0, None)
+        for split, source, labels in zip(
+            manifest.clips.splits, manifest.clips.sources, manifest.clips.labels, strict=True
+        )
+    ]
     files = Files(os.fspath(manifest.path), has_splits=manifest.has_splits)
     counts = collections.Counter(clip.split for clip in clips)
     return worst_first([*_of_clips(clips, manifest.label_sets, files, counts, is_complete=True)])

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from avt_jax.data.records import RecordsInfo
+from avt_jax.host.output.terminal import printable
 
 Severity = Literal["error", "warning", "hint"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "hint")
@@ -63,11 +64,6 @@ def found(
 ) -> Finding:
     """A finding with no more places than it may have."""
     return Finding(severity, check, what, tuple(where)[:_MOST_PLACES], remedy)
-
-
-def printable(text: str) -> str:
-    """Names come from the data: what they hold must not control the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from avt_jax.data.doctor.facts import ClipFacts, Content
 from avt_jax.data.doctor.findings import Files, Finding, found
@@ -13,6 +14,9 @@ from avt_jax.data.records import SPLITS
 
 # Of very many alike the first ones tell enough.
 _COMPARED = 50
+# Of more files than these the names of some are looked at: runs of neighbours in the alphabet,
+# where the parts of one recording stand together.
+_MOST_NAMES, _RUNS = 50_000, 50
 _LEAVE_OUT = (
     "leave one of each out of the manifest, or give both the same split, and extract again; "
     "--json names more of them"
@@ -29,10 +33,26 @@ def group_names(
       label_sets: class names per label set, of which the first counts.
     """
     label_set, classes = next(iter(label_sets.items()))
+    sources = list(dict.fromkeys(clip.source for clip in clips))
+    looked_at = set(_some_names(sources))
     classes_of: dict[str, set[str]] = {}
     for clip in clips:
-        classes_of.setdefault(clip.source, set()).add(classes[clip.labels[label_set]])
-    return find_grouping(classes_of)
+        if clip.source in looked_at:
+            classes_of.setdefault(clip.source, set()).add(classes[clip.labels[label_set]])
+    grouping = find_grouping(classes_of)
+    if grouping and len(looked_at) < len(sources):
+        # What is proposed must fit the others, too.
+        search = re.compile(grouping.pattern).search
+        return grouping if all(map(search, sources)) else None
+    return grouping
+
+
+def _some_names(names: Sequence[str]) -> Sequence[str]:
+    if len(names) <= _MOST_NAMES:
+        return names
+    ordered, length = sorted(names), _MOST_NAMES // _RUNS
+    firsts = [round(run * (len(names) - length) / (_RUNS - 1)) for run in range(_RUNS)]
+    return [name for first in firsts for name in ordered[first : first + length]]
 
 
 def check_leaks(
@@ -45,9 +65,14 @@ def check_leaks(
       grouping: of their names.
       files: the user's.
     """
-    splits_of: dict[str, set[str]] = {}
+    # Few different sets, however many files: each is kept once.
+    alone = {split: frozenset((split,)) for split in {clip.split for clip in clips}}
+    splits_of: dict[str, frozenset[str]] = {}
     for clip in clips:
-        splits_of.setdefault(clip.source, set()).add(clip.split)
+        own = alone[clip.split]
+        known = splits_of.setdefault(clip.source, own)
+        if not own <= known:
+            splits_of[clip.source] = known | own
     shared = [source for source, splits in splits_of.items() if len(splits) > 1]
     if shared:
         yield found(
@@ -67,18 +92,23 @@ def check_leaks(
         yield found(
             "warning",
             "names_of_one_recording",
-            f"{len(crossing)} group(s) of files whose names begin alike lie in more than one "
-            "split: if they were cut from one recording, the result will be too good",
+            f"{_at_least(splits_of)}{len(crossing)} group(s) of files whose names begin alike lie "
+            "in more than one split: if they were cut from one recording, the result will be too "
+            "good",
             files.split_again(),
             crossing,
         )
 
 
-def _listed(splits: set[str]) -> str:
+def _at_least(sources: Collection[str]) -> str:
+    return "at least " if len(sources) > _MOST_NAMES else ""
+
+
+def _listed(splits: Collection[str]) -> str:
     return ", ".join(split for split in SPLITS if split in splits)
 
 
-def _apart(names: Sequence[str], splits_of: Mapping[str, set[str]]) -> str:
+def _apart(names: Sequence[str], splits_of: Mapping[str, Collection[str]]) -> str:
     """Two files of a group that lie in different splits, in words; "" where there are none."""
     first = names[0]
     other = next((name for name in names if splits_of[name] != splits_of[first]), "")

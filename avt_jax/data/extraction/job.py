@@ -19,7 +19,7 @@ from typing import Any
 
 from avt_jax.data.extraction.clip_record import ExtractConfig, make_record
 from avt_jax.data.extraction.plan import PlannedShard
-from avt_jax.data.manifests.manifest import Clip
+from avt_jax.data.manifests.clips import Clip
 from avt_jax.data.media.container import DecodeError
 from avt_jax.data.records import has_video
 from avt_jax.data.records.writer import ShardFile, ShardInfo, make_serializer

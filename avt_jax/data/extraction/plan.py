@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from avt_jax.data.extraction.clip_record import ExtractConfig
-from avt_jax.data.manifests.manifest import Clip, Manifest
+from avt_jax.data.manifests.clips import Clip
+from avt_jax.data.manifests.manifest import Manifest
 from avt_jax.data.records import SCHEMA_VERSION, SPLITS
 from avt_jax.errors import UserError
 
@@ -37,7 +38,7 @@ class PlannedShard:
 
     split: str
     index: int
-    clips: tuple[Clip, ...]
+    clips: Sequence[Clip]
 
     @property
     def name(self) -> str:
@@ -90,17 +91,16 @@ def make_plan(manifest: Manifest, config: ExtractConfig, clips_per_shard: int) -
         raise UserError(f"clips_per_shard {clips_per_shard} must be 1 or more.")
     shards = []
     for split in SPLITS:
-        clips = [clip for clip in manifest.clips if clip.split == split]
+        clips = manifest.clips.of_split(split)
         for index, first in enumerate(range(0, len(clips), clips_per_shard)):
-            part = tuple(clips[first : first + clips_per_shard])
-            shards.append(PlannedShard(split, index, part))
+            shards.append(PlannedShard(split, index, clips[first : first + clips_per_shard]))
     identity = {
         "format": _FORMAT,
         "schema_version": SCHEMA_VERSION,
         **dataclasses.asdict(config),
         "clips_per_shard": clips_per_shard,
         "classes": _sha256(json.dumps(manifest.label_sets)),
-        "clips": _sha256(json.dumps(_clip_fields(clip)) for clip in manifest.clips),
+        "clips": _sha256(manifest.clips.json_lines()),
     }
     return Plan(tuple(shards), identity)
 

@@ -8,7 +8,6 @@ A run that dies leaves the folder for the next one with the same plan.
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from avt_jax.data.records.writer import FolderInfo, ShardInfo, shard_names, writ
 from avt_jax.errors import UserError
 from avt_jax.host.lock import locked
 from avt_jax.host.new_files import is_partial, remove_partial, write_json
+from avt_jax.host.output.cells import CellWriter
 
 FAILED_FILE = "failed.csv"
 DONE_FILE = "extract.json"
@@ -78,7 +78,7 @@ def _read_json(path: Path) -> Any:
         if path.stat().st_size > _MAX_JSON_BYTES:
             return None
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -233,7 +233,7 @@ def _failure_key(failure: Failure) -> tuple[str, str, str]:
 def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
     # Messages of codecs may hold bytes of a file that are no text.
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "start_sec", "end_sec", "reason", "message"])
+        writer = CellWriter(file)
+        writer.row(["path", "start_sec", "end_sec", "reason", "message"])
         for failure in failures:
-            writer.writerow([*_failure_key(failure), failure.reason, failure.message])
+            writer.row([*_failure_key(failure), failure.reason, failure.message])

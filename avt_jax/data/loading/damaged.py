@@ -14,6 +14,7 @@ from typing import Any
 from avt_jax.data.records import shards
 from avt_jax.data.records.source import LostShard
 from avt_jax.errors import UserError, first_line
+from avt_jax.host.output.terminal import printable
 
 KEY = "damaged"
 """Key of an example and a batch, str: the records passed over, "" when there were none."""
@@ -155,7 +156,8 @@ class DamageCount:
             last = list(met.values())[-1]
             raise _too_many(len(indices), last, path=self._path, max_damaged=self._max_damaged)
         for index in sorted(met.keys() - self._indices):
-            logging.getLogger(__name__).warning("passed over a damaged record: %s", met[index])
+            said = printable(f"passed over a damaged record: {met[index]}")
+            logging.getLogger(__name__).warning("%s", said)
         self._indices = indices
         return {name: value for name, value in batch.items() if name != KEY}
 

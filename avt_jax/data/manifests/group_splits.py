@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from avt_jax.data.manifests.media_files import SOUND_SUFFIXES, VIDEO_SUFFIXES, has_suffix
+from avt_jax.data.manifests.media_files import (
+    SOUND_SUFFIXES,
+    VIDEO_SUFFIXES,
+    PassedOver,
+    has_suffix,
+)
 from avt_jax.data.manifests.name_groups import Grouping
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError
@@ -64,11 +69,15 @@ class Divided:
       counts: clips as {class: {split: number}}.
       num_groups: groups per split; None where files were not grouped.
       grouping: how the names look grouped, where they were not.
+      passed: what of a folder was not taken.
+      notes: what else a user should know, a sentence each.
     """
 
     counts: dict[str, dict[str, int]]
     num_groups: dict[str, int] | None
     grouping: Grouping | None
+    passed: PassedOver = dataclasses.field(default_factory=PassedOver)
+    notes: Sequence[str] = ()
 
 
 def divide(

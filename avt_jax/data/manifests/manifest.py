@@ -6,48 +6,35 @@ Everything is checked before any video is opened, so that a typo in line 40 000 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
 
+import numpy as np
+
+from avt_jax.data.manifests.clips import Clips, Columns
+from avt_jax.data.manifests.fields import (
+    clean_label,
+    near_split,
+    parse_seconds,
+    read_path,
+    split_named,
+)
+from avt_jax.data.manifests.table import Rows, open_text
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError, nearest
+from avt_jax.host import garbage
 
 COLUMNS = ("path", "start_sec", "end_sec", "label", "split")
 DEFAULT_LABEL_SET = "label"
-MAX_MANIFEST_BYTES = 2**30
 
 _LABEL_PREFIX = "label_"
 _SET_NAME = re.compile(r"[a-z0-9_]{1,64}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Clip:
-    """One line of a manifest.
-
-    Attributes:
-      id: unique in the manifest, ASCII: "<path>@<start>-<end>#<row>".
-      source: the path as written, without "./"; clips with the same source share a video.
-      path: where the file is.
-      start_sec: >= 0, where the clip starts in the file.
-      end_sec: > start_sec, or None for the end of the file.
-      labels: class index per label set.
-      split: "train", "val" or "test".
-      line: line number in the manifest, from 1.
-    """
-
-    id: str
-    source: str
-    path: Path
-    start_sec: float
-    end_sec: float | None
-    labels: dict[str, int]
-    split: str
-    line: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,19 +46,23 @@ class Manifest:
       clips: one entry per line, in file order.
       label_sets: class names per label set, in the order of their indices.
       has_splits: some line says which split its clip is in.
+      warnings: what a user should know, a sentence each.
     """
 
     path: Path
-    clips: tuple[Clip, ...]
+    clips: Clips
     label_sets: dict[str, tuple[str, ...]]
     has_splits: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Reads a class list: one name per line, `#` starts a comment line, blank lines are skipped.
+    """Reads a class list: one name per line, `# ` starts a comment line, blank ones are skipped.
+
+    A name may begin with `#`, as `#tag` does; where a space follows, the line is written `\\# tag`.
 
     Args:
-      path: a UTF-8 text file.
+      path: a text file.
 
     Returns:
       The names in file order; position = class index.
@@ -79,24 +70,85 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     Raises:
       UserError: missing, unreadable or empty file, or a name that appears twice.
     """
-    lines = _read_text(Path(path), "class list").splitlines()
-    names = [line.strip() for line in lines]
-    names = [name for name in names if name and not name.startswith("#")]
+    with open_text(Path(path), "class list") as file:
+        lines = [line.strip() for line in file]
+    names = [
+        clean_label(line.removeprefix("\\") if line.startswith("\\#") else line)
+        for line in lines
+        if line and not _is_comment(line)
+    ]
     if not names:
         raise UserError(f"class list {path} names no class; write one name per line.")
+    seen: set[str] = set()
     for name in names:
-        if names.count(name) > 1:
+        if name in seen:
             raise UserError(f"class list {path} names {name!r} twice; keep it once.")
+        seen.add(name)
     return tuple(names)
 
 
+def write_classes(file: IO[str], names: Iterable[str]) -> None:
+    """Writes class names as `read_classes` reads them."""
+    for name in names:
+        file.write(f"\\{name}\n" if _is_comment(name) or name.startswith("\\#") else f"{name}\n")
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#") and not line[1:2].strip()
+
+
+class _Names:
+    """The class names of one label set, numbered as they come or as a list has them."""
+
+    def __init__(self, column: str, listed: Sequence[str] | None):
+        self.column = column
+        self.is_listed = bool(listed)
+        self._listed = tuple(map(clean_label, listed or ()))
+        self.index_of = {name: i for i, name in enumerate(self._listed)}
+        self._spellings: dict[str, int] = {}
+        self._first: dict[int, str] = {}
+        self.warnings: list[str] = []
+
+    def index(self, text: str) -> int:
+        """The class index of what a manifest says."""
+        if (known := self._spellings.get(text)) is not None:
+            return known
+        name = clean_label(text)
+        if not name:
+            raise ValueError(f"{self.column} is empty; every clip needs one")
+        if self.is_listed and name not in self.index_of:
+            raise ValueError(
+                f"{self.column} {text!r} is not in the class list{nearest(name, self.index_of)}; "
+                "correct it or add it to the list"
+            )
+        number = self.index_of.setdefault(name, len(self.index_of))
+        first = self._first.setdefault(number, text)
+        if first != text:
+            self.warnings.append(
+                f"{self.column} {name!r} is written in two forms of Unicode, {ascii(first)} and "
+                f"{ascii(text)}: they are taken for one class"
+            )
+        self._spellings[text] = number
+        return number
+
+    def finish(self, numbers: array[int]) -> tuple[tuple[str, ...], array[int]]:
+        """(names in their final order, the indices that stand for them)."""
+        if self.is_listed:
+            return self._listed, numbers
+        names = sorted(self.index_of)
+        place = np.empty(len(names), np.intc)
+        place[[self.index_of[name] for name in names]] = np.arange(len(names))
+        return tuple(names), array("i", place[np.frombuffer(numbers, np.intc)].tobytes())
+
+
+@garbage.kept()
 def read_manifest(
     path: str | os.PathLike[str], classes: Mapping[str, Sequence[str]] | None = None
 ) -> Manifest:
     """Reads and checks a manifest. Whether the videos exist is left to the extraction.
 
     Args:
-      path: CSV file in UTF-8 with a header line.
+      path: CSV file with a header line; see `table.Rows` for what it may be like.
       classes: class names per label set; a label set that is not in it gets the sorted names that
         occur in the manifest.
 
@@ -107,32 +159,89 @@ def read_manifest(
       UserError: any mistake in the file; the message names the line.
     """
     path = Path(path)
-    header, rows = read_rows(path)
-    label_columns = _check_header(path, header)
     classes = dict(classes or {})
-    for name in classes:
-        if name not in label_columns:
-            raise UserError(
-                f"there is a class list for label set {name!r}{nearest(name, label_columns)}, but "
-                f"manifest {path} has the label sets {', '.join(label_columns)}."
-            )
-    label_sets = {
-        name: tuple(classes.get(name) or sorted({row[column] for _, row in rows}))
-        for name, column in label_columns.items()
-    }
-    indices = {s: {name: i for i, name in enumerate(names)} for s, names in label_sets.items()}
-    clips = []
-    for number, (line, row) in enumerate(rows):
+    with open_text(path, "manifest") as file:
+        rows = Rows(file, path, "manifest", COLUMNS)
+        label_columns = _check_header(path, rows.header)
+        for name in classes:
+            if name not in label_columns:
+                raise UserError(
+                    f"there is a class list for label set {name!r}{nearest(name, label_columns)}, "
+                    f"but manifest {path} has the label sets {', '.join(label_columns)}."
+                )
+        names = [_Names(column, classes.get(name)) for name, column in label_columns.items()]
+        columns = Columns(path.parent, tuple(label_columns))
+        has_splits = _fill(columns, rows, names, path)
+    if not columns.sources:
+        raise UserError(f"manifest {path} has a header but no clips; add one line per clip.")
+    _join_spellings(columns, path)
+    finished = [one.finish(numbers) for one, numbers in zip(names, columns.labels, strict=True)]
+    columns.labels = tuple(numbers for _, numbers in finished)
+    label_sets = {name: found for name, (found, _) in zip(label_columns, finished, strict=True)}
+    warnings = tuple(warning for one in names for warning in one.warnings)
+    return Manifest(path, Clips(columns), label_sets, has_splits, warnings)
+
+
+def _fill(columns: Columns, rows: Rows, names: Sequence[_Names], path: Path) -> bool:
+    """Takes all rows; returns whether one of them names a split."""
+    place = {name: number for number, name in enumerate(rows.header)}
+    at_path, at_split = place["path"], place.get("split")
+    at_times = [place.get(name) for name in ("start_sec", "end_sec")]
+    at_labels = [
+        (place[one.column], one, to) for one, to in zip(names, columns.labels, strict=True)
+    ]
+    decimal_comma = rows.delimiter != ","
+    codes: dict[str, int] = {"": 0}
+    for line, fields in rows:
         try:
-            labels = {
-                name: _label_index(row[column], column, indices[name])
-                for name, column in label_columns.items()
-            }
-            clips.append(_clip(row, labels, number=number, line=line, folder=path.parent))
+            start_sec, end_sec = (
+                None
+                if at is None or not fields[at]
+                else parse_seconds(fields[at], rows.header[at], decimal_comma=decimal_comma)
+                for at in at_times
+            )
+            start_sec = start_sec or 0.0
+            if end_sec is not None and end_sec <= start_sec:
+                raise ValueError(f"end_sec {end_sec:g} is not after start_sec {start_sec:g}")
+            source = read_path(fields[at_path])
+            for at, one, to in at_labels:
+                to.append(one.index(fields[at]))
+            split = "" if at_split is None else fields[at_split]
+            if split not in codes:
+                codes[split] = _split_code(split)
         except ValueError as error:
             raise UserError(f"manifest {path}, line {line}: {error}.") from None
-    has_splits = any(row.get("split") for _, row in rows)
-    return Manifest(path, tuple(clips), label_sets, has_splits)
+        columns.sources.append(source)
+        columns.starts.append(start_sec)
+        columns.ends.append(math.nan if end_sec is None else end_sec)
+        columns.splits.append(codes[split])
+        columns.lines.append(line)
+    return len(codes) > 1
+
+
+def _split_code(text: str) -> int:
+    split = split_named(text)
+    if split is None:
+        raise ValueError(
+            f"split {text!r} is unknown{near_split(text)}; splits are {', '.join(SPLITS)}"
+        )
+    return SPLITS.index(split)
+
+
+def _join_spellings(columns: Columns, path: Path) -> None:
+    """A file that is named in full and below the manifest's folder is one source."""
+    sources = columns.sources
+    absolute = [row for row, source in enumerate(sources) if source.startswith("/")]
+    if not absolute or len(absolute) == len(sources):
+        return
+    relative = {source for source in sources if not source.startswith("/")}
+    bases = {f"{base.rstrip('/')}/" for base in (columns.base, os.path.realpath(path.parent))}
+    for row in absolute:
+        for base in bases:
+            inside = sources[row].removeprefix(base)
+            if inside in relative:
+                sources[row] = inside
+                break
 
 
 def path_prefix(folder: Path, out: Path) -> str:
@@ -154,66 +263,21 @@ def path_prefix(folder: Path, out: Path) -> str:
     return "" if inside == "." else f"{inside}/"
 
 
-def _read_text(path: Path, what: str) -> str:
-    if not path.exists():
-        raise UserError(f"{what} {path} does not exist; check the path.")
-    if not path.is_file():
-        raise UserError(f"{what} {path} is not a file.")
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise UserError(f"{what} {path} is larger than 1 GiB; split it.")
-        # Spreadsheet programs put a byte order mark in front, which must not become part of the
-        # first column's name. newline="" leaves line ends inside quotes to the csv module.
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            return file.read()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{what} {path} is not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from error
-    except OSError as error:
-        raise UserError(f"cannot read {what} {path}: {error.strerror}.") from error
-
-
-def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Reads a manifest as it is written, without asking whether it makes sense.
 
     Args:
-      path: CSV file in UTF-8 with a header line.
+      path: CSV file with a header line.
 
     Returns:
-      The header and, for each line that is not empty, its number and its stripped fields by column.
+      The header and the stripped fields by column of each line that is not empty.
 
     Raises:
-      UserError: no such file, not CSV, or without clips.
+      UserError: no such file, not CSV.
     """
-    text = _read_text(path, "manifest")
-    if not text.strip():
-        raise UserError(f"manifest {path} is empty; its first line names the columns.")
-    reader = csv.reader(_lines(text), strict=True)
-    rows = []
-    try:
-        header = [name.strip() for name in next(reader)]
-        # A quoted field may span lines: a row's number is that of its first line.
-        line = reader.line_num + 1
-        for fields in reader:
-            if any(field.strip() for field in fields):
-                if len(fields) != len(header):
-                    raise UserError(
-                        f"manifest {path}, line {line}: {len(fields)} fields, but the header has "
-                        f"{len(header)}; a field with a comma needs quotes."
-                    )
-                stripped = (field.strip() for field in fields)
-                rows.append((line, dict(zip(header, stripped, strict=True))))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(f"manifest {path}, line {reader.line_num}: {error}.") from error
-    if not rows:
-        raise UserError(f"manifest {path} has a header but no clips; add one line per clip.")
-    return header, rows
-
-
-def _lines(text: str) -> Iterator[str]:
-    return iter(re.split(r"(?<=\n)", text.replace("\r\n", "\n").replace("\r", "\n")))
+    with open_text(path, "manifest") as file:
+        rows = Rows(file, path, "manifest", COLUMNS)
+        return rows.header, [dict(zip(rows.header, fields, strict=True)) for _, fields in rows]
 
 
 def _check_header(path: Path, header: list[str]) -> dict[str, str]:
@@ -230,73 +294,11 @@ def _check_header(path: Path, header: list[str]) -> dict[str, str]:
         elif name not in COLUMNS:
             raise UserError(
                 f"manifest {path}: unknown column {name!r}{nearest(name, COLUMNS)}; columns are "
-                f"{', '.join(COLUMNS)} and label_<set> (small letters, digits, _)."
+                f"{', '.join(COLUMNS)} and label_<set> (small letters, digits, _), with commas, "
+                "semicolons or tabs between them."
             )
     if "path" not in header:
         raise UserError(f"manifest {path}: there is no column 'path'; it names the video files.")
     if not label_columns:
         raise UserError(f"manifest {path}: there is no column 'label' or 'label_<set>'.")
     return label_columns
-
-
-def _label_index(value: str, column: str, indices: Mapping[str, int]) -> int:
-    if not value:
-        raise ValueError(f"{column} is empty; every clip needs one")
-    if not value.isprintable():
-        raise ValueError(f"{column} {value!r} contains control characters")
-    if value not in indices:
-        raise ValueError(
-            f"{column} {value!r} is not in the class list{nearest(value, indices)}; "
-            "correct it or add it to the list"
-        )
-    return indices[value]
-
-
-def _clip(
-    row: Mapping[str, str], labels: dict[str, int], *, number: int, line: int, folder: Path
-) -> Clip:
-    if not row["path"]:
-        raise ValueError("path is empty")
-    if not row["path"].isprintable():
-        raise ValueError(f"path {row['path']!r} contains control characters")
-    pure = PurePosixPath(row["path"])
-    if ".." in pure.parts:
-        raise ValueError(
-            f"path {row['path']!r} contains '..'; write it below the manifest's folder, or in full"
-        )
-    start_sec = _seconds(row, "start_sec")
-    end_sec = _seconds(row, "end_sec")
-    start_sec = 0.0 if start_sec is None else start_sec
-    if end_sec is not None and end_sec <= start_sec:
-        raise ValueError(f"end_sec {end_sec:g} is not after start_sec {start_sec:g}")
-    split = row.get("split") or SPLITS[0]
-    if split not in SPLITS:
-        raise ValueError(
-            f"split {split!r} is unknown{nearest(split, SPLITS)}; splits are {', '.join(SPLITS)}"
-        )
-    source = pure.as_posix()
-    end = "end" if end_sec is None else f"{end_sec:.3f}"
-    ascii_source = source.encode("ascii", "backslashreplace").decode()
-    return Clip(
-        id=f"{ascii_source}@{start_sec:.3f}-{end}#{number}",
-        source=source,
-        path=(folder / source).absolute(),
-        start_sec=start_sec,
-        end_sec=end_sec,
-        labels=labels,
-        split=split,
-        line=line,
-    )
-
-
-def _seconds(row: Mapping[str, str], column: str) -> float | None:
-    text = row.get(column, "")
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{column} {text!r} is not a number of seconds") from None
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{column} {text!r} must be a finite number of seconds, 0 or more")
-    return value

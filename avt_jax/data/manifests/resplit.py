@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from typing import IO
 from avt_jax.data.manifests.group_splits import Divided, SplitFractions, divide
 from avt_jax.data.manifests.manifest import Manifest, path_prefix, read_manifest, read_rows
 from avt_jax.data.manifests.name_groups import find_grouping
+from avt_jax.data.manifests.table import write_rows
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError
 from avt_jax.host.new_files import check_new, write_new
@@ -51,7 +51,7 @@ def split_manifest(
     check_new([out])
     header, rows = read_rows(path)
     if manifest.has_splits and not replace:
-        given = sum(bool(row.get("split")) for _, row in rows)
+        given = sum(bool(row.get("split")) for row in rows)
         raise UserError(
             f"{given} of {len(rows)} clips in {path} have a split already; --replace-splits makes "
             "new ones for all clips."
@@ -63,7 +63,7 @@ def split_manifest(
     prefix = path_prefix(path.absolute().parent, out)
     new_rows = [
         {**row, "split": split, "path": _moved(row["path"], prefix)}
-        for (_, row), split in zip(rows, splits, strict=True)
+        for row, split in zip(rows, splits, strict=True)
     ]
     _write(out, header if "split" in header else [*header, "split"], new_rows)
     counts = {name: dict.fromkeys(SPLITS, 0) for name in files}
@@ -76,9 +76,7 @@ def split_manifest(
 
 def _write(out: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
     def write(file: IO[str]) -> None:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([row[name] for name in columns] for row in rows)
+        write_rows(file, columns, rows)
 
     write_new({out: write})
 

@@ -45,6 +45,22 @@ def frame_shape(jpeg: bytes) -> tuple[int, int]:
     return height, width
 
 
+def decode_frame(jpeg: bytes) -> np.ndarray:
+    """Decodes a whole frame, exactly.
+
+    Args:
+      jpeg: the file's bytes; RGB or grey.
+
+    Returns:
+      uint8 RGB [h, w, 3].
+
+    Raises:
+      ValueError: not a JPEG, cut off, or unreasonably large by its header.
+    """
+    frame_shape(jpeg)
+    return simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
+
+
 class BoxDecoder:
     """Decodes the same box of many frames of one size, into one piece of memory.
 

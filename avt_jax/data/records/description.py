@@ -8,6 +8,7 @@ needed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -15,10 +16,12 @@ from typing import Any
 
 from avt_jax.data.records.remote import local_folder
 from avt_jax.data.records.schema import CHECKSUM_FILE, SCHEMA_VERSION, RecordsInfo
-from avt_jax.errors import UserError
+from avt_jax.errors import UserError, first_line
 from avt_jax.host.checksum import sha256_of
 
 _MAX_JSON_BYTES = 64 * 2**20
+# Far beyond every data set, and few enough to be looked at in seconds.
+_MAX_SHARDS, _MAX_CLIPS = 100_000, 2**40
 
 
 def verify_checksums(path: str | os.PathLike[str]) -> int:
@@ -68,8 +71,8 @@ def _read_text(path: Path, folder: Path) -> str:
 def _read_json(path: Path, folder: Path) -> Any:
     try:
         return json.loads(_read_text(path, folder))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); extract again.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}); extract again.") from error
 
 
 def read_info(path: str | os.PathLike[str]) -> RecordsInfo:
@@ -90,21 +93,50 @@ def read_info(path: str | os.PathLike[str]) -> RecordsInfo:
     try:
         version = str(metadata["schema_version"])
         result = RecordsInfo(
-            label_sets={k: tuple(map(str, v)) for k, v in metadata["label_sets"].items()},
-            splits={s["name"]: sum(map(int, s["shardLengths"])) for s in info.get("splits", [])},
+            label_sets={name: _classes(name, v) for name, v in metadata["label_sets"].items()},
+            splits=_splits(info["splits"]),
             frame_rate_hz=float(metadata["frame_rate_hz"]),
             short_side_px=int(metadata["short_side_px"]),
             jpeg_quality=int(metadata["jpeg_quality"]),
             schema_version=version,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if not 0 < result.frame_rate_hz < math.inf:
+            raise ValueError(f"frame_rate_hz {result.frame_rate_hz:g}")
+        if not result.label_sets:
+            raise ValueError("no label set")
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = first_line(error) if isinstance(error, ValueError) else f"{error!r:.160}"
         raise UserError(
-            f"{folder} is a data set, but not one that 'avt extract' wrote ({error!r} in its "
+            f"{folder} is a data set, but not one that 'avt extract' wrote ({reason} in its "
             "dataset_info.json or metadata.json)."
         ) from error
     if not re.fullmatch(rf"{SCHEMA_VERSION.split('.')[0]}\.\d{{1,4}}\.\d{{1,4}}", version):
         raise UserError(
-            f"{folder} has record schema {version}, this version reads {SCHEMA_VERSION}; "
+            f"{folder} has record schema {version[:40]}, this version reads {SCHEMA_VERSION}; "
             "extract again."
         )
     return result
+
+
+def _classes(label_set: str, names: Any) -> tuple[str, ...]:
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"label set {label_set!r:.80} is no list of class names")
+    return tuple(names)
+
+
+def _splits(splits: Any) -> dict[str, int]:
+    """{split: clips}."""
+    found: dict[str, int] = {}
+    for split in splits:
+        name, lengths = split["name"], split["shardLengths"]
+        if not isinstance(name, str) or not isinstance(lengths, list) or name in found:
+            raise ValueError(f"split {name!r:.80}")
+        if len(lengths) > _MAX_SHARDS:
+            raise ValueError(f"split {name!r:.80} with {len(lengths)} shards")
+        counts = [int(length) for length in lengths]
+        if min(counts, default=-1) < 0 or sum(counts) > _MAX_CLIPS:
+            raise ValueError(f"split {name!r:.80} with impossible numbers of clips")
+        found[name] = sum(counts)
+    if not found:
+        raise ValueError("no split")
+    return found

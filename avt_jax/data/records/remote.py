@@ -30,6 +30,7 @@ from avt_jax.errors import UserError, first_line
 from avt_jax.host.checksum import sha256_of
 from avt_jax.host.lock import locked
 from avt_jax.host.new_files import remove_partial, replacing, replacing_path
+from avt_jax.host.output.terminal import show
 from avt_jax.host.progress import progress_bar
 
 MAX_SHARD_BYTES = 64 * 2**30
@@ -186,7 +187,7 @@ def _locked(folder: Path, url: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
 
     def say() -> None:
-        print(f"waiting for another process that downloads {_shown(url)}", file=sys.stderr)
+        show(f"waiting for another process that downloads {_shown(url)}", file=sys.stderr)
 
     with locked(folder.with_name(f"{folder.name}.lock"), on_wait=say):
         remove_partial(folder)

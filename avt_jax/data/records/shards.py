@@ -10,7 +10,7 @@ from typing import Any
 from avt_jax.data.records.description import read_info
 from avt_jax.data.records.remote import local_folder
 from avt_jax.data.records.schema import DATASET_NAME, RecordsInfo, record_features
-from avt_jax.errors import UserError
+from avt_jax.errors import UserError, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +57,12 @@ def list_shards(path: str | os.PathLike[str]) -> tuple[Shard, ...]:
             for file, length in zip(split.filepaths, split.shard_lengths, strict=True):
                 shards.append(Shard(name, Path(file), first, length))
                 first += length
-    except (ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ParseError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+        RecursionError,
+    ) as error:  # fmt: skip
         raise UserError(
-            f"{folder / 'dataset_info.json'} is damaged ({error}); extract again."
+            f"{folder / 'dataset_info.json'} is damaged ({first_line(error)}); extract again."
         ) from error
     if any(shard.path.parent != folder for shard in shards):
         raise UserError(f"{folder / 'dataset_info.json'} names files outside of its folder.")

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import simplejpeg
 
 from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC, hz_to_mel
+from avt_jax.data.media.jpeg import decode_frame
 from avt_jax.data.records import RecordSource, has_video
 from avt_jax.errors import UserError
 from avt_jax.host.new_files import replacing
+from avt_jax.host.output.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,7 +137,7 @@ def fit_text(text: Text, width_px: float, *, tail: str = "", keep_end: bool = Fa
       tail: added behind, and never shortened.
       keep_end: leave out the start, as suits a path, and not the end.
     """
-    whole = "".join(c if c.isprintable() else "?" for c in text.get_text())
+    whole = printable(text.get_text())
     text.set_parse_math(False)
 
     def too_wide(kept: int) -> bool:
@@ -198,7 +199,7 @@ def _say_missing(axes: Axes, what: str) -> None:
 
 def _decode(record: dict[str, Any], index: int) -> np.ndarray:
     try:
-        return simplejpeg.decode_jpeg(record["frames"][index], colorspace="RGB")
+        return decode_frame(record["frames"][index])
     except (ValueError, IndexError) as error:
         raise UserError(
             f"frame {index} of clip {record['id']} is damaged ({error}); extract again."

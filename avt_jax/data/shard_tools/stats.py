@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import simplejpeg
-
 from avt_jax.data import records
-from avt_jax.data.media.jpeg import frame_shape
+from avt_jax.data.media.jpeg import decode_frame
 from avt_jax.data.records.shards import locate
 from avt_jax.data.shard_tools.moments import Moments
 from avt_jax.errors import UserError
@@ -96,9 +94,8 @@ class _Sums:
         last, last_pixels = None, None
         for jpeg in record["frames"]:
             if last_pixels is None or jpeg != last:
-                frame_shape(jpeg)  # refuses absurd sizes
                 # The decoder's exact way, not the fast one: numbers to be published with a model.
-                image_hwc = simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
+                image_hwc = decode_frame(jpeg)
                 last, last_pixels = jpeg, Moments(3)
                 last_pixels.add(image_hwc)
             self.pixels.merge(last_pixels)

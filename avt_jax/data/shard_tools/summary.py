@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import simplejpeg
-
 from avt_jax.data import records
+from avt_jax.data.media.jpeg import frame_shape
 from avt_jax.data.shard_tools.moments import Moments
 from avt_jax.errors import UserError
 
@@ -136,10 +135,11 @@ def _add(result: SplitSummary, record: dict[str, Any]) -> None:
         result.num_without_video += 1
         return
     try:
-        height_px, width_px, *_ = simplejpeg.decode_jpeg_header(record["frames"][0])
+        height_px, width_px = frame_shape(record["frames"][0])
     except (ValueError, IndexError) as error:
         raise UserError(
-            f"clip {record['id']} has no readable first frame ({error}); extract again."
+            f"clip {record['id']} is damaged: its first frame cannot be read ({error}); extract "
+            "again."
         ) from error
     result.frame_sizes[width_px, height_px] += 1
 

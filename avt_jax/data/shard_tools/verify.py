@@ -144,12 +144,12 @@ def _check_description(
         stored = json.loads(_read_small(folder / _FEATURES_FILE))
         if stored["featuresDict"]["features"].keys() != features.keys():
             yield Problem(_FEATURES_FILE, None, "names other fields than the records have")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         yield Problem(_FEATURES_FILE, None, f"cannot be read ({first_line(error)})")
     for name, classes in info.label_sets.items():
         path = folder / f"labels-{name}.labels.txt"
         try:
-            if _read_small(path).splitlines() != list(classes):
+            if _read_small(path).removesuffix("\n").split("\n") != list(classes):
                 yield Problem(path.name, None, "has other classes than metadata.json")
         except (OSError, ValueError) as error:
             yield Problem(path.name, None, f"cannot be read ({first_line(error)})")

@@ -24,6 +24,7 @@ from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.run_training import train
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.host.new_files import replacing, write_json
+from avt_jax.host.output.terminal import show
 from avt_jax.training import run_folder
 from avt_jax.training.checkpoint import CONFIG_FILE
 
@@ -101,7 +102,7 @@ def _train_and_evaluate(study: Study, one: Run, log: TextIO) -> dict[str, Any]:
     """
 
     def say(line: str) -> None:
-        print(line, file=log, flush=True)
+        show(line, file=log, flush=True)
 
     config = load_config(study.config, one.changes)
     trained = train(config, one.folder / RUN, say=say)

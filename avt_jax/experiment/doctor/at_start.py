@@ -13,6 +13,7 @@ from avt_jax.data.doctor.facts import glance
 from avt_jax.data.records import RecordSource
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.doctor.config_checks import of_data, of_size
+from avt_jax.host.output.terminal import show
 
 _GLANCE_SEC = 1.5
 _MOST_LINES = 5
@@ -45,4 +46,4 @@ def warn_at_start(experiment: Experiment, params: Mapping[str, Any]) -> None:
 @functools.cache
 def _say_once(line: str) -> None:
     """To stderr; a study trains on the same shards many times."""
-    print(line, file=sys.stderr, flush=True)
+    show(line, file=sys.stderr, flush=True)

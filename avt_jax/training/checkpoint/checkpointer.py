@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from avt_jax.errors import UserError, first_line
+from avt_jax.host.output.terminal import show
 from avt_jax.training.checkpoint import folder as folders
 from avt_jax.training.checkpoint import stored
 from avt_jax.training.checkpoint.checksum import checksums
@@ -148,7 +149,7 @@ class Checkpointer:
                 restored = self._restore_step(step, like, shardings)
             except stored.DamagedError as error:
                 if agree.is_first():
-                    print(
+                    show(
                         f"avt: checkpoint {step} is damaged ({error}); trying an older one",
                         file=sys.stderr,
                     )
@@ -199,7 +200,7 @@ class Checkpointer:
                 aside = folders.set_aside(self._folder / str(step))
             except OSError as error:
                 raise self._cannot_write(None, error) from error
-            print(f"avt: checkpoint {step} is now {aside}", file=sys.stderr)
+            show(f"avt: checkpoint {step} is now {aside}", file=sys.stderr)
 
     def _write_score(self, step: int, score: float) -> None:
         try:

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 
 from avt_jax import tree
 from avt_jax.errors import UserError
+from avt_jax.host.output.terminal import show
 from avt_jax.training.checkpoint import folder as folders
 from avt_jax.training.checkpoint import run_files, stored
 from avt_jax.training.checkpoint.folder import CHECKPOINTS
@@ -82,7 +83,7 @@ def _read_metas(folder: Path) -> dict[int, stored.Meta]:
 
 
 def _say_damaged(step: int, error: stored.DamagedError) -> None:
-    print(f"avt: checkpoint {step} is damaged ({error}); trying another", file=sys.stderr)
+    show(f"avt: checkpoint {step} is damaged ({error}); trying another", file=sys.stderr)
 
 
 def _read_variables(step_folder: Path, meta: stored.Meta) -> tuple[tree.Flat, tree.Flat]:

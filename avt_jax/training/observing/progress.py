@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from avt_jax.host.output.terminal import show
 from avt_jax.training.metrics import Mean
 from avt_jax.training.observing.clock import DATA, DEVICE, HOST
 from avt_jax.training.processes import agree
@@ -112,7 +113,7 @@ class Progress:
         if not self._speaks:
             return
         with tqdm.external_write_mode(file=sys.stderr):
-            print(text, file=sys.stderr, flush=True)
+            show(text, file=sys.stderr, flush=True)
 
 
 class _Waits:

@@ -14,6 +14,7 @@ import numpy as np
 
 from avt_jax.errors import UserError, first_line
 from avt_jax.host.new_files import write_json
+from avt_jax.host.output.terminal import show
 
 # Under which run a service keeps this one: a continued run goes on there.
 _RUNS_FILE = "trackers.json"
@@ -96,7 +97,7 @@ class _Guarded:
             function()
         except Exception as error:  # whatever a service and its network come up with
             self._failed = True
-            print(
+            show(
                 f"avt: {self._name} gets no more of this run ({first_line(error)}); the training "
                 "goes on, metrics.jsonl has everything",
                 file=sys.stderr,

@@ -15,6 +15,8 @@ import threading
 import time
 from typing import Any
 
+from avt_jax.host.output.terminal import show
+
 # What a job ends with that can be started again: that of EX_TEMPFAIL.
 EXIT_CODE = 75
 _BEAT_SEC = 1.0
@@ -139,7 +141,7 @@ class _Watch(threading.Thread):
     def end(self, why: str) -> None:
         if self.ended.is_set():
             return
-        print(
+        show(
             f"avt: error: {why}. This process ends, too; start all of them again, a training goes "
             "on from its last checkpoint.",
             file=sys.stderr,

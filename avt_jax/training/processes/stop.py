@@ -11,6 +11,8 @@ import threading
 import time
 from typing import Any
 
+from avt_jax.host.output.terminal import show
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # One that comes sooner is the same request, come twice.
@@ -97,7 +99,7 @@ class StopRequest:
         with self._ours:
             while received := self._ours.recv(1):
                 if received[0] in _SIGNALS and self._ends_at_once:
-                    print(
+                    show(
                         "avt: stopped before the first step was done; there was nothing to save",
                         file=sys.stderr,
                         flush=True,

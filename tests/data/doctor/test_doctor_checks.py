@@ -253,4 +253,4 @@ def test_what_names_hold_does_not_control_the_terminal(check):
     made["train"].append(clip(500, source=source))
     made["test"].append(clip(501, source=source))
     line = check(made)["source_in_two_splits"].line()
-    assert "?[31mred?.mp4 (train, test)" in line and line.isprintable()
+    assert r"\x1b[31mred\n.mp4 (train, test)" in line and line.isprintable()

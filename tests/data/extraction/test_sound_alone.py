@@ -214,10 +214,9 @@ def test_a_folder_of_sounds_and_videos_becomes_a_manifest(tmp_path, folder, caps
 def test_a_folder_that_may_not_be_read_is_told(folder, tmp_path, monkeypatch):
     from avt_jax.data.manifests.media_files import media_files
 
-    def refuse(top, onerror):
-        onerror(PermissionError(13, "Permission denied", str(top)))
-        return []
+    def refuse(top):
+        raise PermissionError(13, "Permission denied", str(top))
 
-    monkeypatch.setattr("os.walk", refuse)
+    monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(UserError, match="cannot read the folder .*: Permission denied"):
         list(media_files(folder))

@@ -135,7 +135,6 @@ def test_rows_that_cannot_be_clips_are_counted_with_a_reason(tmp_path):
         ("vggsound", "id1,7,hail,trian\n", ["line 1", "split 'trian'", "train"]),
         ("vggsound", ",7,hail,train\n", ["line 1", "youtube_id ''"]),
         ("vggsound", "../x,7,hail,train\n", ["line 1", "'../x' is no name of a video"]),
-        ("vggsound", 'id1,7,"a\nb",train\n', ["line 1", "is no class name"]),
         ("vggsound", 'id1,7,"hail,train\n', ["line 1"]),
         ("vggsound", "", ["no row of", "VGGSound"]),
         ("kinetics", "label,id\nx,y\n", ["line 2", "no column 'youtube_id'"]),
@@ -157,7 +156,7 @@ def test_malformed_files_are_named_with_the_line(tmp_path, name, text, expected)
         (97, "00:00:01.0", "verb_class '97' is not a class index from 0 to 96"),
         (-1, "00:00:01.0", "verb_class '-1'"),
         (3, "00:61:01.0", "start_timestamp '00:61:01.0'"),
-        (3, "later", "start_timestamp 'later' is neither seconds nor HH:MM:SS.ss"),
+        (3, "later", "start_timestamp 'later' is neither a number of seconds"),
     ],
 )
 def test_malformed_epic_rows(tmp_path, index, start, expected):
@@ -172,8 +171,14 @@ def test_missing_and_binary_files(tmp_path):
     with pytest.raises(UserError, match="none.csv does not exist"):
         read(VGGSOUND, tmp_path / "none.csv")
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match="not UTF-16"):
         read(VGGSOUND, tmp_path / "bytes.csv")
+
+
+def test_labels_of_any_text_become_one_line(tmp_path):
+    path = tmp_path / "vggsound.csv"
+    path.write_text('abcdefghijk,7,"a\nb",train\nbbcdefghijk,7,#tag,train\n')
+    assert [row.labels for row in read(VGGSOUND, path)] == [("a\\nb",), ("#tag",)]
 
 
 # Classes.

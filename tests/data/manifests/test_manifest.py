@@ -76,11 +76,19 @@ def test_several_label_sets_and_class_lists(tmp_path):
         (HEADER + "a.mp4,0,1,,\n", ["line 2", "label is empty"]),
         (HEADER + ",0,1,x,\n", ["line 2", "path is empty"]),
         (HEADER + "v/../../a.mp4,0,1,x,\n", ["line 2", "contains '..'"]),
-        (HEADER + "a\x01.mp4,0,1,x,\n", ["line 2", "control characters"]),
-        (HEADER + '"a.mp4\nb",0,1,x,\n', ["line 2", "control characters"]),
+        (HEADER + "a.mp4,1_0,20,x,\n", ["line 2", "start_sec '1_0'"]),
+        (HEADER + "a.mp4,1:30,,x,\n", ["line 2", "start_sec '1:30'", "H:MM:SS"]),
+        (HEADER + "a.mp4,0:61:00,,x,\n", ["line 2", "start_sec '0:61:00'"]),
+        (HEADER + "a.mp4,\u0661,,x,\n", ["line 2", "start_sec '\u0661'"]),
+        (HEADER + "a.mp4,1e400,,x,\n", ["line 2", "start_sec '1e400'"]),
+        (HEADER + 'a.mp4,"1,5",,x,\n', ["line 2", "start_sec '1,5'"]),
+        ("path|label\na.mp4|x\n", ["unknown column 'path|label'", "semicolons or tabs"]),
+        ("path;label\na.mp4;x;y\n", ["line 2", "3 fields", "a field with a semicolon"]),
+        (b"p\0a\0t\0h\0,\0", ["UTF-16 without its mark"]),
+        (HEADER.encode() + b"caf\xe9.mp4,,,x,\n", ["not UTF-8 text (byte 38)", "Windows-1252"]),
         (HEADER + "a.mp4,0,1,x,trian\n", ["line 2", "'trian'", "did you mean 'train'"]),
         (HEADER + '"a.mp4,0,1,x,\n', ["line"]),
-        (b"\xff\xfepath", ["not UTF-8"]),
+        (b"\xff\xfepa\x00", ["not UTF-16 text"]),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, expected):
@@ -108,8 +116,8 @@ def test_label_outside_class_list(tmp_path):
 
 def test_class_list(tmp_path):
     path = tmp_path / "classes.txt"
-    path.write_text("# source: nobody\n\n dog \ncat\n")
-    assert read_classes(path) == ("dog", "cat")
+    path.write_text("# source: nobody\n#\n\n dog \ncat\n#tag\n\\# sharp\ncafe\u0301\n")
+    assert read_classes(path) == ("dog", "cat", "#tag", "# sharp", "caf\u00e9")
     path.write_text("dog\ncat\ndog\n")
     with pytest.raises(UserError, match="'dog' twice"):
         read_classes(path)

@@ -99,7 +99,7 @@ def test_damaged_frame_and_unwritable_picture(tmp_path, frame):
     source = make_shards(tmp_path / "s", [0], frames=[b"no jpeg"])
     with pytest.raises(UserError, match="frame 0 of clip 0 is damaged"):
         contact_sheet.save_contact_sheet(source, [0], tmp_path / "sheet.png", title="t")
-    with pytest.raises(UserError, match="no readable first frame"):
+    with pytest.raises(UserError, match="its first frame cannot be read"):
         summary.summarize(tmp_path / "s")
     assert not (tmp_path / "sheet.png").exists()
     (tmp_path / "g").mkdir()

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from avt_jax.data.manifests.catalog.entries import DataSet, LabelSet
-from avt_jax.data.manifests.manifest import MAX_MANIFEST_BYTES
+from avt_jax.data.manifests.fields import clean_label, parse_seconds
+from avt_jax.data.manifests.table import open_text
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError, nearest
 
 NO_LABEL, BAD_SPAN, REPEATED, OTHER_CLASS = "no_label", "bad_span", "repeated_row", "other_class"
 
-_CLOCK = re.compile(r"([0-9]{1,3}):([0-5]?[0-9]):([0-5]?[0-9](?:\.[0-9]*)?)")
-_MAX_SEC = 1e6
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line of an annotation file.
 
     Attributes:
@@ -74,11 +70,14 @@ def read_annotations(entry: DataSet, files: Sequence[tuple[str, Path]]) -> list[
         ):
             try:
                 row = _row(entry, fields, split=split, file=path.name, line=line)
+            except KeyError as error:
+                absent = _absent_column(entry, fields, str(error.args[0]), split)
+                raise UserError(f"{path}, line {line}: {absent}.") from None
             except ValueError as error:
                 raise UserError(f"{path}, line {line}: {error}.") from None
-            key = (row.video_id, row.start_sec, row.end_sec, row.split, row.labels, row.indices)
+            key = (row.video_id, *row[4:9])
             if key in seen and not row.problem:
-                row = dataclasses.replace(row, problem=REPEATED)
+                row = row._replace(problem=REPEATED)
             seen.add(key)
             rows.append(row)
     if all(row.problem == NO_LABEL for row in rows):
@@ -106,28 +105,25 @@ def read_table(
     Raises:
       UserError: no such file, not UTF-8, or a line with another number of fields.
     """
-    if not path.is_file():
-        raise UserError(f"{what} {path} does not exist or is not a file; check the path.")
     header = list(columns)
-    try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise UserError(f"{what} {path} is larger than 1 GiB; split it.")
-        # Spreadsheet programs put a byte order mark in front, which is no part of the first field.
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(
-                file,
-                delimiter=delimiter,
-                quotechar=quote or None,
-                quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
-                strict=True,
-            )
-            # A quoted field may span lines: a row's number is that of its first line.
-            line = 1
+    with open_text(path, what) as file:
+        reader = csv.reader(
+            file,
+            delimiter=delimiter,
+            quotechar=quote or None,
+            quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
+            strict=True,
+        )
+        # A quoted field may span lines: a row's number is that of its first line.
+        line = 1
+        try:
             for fields in reader:
                 fields = [field.strip() for field in fields]
-                if not header:
+                if not any(fields):
+                    pass
+                elif not header:
                     header = fields
-                elif any(fields) and not (line == 1 and _is_heading(fields, header)):
+                elif not (line == 1 and _is_heading(fields, header)):
                     if len(fields) != len(header):
                         raise UserError(
                             f"{path}, line {line}: {len(fields)} fields, expected {len(header)} "
@@ -135,12 +131,8 @@ def read_table(
                         )
                     yield line, dict(zip(header, fields, strict=True))
                 line = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        raise UserError(f"{what} {path} is not UTF-8 text; save it as UTF-8.") from error
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}.") from error
-    except OSError as error:
-        raise UserError(f"cannot read {what} {path}: {error.strerror}.") from error
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
 def _is_heading(fields: Sequence[str], columns: Sequence[str]) -> bool:
@@ -162,14 +154,15 @@ def _split_of_file(entry: DataSet, path: Path) -> str:
     )
 
 
-def _row(entry: DataSet, fields: Mapping[str, str], *, split: str, file: str, line: int) -> Row:
+def _absent_column(entry: DataSet, fields: Mapping[str, str], name: str, split: str) -> str:
     wanted = (entry.video, entry.start, entry.end, entry.clip, "" if split else entry.split)
-    absent = [name for name in wanted if name and name not in fields]
-    if absent:
-        raise ValueError(
-            f"the file has no column {absent[0]!r}{nearest(absent[0], fields)}; a file of "
-            f"{entry.title} has {', '.join(filter(None, wanted))}"
-        )
+    return (
+        f"the file has no column {name!r}{nearest(name, fields)}; a file of {entry.title} has "
+        f"{', '.join(filter(None, wanted))}"
+    )
+
+
+def _row(entry: DataSet, fields: Mapping[str, str], *, split: str, file: str, line: int) -> Row:
     if not split:
         split = entry.splits.get(fields[entry.split].lower(), "")
         if split not in SPLITS:
@@ -177,7 +170,7 @@ def _row(entry: DataSet, fields: Mapping[str, str], *, split: str, file: str, li
                 f"split {fields[entry.split]!r} is unknown; expected {', '.join(entry.splits)}"
             )
     video_id, clip_name = fields[entry.video], fields[entry.clip] if entry.clip else ""
-    if not video_id or "/" in video_id or not video_id.isprintable():
+    if not video_id or "/" in video_id or clean_label(video_id) != video_id:
         raise ValueError(f"{entry.video} {video_id!r} is no name of a video")
     start_sec = parse_seconds(fields[entry.start], entry.start)
     if entry.end:
@@ -193,9 +186,7 @@ def _row(entry: DataSet, fields: Mapping[str, str], *, split: str, file: str, li
 
 
 def _label(fields: Mapping[str, str], label_set: LabelSet) -> str:
-    label = fields.get(label_set.column, "")
-    if not label.isprintable() or label.startswith("#"):
-        raise ValueError(f"{label_set.column} {label!r} is no class name")
+    label = clean_label(fields.get(label_set.column, ""))
     # Where the class has a number and the row none, the row has no label, whatever it is called.
     if label_set.index_column and not fields.get(label_set.index_column):
         return ""
@@ -212,21 +203,3 @@ def _index(fields: Mapping[str, str], label_set: LabelSet) -> int:
             f"{label_set.num_classes - 1}"
         )
     return int(text)
-
-
-def parse_seconds(text: str, column: str) -> float:
-    """Reads seconds ("12", "12.5") or a time stamp ("00:01:02.50").
-
-    Raises:
-      ValueError: it is neither, negative, or beyond every sensible length.
-    """
-    clock = _CLOCK.fullmatch(text)
-    try:
-        seconds = (
-            3600 * int(clock[1]) + 60 * int(clock[2]) + float(clock[3]) if clock else float(text)
-        )
-    except ValueError:
-        raise ValueError(f"{column} {text!r} is neither seconds nor HH:MM:SS.ss") from None
-    if not (math.isfinite(seconds) and 0 <= seconds <= _MAX_SEC):
-        raise ValueError(f"{column} {text!r} is not a sensible number of seconds")
-    return seconds

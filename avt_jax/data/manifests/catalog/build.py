@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -24,8 +23,10 @@ from avt_jax.data.manifests.catalog.report import (
 )
 from avt_jax.data.manifests.catalog.videos import Folder, Found, choose, index_videos, match_videos
 from avt_jax.data.manifests.group_splits import SplitFractions, assign_splits
-from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix
+from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix, write_classes
+from avt_jax.data.manifests.table import write_rows
 from avt_jax.errors import UserError
+from avt_jax.host import garbage
 from avt_jax.host.new_files import check_new, write_new
 
 
@@ -71,6 +72,7 @@ class Written:
     warnings: list[str]
 
 
+@garbage.kept()
 def manifest_from_annotations(
     entry: DataSet,
     annotations: Sequence[tuple[str, Path]],
@@ -148,8 +150,7 @@ def _hold_out(rows: list[Row], options: Options) -> list[Row]:
             classes.setdefault(row.labels, []).append(row.video_id)
     splits = assign_splits({"\0".join(k): v for k, v in classes.items()}, fractions, options.seed)
     return [
-        dataclasses.replace(row, split=splits[row.video_id]) if row.split == "train" else row
-        for row in rows
+        row._replace(split=splits[row.video_id]) if row.split == "train" else row for row in rows
     ]
 
 
@@ -196,19 +197,22 @@ def _problems(
 
 def _warnings(rows: Sequence[Row], folder: Folder) -> list[str]:
     warnings = []
-    splits: dict[str, set[str]] = {}
-    for row in rows:
-        if not row.problem:
-            splits.setdefault(row.video_id, set()).add(row.split)
-    shared = sorted(video for video, own in splits.items() if len(own) > 1)
+    splits: dict[str, str] = {}
+    shared = sorted(
+        {
+            row.video_id
+            for row in rows
+            if not row.problem and splits.setdefault(row.video_id, row.split) != row.split
+        }
+    )
     if shared:
         warnings.append(
             f"{len(shared)} source videos have clips in more than one split, such as {shared[0]}"
         )
     if folder.num_links:
         warnings.append(
-            f"{folder.num_links} links below the folder of videos were not followed; "
-            "--follow-links follows them"
+            f"{folder.num_links} links to folders below that of the videos were not entered; "
+            "--follow-links enters them"
         )
     if folder.unusable:
         warnings.append(
@@ -219,7 +223,7 @@ def _warnings(rows: Sequence[Row], folder: Folder) -> list[str]:
 
 def _write_classes(file: IO[str], names: Sequence[str], entry: DataSet) -> None:
     file.write(f"# Classes of {entry.title}; the first one has index 0.\n")
-    file.writelines(f"{name}\n" for name in names)
+    write_classes(file, names)
 
 
 def _write_manifest(
@@ -229,13 +233,15 @@ def _write_manifest(
     classes: Classes,
     prefix: str,
 ) -> None:
-    columns = [name if name == DEFAULT_LABEL_SET else f"label_{name}" for name in classes.names]
-    writer = csv.writer(file)
-    writer.writerow(["path", "start_sec", "end_sec", *columns, "split"])
-    for row, own in zip(rows, taken, strict=True):
-        if own is None or row.problem:
-            continue
-        span = ("", "")
-        if not own.trimmed:
-            span = (format_sec(row.start_sec), format_sec(row.end_sec))
-        writer.writerow([prefix + own.path, *span, *classes.of(row), row.split])
+    sets = [name if name == DEFAULT_LABEL_SET else f"label_{name}" for name in classes.names]
+
+    def found() -> Iterator[list[str]]:
+        for row, own in zip(rows, taken, strict=True):
+            if own is None or row.problem:
+                continue
+            span = ("", "")
+            if not own.trimmed:
+                span = (format_sec(row.start_sec), format_sec(row.end_sec))
+            yield [prefix + own.path, *span, *classes.of(row), row.split]
+
+    write_rows(file, ["path", "start_sec", "end_sec", *sets, "split"], found())

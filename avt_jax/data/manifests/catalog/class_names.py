@@ -11,6 +11,7 @@ from pathlib import Path
 
 from avt_jax.data.manifests.catalog.annotations import OTHER_CLASS, Row, read_table
 from avt_jax.data.manifests.catalog.entries import DataSet, LabelSet
+from avt_jax.data.manifests.fields import clean_label
 from avt_jax.data.manifests.manifest import read_classes
 from avt_jax.errors import UserError, nearest
 
@@ -97,15 +98,17 @@ def _listed(entry: DataSet, path: Path | None, label_set: LabelSet) -> tuple[str
 def _numbered(path: Path) -> tuple[str, ...]:
     """Names of a CSV with the columns id (0, 1, 2 ... in any order) and key."""
     names: dict[int, str] = {}
+    seen: set[str] = set()
     for line, fields in read_table(path, "class list"):
-        number, name = fields.get("id", ""), fields.get("key", "")
-        if not re.fullmatch("[0-9]{1,6}", number) or not name or not name.isprintable():
+        number, name = fields.get("id", ""), clean_label(fields.get("key", ""))
+        if not re.fullmatch("[0-9]{1,6}", number) or not name:
             raise UserError(
                 f"class list {path}, line {line}: needs a number in id and a name in key."
             )
-        if int(number) in names or name in names.values():
+        if int(number) in names or name in seen:
             raise UserError(f"class list {path}, line {line}: {number} or {name!r} appears twice.")
         names[int(number)] = name
+        seen.add(name)
     if sorted(names) != list(range(len(names))) or not names:
         raise UserError(f"class list {path}: the column id must run from 0 without a gap.")
     return tuple(names[index] for index in range(len(names)))
@@ -123,8 +126,9 @@ def _words(rows: Sequence[Row], position: int, num_classes: int) -> tuple[str, .
         else str(index)
         for index in range(num_classes)
     ]
+    used = collections.Counter(names)
     return tuple(
-        f"{name} ({index})" if names.count(name) > 1 else name for index, name in enumerate(names)
+        f"{name} ({index})" if used[name] > 1 else name for index, name in enumerate(names)
     )
 
 
@@ -132,7 +136,7 @@ def _restrict(rows: Sequence[Row], position: int, names: set[str]) -> list[Row]:
     return [
         row
         if not row.labels[position] or row.labels[position] in names
-        else dataclasses.replace(row, problem=OTHER_CLASS)
+        else row._replace(problem=OTHER_CLASS)
         for row in rows
     ]
 

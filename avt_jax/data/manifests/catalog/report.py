@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from typing import IO
 
 from avt_jax.data.manifests.catalog.annotations import OTHER_CLASS, Row
 from avt_jax.data.records import SPLITS
+from avt_jax.host.output.cells import CellWriter
 
 FOUND, MISSING, DUPLICATE, SKIPPED = "found", "missing", "duplicate", "skipped"
 UNMATCHED, UNUSABLE = "unmatched", "unusable_name"
@@ -69,20 +69,21 @@ class Tally:
             self.reasons[row.problem] += 1
         if row.problem == OTHER_CLASS:
             return
-        kinds = [SKIPPED] if row.problem else [FOUND] if num_files else [MISSING]
-        kinds += [DUPLICATE] if num_files > 1 and not row.problem else []
+        kind = SKIPPED if row.problem else FOUND if num_files else MISSING
         places = [self.splits[row.split]]
         for classes, label in zip(self.classes.values(), labels, strict=True):
             if label in classes:
                 places.append(classes[label][row.split])
         for counts in places:
-            for kind in kinds:
-                setattr(counts, kind, getattr(counts, kind) + 1)
+            counts.missing += kind == MISSING
+            counts.skipped += kind == SKIPPED
+            counts.found += kind == FOUND
+            counts.duplicate += kind == FOUND and num_files > 1
 
     def write(self, file: IO[str]) -> None:
         """Writes a line per split, then one per class and split, as CSV."""
-        writer = csv.writer(file)
-        writer.writerow(REPORT_COLUMNS)
+        writer = CellWriter(file)
+        writer.row(REPORT_COLUMNS)
         for split, counts in self.splits.items():
             _write_counts(writer, ["", "", split], counts)
         for label_set, classes in self.classes.items():
@@ -91,10 +92,10 @@ class Tally:
                     _write_counts(writer, [label_set, name, split], counts)
 
 
-def _write_counts(writer: Any, head: list[str], counts: Counts) -> None:
+def _write_counts(writer: CellWriter, head: list[str], counts: Counts) -> None:
     if counts.annotated or not head[0]:
         kinds = (FOUND, MISSING, DUPLICATE, SKIPPED)
-        writer.writerow([*head, counts.annotated, *(getattr(counts, kind) for kind in kinds)])
+        writer.row([*head, counts.annotated, *(getattr(counts, kind) for kind in kinds)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,18 +117,16 @@ class Problem:
 
 def write_problems(problems: Iterable[Problem], file: IO[str]) -> None:
     """Writes problems as CSV, one a line."""
-    writer = csv.writer(file)
-    writer.writerow(PROBLEM_COLUMNS)
+    writer = CellWriter(file)
+    writer.row(PROBLEM_COLUMNS)
     for item in problems:
         row, path = item.row, item.path.encode("utf-8", "backslashreplace").decode()
         if row is None:
-            writer.writerow([item.problem, "", "", "", "", path, "", item.message])
+            writer.row([item.problem, "", "", "", "", path, "", item.message])
             continue
         start, end = format_sec(row.start_sec), format_sec(row.end_sec)
         where = f"{row.file}:{row.line}"
-        writer.writerow(
-            [item.problem, row.split, row.video_id, start, end, path, where, item.message]
-        )
+        writer.row([item.problem, row.split, row.video_id, start, end, path, where, item.message])
 
 
 def format_sec(seconds: float) -> str:

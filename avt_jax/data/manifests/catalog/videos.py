@@ -6,12 +6,11 @@ import collections
 import dataclasses
 import os
 import re
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from avt_jax.data.manifests.catalog.annotations import Row
-from avt_jax.data.manifests.media_files import VIDEO_SUFFIXES
+from avt_jax.data.manifests.media_files import VIDEO_SUFFIXES, Listing, is_text
 from avt_jax.errors import UserError
 from avt_jax.host.progress import progress_bar
 
@@ -27,8 +26,8 @@ class Folder:
 
     Attributes:
       paths: relative to the folder, with slashes, sorted.
-      unusable: those whose path has characters that a manifest cannot hold; not in `paths`.
-      num_links: links to folders or video files that were not followed.
+      unusable: those whose path is not UTF-8, which a manifest cannot hold; not in `paths`.
+      num_links: links to folders that were not followed.
     """
 
     paths: tuple[str, ...]
@@ -52,90 +51,27 @@ class Found:
 def index_videos(folder: Path, *, follow_links: bool = False) -> Folder:
     """Lists all video files below a folder, with a counter on stderr when that takes long.
 
-    Hidden files and folders are passed over. Links are not followed unless asked for, so that
-    nothing outside the folder is used; a folder that links lead to again is entered once.
-
     Args:
-      folder: what to list.
-      follow_links: also follow links, wherever they lead.
+      folder: what to list; see `media_files.Listing`.
+      follow_links: also enter links to folders, wherever they lead.
 
     Raises:
       UserError: no folder, or one that may not be read.
     """
     if not folder.is_dir():
         raise UserError(f"no folder at {folder}; give the folder of the downloaded videos.")
-    listing = _Listing(folder, follow_links)
+    listing = Listing(folder, suffixes=VIDEO_SUFFIXES, follow_links=follow_links)
     paths = []
     with progress_bar(None, "listing videos", "file", delay=2.0) as bar:
         for path in listing.walk():
             paths.append(path)
             bar.update()
     paths.sort()
-    usable = [path for path in paths if path.isprintable() and path == path.strip()]
     return Folder(
-        paths=tuple(usable),
-        unusable=tuple(sorted(set(paths) - set(usable))),
-        num_links=listing.num_links,
+        paths=tuple(filter(is_text, paths)),
+        unusable=tuple(path for path in paths if not is_text(path)),
+        num_links=len(listing.passed.linked_folders),
     )
-
-
-class _Listing:
-    """Walks a folder once. os.scandir spares a call to the file system per file."""
-
-    def __init__(self, root: Path, follow_links: bool):
-        self.num_links = 0
-        self._root, self._follow_links = root, follow_links
-
-    def walk(self) -> Iterator[str]:
-        """Yields the video files' paths relative to the root."""
-        pending = [""]
-        entered = {_identity(self._root)} if self._follow_links else set()
-        while pending:
-            prefix = pending.pop()
-            try:
-                with os.scandir(self._root / prefix) as entries:
-                    found = [entry for entry in entries if not entry.name.startswith(".")]
-            except OSError as error:
-                raise UserError(
-                    f"cannot read the folder {self._root / prefix}: {error.strerror}."
-                ) from error
-            for entry in found:
-                kind = self._kind(entry)
-                if kind == "file":
-                    yield prefix + entry.name
-                elif kind == "folder":
-                    if self._follow_links:
-                        identity = _identity(entry.path)
-                        if identity in entered:
-                            continue
-                        entered.add(identity)
-                    pending.append(f"{prefix}{entry.name}/")
-            # The order of a file system must not decide which of two ways to a folder is taken.
-            pending.sort(reverse=True)
-
-    def _kind(self, entry: os.DirEntry[str]) -> str:
-        """ "file" for a video, "folder", or "" for what is passed over."""
-        is_video = os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES
-        if entry.is_symlink():
-            try:
-                mode = os.stat(entry.path).st_mode
-            except OSError:  # leads nowhere, or round in a circle
-                return ""
-            wanted = stat.S_ISDIR(mode) or (is_video and stat.S_ISREG(mode))
-            if not self._follow_links:
-                self.num_links += wanted
-                return ""
-            if not wanted:
-                return ""
-            return "folder" if stat.S_ISDIR(mode) else "file"
-        if entry.is_dir(follow_symlinks=False):
-            return "folder"
-        return "file" if is_video and entry.is_file(follow_symlinks=False) else ""
-
-
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
 
 
 def match_videos(
@@ -176,12 +112,10 @@ class _Names:
         self._rows, self._trimmed = rows, trimmed
         self._by_clip: dict[str, list[int]] = collections.defaultdict(list)
         self._by_video: dict[str, list[int]] = collections.defaultdict(list)
-        self._by_start: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
         for number, row in enumerate(rows):
             if row.clip_name:
                 self._by_clip[row.clip_name].append(number)
             self._by_video[row.video_id].append(number)
-            self._by_start[row.video_id, _milliseconds(row.start_sec)].append(number)
 
     def find(self, stem: str) -> tuple[list[int], bool]:
         """(rows that a file of this name belongs to, whether it was cut to the clip)."""
@@ -202,8 +136,9 @@ class _Names:
                 start, *end = (round(float(text) * scale) for text in match.groups()[1:])
                 numbers = [
                     number
-                    for number in self._by_start.get((match[1], start), ())
-                    if not end or _milliseconds(self._rows[number].end_sec) == end[0]
+                    for number in self._by_video.get(match[1], ())
+                    if _milliseconds(self._rows[number].start_sec) == start
+                    and (not end or _milliseconds(self._rows[number].end_sec) == end[0])
                 ]
                 if numbers:
                     return numbers, True

@@ -15,13 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from avt_jax.host.output.rich_console import plain_console
+from avt_jax.host.output.terminal import printable
+
 # As wide as the tables need, where the output is no terminal.
 _FILE_WIDTH = 120
-
-
-def printable(text: str) -> str:
-    """A text in one line without control characters."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def plain(text: str) -> Text:
@@ -30,9 +28,9 @@ def plain(text: str) -> Text:
 
 
 def new_console() -> Console:
-    """Where a command prints its tables: stdout, without markup and colours for numbers."""
+    """Where a command prints its tables: stdout; nothing is taken for markup, no colours."""
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _FILE_WIDTH
-    return Console(highlight=False, markup=False, width=wide)
+    return plain_console(width=wide)
 
 
 class PlainTable(Table):

@@ -1,0 +1,1 @@
+"""What a terminal, a log or a spreadsheet is shown: names from outside are text alone."""
