@@ -55,6 +55,12 @@ class RecordsInfo:
     schema_version: str
 
 
+def shard_names(split: str, num_shards: int) -> list[str]:
+    """The names by which TFDS finds the shards of a split, in order."""
+    start = f"{DATASET_NAME}-{split}.array_record"
+    return [f"{start}-{index:05d}-of-{num_shards:05d}" for index in range(num_shards)]
+
+
 def record_features(
     label_sets: Mapping[str, tuple[str, ...]], *, schema_version: str = SCHEMA_VERSION
 ) -> tfds.features.FeaturesDict:

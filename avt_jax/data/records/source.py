@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from avt_jax.data.records.description import read_info
+from avt_jax.data.records.description import read_info, shard_lengths
 from avt_jax.data.records.parse import parse_record
 from avt_jax.data.records.remote import local_folder
-from avt_jax.data.records.schema import DATASET_NAME, MEL_BINS, RecordsInfo
+from avt_jax.data.records.schema import MEL_BINS, RecordsInfo, shard_names
 from avt_jax.errors import UserError, first_line, nearest
 
 
@@ -40,16 +40,13 @@ class RecordSource:
         self._reader = self._open()
 
     def _open(self) -> Any:
-        import tensorflow_datasets as tfds
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        # Only file names and lengths come from the folder. The features are rebuilt from class
-        # names instead of features.json, which names Python classes to import.
-        infos = tfds.core.splits.SplitDict.from_proto(*self._split_proto())
-        self._paths = [Path(path) for path in infos[self._split].filepaths]
-        self._ends = list(itertools.accumulate(infos[self._split].shard_lengths))
+        lengths = shard_lengths(self._folder)[self._split]
+        self._paths = [self._folder / name for name in shard_names(self._split, len(lengths))]
+        self._ends = list(itertools.accumulate(lengths))
         for path in self._paths:
-            if path.parent != self._folder or not path.is_file():
+            if not path.is_file():
                 raise UserError(f"shard {path.name} is missing from {self._folder}; extract again.")
         try:
             reader = ArrayRecordDataSource([os.fspath(path) for path in self._paths])
@@ -64,15 +61,6 @@ class RecordSource:
                 f"dataset_info.json says {self._info.splits[self._split]}; extract again."
             )
         return reader
-
-    def _split_proto(self) -> tuple[Any, Any]:
-        from tensorflow_datasets.core import dataset_info, naming
-
-        proto = dataset_info.read_from_json(self._folder / "dataset_info.json")
-        template = naming.ShardedFileTemplate(
-            data_dir=self._folder, dataset_name=DATASET_NAME, filetype_suffix="array_record"
-        )
-        return proto.splits, template
 
     @property
     def info(self) -> RecordsInfo:
