@@ -26,8 +26,6 @@ from avt_jax.evaluation.reconstructions import (
 )
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.splits import is_source
-from avt_jax.inference.activities import FileActivities
-from avt_jax.inference.activity_picture import activity_figure
 from avt_jax.inference.load import load_skeleton
 from avt_jax.models.build import abilities
 from avt_jax.models.encoders.ast import PATCH
@@ -135,6 +133,10 @@ class ValidationPictures:
         return drawn
 
     def _draw_activities(self, config: ActivityConfig) -> dict[str, np.ndarray]:
+        # What decodes files is not loaded by a training that draws none.
+        from avt_jax.inference.activities import FileActivities
+        from avt_jax.inference.activity_picture import activity_figure
+
         drawn = {}
         for n, (i, name) in enumerate(zip(self._shown, self._ids, strict=True)):
             if not self._clips[axes.HAS_AUDIO][i]:

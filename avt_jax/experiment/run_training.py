@@ -7,7 +7,7 @@ import itertools
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
             warn_at_start(experiment, experiment.skeleton.params)
         with watch.compiling or contextlib.nullcontext():
             state = step.pack(restored[0] if restored else _born(experiment, given))
-            _rehearse(experiment, state, step, checkpointer, watch)
+            learning_rate = _rehearse(experiment, state, step, checkpointer, watch)
         return fit(
             state,
             step,
@@ -170,7 +170,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
             batch_size=experiment.parts.train.batch_size,
             checkpointer=checkpointer,
             writer=stack.enter_context(contextlib.closing(writer)),
-            learning_rate=experiment.learning_rate,
+            learning_rate=learning_rate,
             evaluate=evaluate,
             unpack=step.unpack,
             max_damaged=experiment.parts.data.max_damaged,
@@ -267,9 +267,15 @@ def _rehearse(
     step: PackedStep,
     checkpointer: Checkpointer,
     watch: Watch,
-) -> None:
-    """Compiles what evaluating, drawing, saving and logging need: nothing is compiled later on."""
-    experiment.learning_rate(0)
+) -> Callable[[int], Any]:
+    """Compiles what evaluating, drawing, saving and logging need: nothing is compiled later on.
+
+    Returns:
+      Step -> learning rate, to be logged.
+    """
+    # One program in place of one for each of its operations.
+    learning_rate: Callable[[int], Any] = jax.jit(experiment.learning_rate)
+    learning_rate(0)
     checkpointer.rehearse(step.unpack(state))
     if experiment.splits.val is not None:
         clips = experiment.parts.train.eval_batch_size // jax.process_count()
@@ -280,6 +286,7 @@ def _rehearse(
         pictures = agree.together(lambda: ValidationPictures(experiment))
         pictures.compute(state)
         watch.pictures = pictures
+    return learning_rate
 
 
 def _watch(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-import scipy.ndimage
 
 
 def adapt_ast_grid(
@@ -63,6 +62,8 @@ def resize_vit_grid(
     """
     grid = _as_grid(positions_nd, old)
     if tuple(old) != tuple(new):
+        import scipy.ndimage  # most starts resize nothing
+
         grid = scipy.ndimage.zoom(grid, (new[0] / old[0], new[1] / old[1], 1), order=1)
     return grid.reshape(-1, grid.shape[-1])
 

@@ -18,7 +18,8 @@ from typing import Any
 
 from avt_jax.data.extraction.job import ADVICE, Failure, ShardResult, read_stored_result
 from avt_jax.data.extraction.plan import Plan, PlannedShard, difference
-from avt_jax.data.records.writer import FolderInfo, ShardInfo, shard_names, write_description
+from avt_jax.data.records.schema import shard_names
+from avt_jax.data.records.writer import FolderInfo, ShardInfo, write_description
 from avt_jax.errors import UserError
 from avt_jax.host.lock import locked
 from avt_jax.host.new_files import is_partial, remove_partial, write_json

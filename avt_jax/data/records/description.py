@@ -19,6 +19,8 @@ from avt_jax.data.records.schema import CHECKSUM_FILE, SCHEMA_VERSION, RecordsIn
 from avt_jax.errors import UserError, first_line
 from avt_jax.host.checksum import sha256_of
 
+# TFDS's own, which `shard_names` fills in.
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _MAX_JSON_BYTES = 64 * 2**20
 # Far beyond every data set, and few enough to be looked at in seconds.
 _MAX_SHARDS, _MAX_CLIPS = 100_000, 2**40
@@ -73,6 +75,32 @@ def _read_json(path: Path, folder: Path) -> Any:
         return json.loads(_read_text(path, folder))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({first_line(error)}); extract again.") from error
+
+
+def shard_lengths(path: str | os.PathLike[str]) -> dict[str, list[int]]:
+    """How many records each shard of each split has; the files are called as `shard_names` says.
+
+    Args:
+      path: shard folder, or URL of one.
+
+    Raises:
+      UserError: no such folder, or it is damaged.
+    """
+    folder = local_folder(path, ())
+    file = folder / "dataset_info.json"
+    info = _read_json(file, folder)
+    try:
+        splits = {str(s["name"]): s for s in info.get("splits", [])}
+        lengths = {name: [int(n) for n in s["shardLengths"]] for name, s in splits.items()}
+        templates = {s.get("filepathTemplate", _TEMPLATE) for s in splits.values()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error!r}); extract again.") from error
+    if templates - {_TEMPLATE} or any(os.path.basename(name) != name for name in splits):
+        raise UserError(
+            f"{file} names files outside of its folder, or otherwise than 'avt extract' does; "
+            "extract again."
+        )
+    return lengths
 
 
 def read_info(path: str | os.PathLike[str]) -> RecordsInfo:

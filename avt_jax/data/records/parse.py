@@ -34,10 +34,11 @@ def parse_record(
       ValueError: it is none, a field is missing, or one does not hold what it should.
     """
     from google.protobuf.message import DecodeError
-    from tensorflow_datasets.proto import tf_example_pb2
+
+    from avt_jax.data.records.example_proto import example_class
 
     try:
-        fields = tf_example_pb2.Example.FromString(serialized).features.feature
+        fields = example_class().FromString(serialized).features.feature
     except DecodeError as error:
         raise ValueError(f"no record ({error})") from error
     start_sec, end_sec = _seconds(fields, "start_sec"), _seconds(fields, "end_sec")

@@ -68,6 +68,12 @@ def has_video(record: Mapping[str, Any]) -> bool:
     return NO_VIDEO not in record.get("flags", ())
 
 
+def shard_names(split: str, num_shards: int) -> list[str]:
+    """The names by which TFDS finds the shards of a split, in order."""
+    start = f"{DATASET_NAME}-{split}.array_record"
+    return [f"{start}-{index:05d}-of-{num_shards:05d}" for index in range(num_shards)]
+
+
 def record_features(
     label_sets: Mapping[str, tuple[str, ...]], *, schema_version: str = SCHEMA_VERSION
 ) -> tfds.features.FeaturesDict:

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from avt_jax.data.records.description import read_info
+from avt_jax.data.records.description import read_info, shard_lengths
 from avt_jax.data.records.remote import local_folder
-from avt_jax.data.records.schema import DATASET_NAME, RecordsInfo, record_features
-from avt_jax.errors import UserError, first_line
+from avt_jax.data.records.schema import RecordsInfo, record_features, shard_names
+from avt_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,31 +41,12 @@ def list_shards(path: str | os.PathLike[str]) -> tuple[Shard, ...]:
     """
     folder = local_folder(path, ())
     read_info(folder)  # refuses what is not a shard folder, with a reason
-    import tensorflow_datasets as tfds
-    from google.protobuf.json_format import ParseError
-    from tensorflow_datasets.core import dataset_info, naming
-
-    try:
-        proto = dataset_info.read_from_json(folder / "dataset_info.json")
-        template = naming.ShardedFileTemplate(
-            data_dir=folder, dataset_name=DATASET_NAME, filetype_suffix="array_record"
-        )
-        splits = tfds.core.splits.SplitDict.from_proto(proto.splits, template)
-        shards = []
-        for name, split in splits.items():
-            first = 0
-            for file, length in zip(split.filepaths, split.shard_lengths, strict=True):
-                shards.append(Shard(name, Path(file), first, length))
-                first += length
-    except (
-        ParseError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
-        RecursionError,
-    ) as error:  # fmt: skip
-        raise UserError(
-            f"{folder / 'dataset_info.json'} is damaged ({first_line(error)}); extract again."
-        ) from error
-    if any(shard.path.parent != folder for shard in shards):
-        raise UserError(f"{folder / 'dataset_info.json'} names files outside of its folder.")
+    shards = []
+    for split, lengths in shard_lengths(folder).items():
+        first = 0
+        for name, length in zip(shard_names(split, len(lengths)), lengths, strict=True):
+            shards.append(Shard(split, folder / name, first, length))
+            first += length
     return tuple(shards)
 
 

@@ -15,6 +15,7 @@ from avt_jax.data.records.schema import (
     SCHEMA_VERSION,
     SPLITS,
     record_features,
+    shard_names,
 )
 from avt_jax.host.checksum import sha256_of
 
@@ -125,22 +126,6 @@ class ShardFile:
         with contextlib.suppress(Exception):  # what made it useless may be why it cannot be closed
             self._writer.close()
         self.path.unlink(missing_ok=True)
-
-
-def shard_names(split: str, num_shards: int) -> list[str]:
-    """The names by which TFDS finds the shards of a split, in order."""
-    import tensorflow_datasets as tfds
-
-    template = tfds.core.ShardedFileTemplate(
-        dataset_name=DATASET_NAME,
-        data_dir="",
-        split=split,
-        filetype_suffix="array_record",
-    )
-    return [
-        os.path.basename(template.sharded_filepath(shard_index=index, num_shards=num_shards))
-        for index in range(num_shards)
-    ]
 
 
 def sorted_splits(names: Sequence[str]) -> list[str]:

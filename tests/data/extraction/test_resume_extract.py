@@ -179,7 +179,7 @@ def test_two_runs_do_not_share_a_folder(clips, tmp_path):
 def test_damaged_and_missing_parts_are_made_again(clips, uninterrupted, tmp_path):
     out = tmp_path / "out"
     folder = work_folder.work_path(out)
-    run_until_killed(clips, out, "records.writer", "shard_names", 1, "before")
+    run_until_killed(clips, out, "records.schema", "shard_names", 1, "before")
     (folder / "result").rmdir()
     results = sorted(folder.glob("train.part-*.json"))
     results[0].write_text("{")

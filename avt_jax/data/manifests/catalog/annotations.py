@@ -70,7 +70,7 @@ def read_annotations(entry: DataSet, files: Sequence[tuple[str, Path]]) -> list[
         ):
             try:
                 row = _row(entry, fields, split=split, file=path.name, line=line)
-            except KeyError as error:
+            except KeyError:
                 absent = _absent_column(entry, fields, split)
                 raise UserError(f"{path}, line {line}: {absent}.") from None
             except ValueError as error:
