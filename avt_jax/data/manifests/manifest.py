@@ -34,6 +34,8 @@ COLUMNS = ("path", "start_sec", "end_sec", "label", "split")
 DEFAULT_LABEL_SET = "label"
 
 _LABEL_PREFIX = "label_"
+# A comment of a class list, or a name that would be one but for the backslashes before it.
+_LIKE_A_COMMENT = re.compile(r"\\*#(?:\s|$)")
 _SET_NAME = re.compile(r"[a-z0-9_]{1,64}")
 
 
@@ -73,9 +75,9 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     with open_text(Path(path), "class list") as file:
         lines = [line.strip() for line in file]
     names = [
-        clean_label(line.removeprefix("\\") if line.startswith("\\#") else line)
+        clean_label(line[1:] if line[0] == "\\" and _LIKE_A_COMMENT.match(line) else line)
         for line in lines
-        if line and not _is_comment(line)
+        if line and not (line[0] == "#" and _LIKE_A_COMMENT.match(line))
     ]
     if not names:
         raise UserError(f"class list {path} names no class; write one name per line.")
@@ -90,11 +92,7 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
 def write_classes(file: IO[str], names: Iterable[str]) -> None:
     """Writes class names as `read_classes` reads them."""
     for name in names:
-        file.write(f"\\{name}\n" if _is_comment(name) or name.startswith("\\#") else f"{name}\n")
-
-
-def _is_comment(line: str) -> bool:
-    return line.startswith("#") and not line[1:2].strip()
+        file.write(f"\\{name}\n" if _LIKE_A_COMMENT.match(name) else f"{name}\n")
 
 
 class _Names:
