@@ -14,7 +14,7 @@ import av
 
 from avt_jax.data.media.container import DecodeError
 from avt_jax.data.media.demux import Clock
-from avt_jax.data.media.scan import Scan, header_end_sec
+from avt_jax.data.media.scan import GUESSED_LENGTHS, Scan, header_end_sec
 from avt_jax.data.media.whole import is_whole
 
 # A header that is no further off is kept: the last packets of sound often hold padding. One that
@@ -22,9 +22,6 @@ from avt_jax.data.media.whole import is_whole
 _HEADER_OFF_SEC = 0.15
 # Pictures that come no faster are slides: the last one stays as long as there is sound.
 _SLIDES_HZ = 1.0
-
-# Formats that do not state a length: FFmpeg guesses one from the bit rate, which may vary.
-_GUESSED_LENGTHS = ("mp3", "aac")
 
 _FLAGS = av.stream.Disposition
 _THUMBNAILS = _FLAGS.attached_pic | _FLAGS.timed_thumbnails
@@ -201,7 +198,7 @@ def _durations_sec(
     if last_sec == 0.0:
         last_sec = _nominal_sec(chosen[0], found)
     stated_end_sec = header_end_sec(container)
-    if stated_end_sec is None or container.format.name in _GUESSED_LENGTHS:
+    if stated_end_sec is None or container.format.name in GUESSED_LENGTHS:
         return last_sec, last_sec
     stated_sec = stated_end_sec - origin_sec
     if abs(stated_sec - last_sec) <= _HEADER_OFF_SEC:

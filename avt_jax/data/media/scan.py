@@ -15,6 +15,9 @@ from avt_jax.data.media.demux import (
     use_one_thread,
 )
 
+GUESSED_LENGTHS = ("mp3", "aac")
+"""Formats that do not state a length: FFmpeg guesses one from the bit rate, which may vary."""
+
 # Gone through from the start to the end; of what is larger the start and the end have to do.
 _SMALL_BYTES = 32 * 2**20
 # How much of the end.
@@ -25,8 +28,12 @@ _NUM_PLACES = 16
 _CAN_RESTART = ("mpegts", "mpeg")
 # Formats whose length, as FFmpeg reads it, is the time stamp of the end.
 _STATE_ENDS = ("matroska,webm", "asf", "ogg")
+# The format whose index names every packet, unless it was recorded in fragments.
+_HAS_INDEX = "mov,mp4,m4a,3gp,3g2,mj2"
+# The index and the header agree when they are no further apart.
+_INDEX_OFF_SEC = 0.15
 # Formats that know encryption.
-_CAN_ENCRYPT = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")
+_CAN_ENCRYPT = ("matroska,webm", _HAS_INDEX)
 
 
 class Track:
@@ -45,9 +52,12 @@ class Track:
         self._last = self._end = 0
         self._dts: int | None = None
         self._parts: list[tuple[float, float]] = []
+        self._is_full = False
 
     def add(self, packet: av.Packet[Any]) -> None:
         """Takes the next packet."""
+        if self._is_full:
+            return
         self.count += 1
         ticks = packet.pts
         if ticks is None:
@@ -60,6 +70,25 @@ class Track:
             return
         self._first, self._last = min(self._first, ticks), max(self._last, ticks)
         self._end = max(self._end, end)
+
+    def take_index(self, stream: av.VideoStream | av.AudioStream) -> bool:
+        """Takes what an index says of all packets, if the stream's header says the same.
+
+        Packets that are added afterwards change nothing.
+        """
+        entries = stream.index_entries
+        if not stream.frames or len(entries) != stream.frames or not stream.duration:
+            return False
+        first, last = entries[0].timestamp, entries[-1].timestamp
+        start = first if stream.start_time is None else stream.start_time
+        end = start + stream.duration
+        # An index has decoding times, which are a little earlier.
+        step = (last - first) / max(1, len(entries) - 1)
+        is_alike = abs(last + step - end) * self._tick_sec <= _INDEX_OFF_SEC
+        if len(entries) == 1 or is_alike:
+            self.count, self._is_full = len(entries), True
+            self._first, self._last, self._end = start, max(start, last), end
+        return self._is_full
 
     def restarts(self, packet: av.Packet[Any]) -> bool:
         """Whether the stamps of the next packet start anew. Ask before `add`."""
@@ -144,7 +173,12 @@ def scan(container: av.container.InputContainer, num_bytes: int) -> Scan:
     for stream in container.streams.video:
         if stream.codec_context is not None:
             use_one_thread(stream)
-    if num_bytes <= _SMALL_BYTES:
+    # Without a length there is no way to the end but through everything.
+    knows_end = container.duration and container.format.name not in GUESSED_LENGTHS
+    if container.format.name == _HAS_INDEX and _take_index(container, found):
+        _walk(container, found, max_bytes=_SMALL_BYTES)
+        return found
+    if num_bytes <= _SMALL_BYTES or not knows_end:
         _walk(container, found)
         return found
     found.is_complete = False
@@ -167,6 +201,13 @@ def _new_tracks(container: av.container.InputContainer) -> dict[int, Track]:
     return {s.index: Track(float(s.time_base or 0)) for s in container.streams}
 
 
+def _take_index(container: av.container.InputContainer, found: Scan) -> bool:
+    """Whether the index of an mp4 tells all of its pictures and sound."""
+    video = [found.tracks[stream.index].take_index(stream) for stream in container.streams.video]
+    audio = [found.tracks[stream.index].take_index(stream) for stream in container.streams.audio]
+    return all([*video, *audio])
+
+
 def _walk(
     container: av.container.InputContainer, found: Scan, max_bytes: int | None = None
 ) -> None:
@@ -180,7 +221,7 @@ def _walk(
     }
     can_encrypt = container.format.name in _CAN_ENCRYPT
     can_restart = container.format.name in _CAN_RESTART
-    num_read = 0
+    num_read = num_packets = 0
     for packet in readable_packets(container, on_error=found.note_error):
         track = found.tracks.get(packet.stream_index)
         if not packet.size or track is None:
@@ -188,7 +229,10 @@ def _walk(
         if can_restart and track.restarts(packet):
             track.begin_part()
         track.add(packet)
-        if can_encrypt and packet.has_sidedata("encryption_info"):
+        num_packets += 1
+        # Some begin in the clear; to ask each packet would take as long as to read it.
+        is_asked = can_encrypt and (num_packets < 16 or num_packets % 16 == 0)
+        if is_asked and packet.has_sidedata("encryption_info"):
             found.encrypted.add(packet.stream_index)
             waiting.discard(packet.stream_index)
         if packet.stream_index in waiting:

@@ -22,6 +22,7 @@ from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.manifests.manifest import read_manifest
 from avt_jax.data.manifests.media_files import SOUND_SUFFIXES as KNOWN
 from avt_jax.data.media import probe as probe_module
+from avt_jax.data.media import scan as scan_module
 from avt_jax.data.media.container import DecodeError
 from avt_jax.data.media.probe import probe
 from avt_jax.data.shard_tools import summary
@@ -88,6 +89,13 @@ def test_the_length_of_sound_is_counted_where_the_header_only_guesses(tmp_path, 
     assert not opens, "a file is gone through once"
     write_sound(path, seconds=2.0)
     assert probe(path).duration_sec == pytest.approx(2.0, abs=0.15)
+
+
+def test_the_length_of_large_sound_is_counted_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(scan_module, "_SMALL_BYTES", 1000)
+    for suffix in (".aac", ".mp3", ".flac", ".wav", ".m4a", ".ogg"):
+        path = write_sound(tmp_path / f"a{suffix}", seconds=6.0, onset_sec=5.0)
+        assert probe(path).duration_sec == pytest.approx(6.0, abs=0.15), suffix
 
 
 def test_spans_and_ends(tmp_path):
