@@ -53,8 +53,11 @@ for model in "${models[@]}"; do
     stage "train_$model" "4/6 Training (modalities: $model)" \
         $AVT train --config quickstart --workdir "$OUT/$model" \
         --config.data.path=$OUT/shards "--config.model.modalities=$model"
+    # The baseline is that of sound and picture together.
+    baseline=()
+    [ "$model" = av ] || baseline=(--no-baseline)
     stage "evaluate_$model" "5/6 Evaluating on the test split (modalities: $model)" \
-        $AVT evaluate --checkpoint "$OUT/$model" --split test
+        $AVT evaluate --checkpoint "$OUT/$model" --split test "${baseline[@]}"
 done
 # shellcheck disable=SC2046  # several names, none of which has a space
 stage predict "6/6 Classifying three videos it has never seen" \
