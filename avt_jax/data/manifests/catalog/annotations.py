@@ -70,8 +70,8 @@ def read_annotations(entry: DataSet, files: Sequence[tuple[str, Path]]) -> list[
         ):
             try:
                 row = _row(entry, fields, split=split, file=path.name, line=line)
-            except KeyError as error:
-                absent = _absent_column(entry, fields, str(error.args[0]), split)
+            except KeyError:
+                absent = _absent_column(entry, fields, split)
                 raise UserError(f"{path}, line {line}: {absent}.") from None
             except ValueError as error:
                 raise UserError(f"{path}, line {line}: {error}.") from None
@@ -154,8 +154,9 @@ def _split_of_file(entry: DataSet, path: Path) -> str:
     )
 
 
-def _absent_column(entry: DataSet, fields: Mapping[str, str], name: str, split: str) -> str:
+def _absent_column(entry: DataSet, fields: Mapping[str, str], split: str) -> str:
     wanted = (entry.video, entry.start, entry.end, entry.clip, "" if split else entry.split)
+    name = next(name for name in wanted if name and name not in fields)
     return (
         f"the file has no column {name!r}{nearest(name, fields)}; a file of {entry.title} has "
         f"{', '.join(filter(None, wanted))}"
