@@ -29,7 +29,11 @@ def build_parser() -> argparse.ArgumentParser:
         "  avt extract --manifest clips.csv --out shards --runner beam -- --runner=FlinkRunner",
     )
     add = parser.add_argument
-    add("--manifest", required=True, help="CSV with path, start_sec, end_sec, label, split")
+    add(
+        "--manifest",
+        required=True,
+        help="CSV with path, start_sec, end_sec, label, split, as avt or a spreadsheet writes it",
+    )
     add("--out", required=True, help="folder to create")
     add("--frame-rate", type=float, default=8.0, help="frames kept per second (%(default)s)")
     add("--short-side", type=int, default=256, help="shorter side of a frame in px (%(default)s)")
@@ -55,8 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="SET=FILE",
-        help="class list of a label set, one name per line; position = class index "
-        "(default: the sorted labels of the manifest); may be given once per label set",
+        help="class list of a label set, one name per line; position = class index; '# ' begins a "
+        "comment (default: the sorted labels of the manifest); may be given once per label set",
     )
     return parser
 

@@ -9,6 +9,7 @@ from avt_jax.data.manifests.catalog.build import Options, manifest_from_annotati
 from avt_jax.data.manifests.catalog.entries import get_data_set
 from avt_jax.data.manifests.manifest import read_classes, read_manifest
 from avt_jax.errors import UserError
+from avt_jax.host.cells import cell_text
 
 
 def build(name, files, videos, out, **options):
@@ -20,7 +21,9 @@ def build(name, files, videos, out, **options):
 
 def table(path):
     with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        rows = list(csv.DictReader(file))
+    # Ids of videos may begin like a formula.
+    return [{name: cell_text(cell) for name, cell in row.items()} for row in rows]
 
 
 def read_back(written):
