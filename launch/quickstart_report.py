@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from avt_jax.host.new_files import write_json
-from avt_jax.host.tables import PlainTable, new_console
+from avt_jax.host.output.tables import PlainTable, new_console
 
 MODELS = {"av": "audio and video", "audio": "audio alone", "video": "video alone"}
 

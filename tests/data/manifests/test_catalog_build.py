@@ -9,7 +9,7 @@ from avt_jax.data.manifests.catalog.build import Options, manifest_from_annotati
 from avt_jax.data.manifests.catalog.entries import get_data_set
 from avt_jax.data.manifests.manifest import read_classes, read_manifest
 from avt_jax.errors import UserError
-from avt_jax.host.cells import cell_text
+from avt_jax.host.output.cells import cell_text
 
 
 def build(name, files, videos, out, **options):
