@@ -96,6 +96,11 @@ def lengths():
             suffix,
             lambda path, c=codec: both(path, more=[Text(c, 0.2, 9.0)]),
         )
+        yield Case(
+            "subtitle_hangs_over",
+            suffix,
+            lambda path, c=codec: both(path, more=[Text(c, 0.2, 1.75)]),
+        )
     yield from every(
         "header_says_less",
         "mp4 mkv webm avi flv asf",
