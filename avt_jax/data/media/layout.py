@@ -20,6 +20,8 @@ from avt_jax.data.media.whole import is_whole
 # A header that is no further off is kept: the last packets of sound often hold padding. One that
 # promises more than there is may belong to a file that was cut off.
 _HEADER_OFF_SEC = 0.15
+# Formats round time stamps by no more.
+_TICK_SEC = 1e-3
 # Pictures that come no faster are slides: the last one stays as long as there is sound.
 _SLIDES_HZ = 1.0
 
@@ -201,10 +203,12 @@ def _durations_sec(
     if stated_end_sec is None or container.format.name in GUESSED_LENGTHS:
         return last_sec, last_sec
     stated_sec = stated_end_sec - origin_sec
-    if abs(stated_sec - last_sec) <= _HEADER_OFF_SEC:
-        return stated_sec, stated_sec
     all_ends = [track.end_sec for track in found.tracks.values() if track.end_sec is not None]
-    if stated_end_sec - max(all_ends, default=origin_sec) <= _HEADER_OFF_SEC:
+    longest_sec = max(all_ends, default=origin_sec) - origin_sec
+    others_last_longer = longest_sec > last_sec + _TICK_SEC
+    if abs(stated_sec - last_sec) <= _HEADER_OFF_SEC and not others_last_longer:
+        return stated_sec, stated_sec
+    if stated_sec - longest_sec <= _HEADER_OFF_SEC:
         return last_sec, last_sec
     # What is missing was cut off, or was never there.
     is_cut = found.num_errors or not is_whole(path)

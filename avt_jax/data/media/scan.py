@@ -71,7 +71,7 @@ class Track:
         self._first, self._last = min(self._first, ticks), max(self._last, ticks)
         self._end = max(self._end, end)
 
-    def take_index(self, stream: av.VideoStream | av.AudioStream) -> bool:
+    def take_index(self, stream: av.stream.Stream) -> bool:
         """Takes what an index says of all packets, if the stream's header says the same.
 
         Packets that are added afterwards change nothing.
@@ -202,10 +202,8 @@ def _new_tracks(container: av.container.InputContainer) -> dict[int, Track]:
 
 
 def _take_index(container: av.container.InputContainer, found: Scan) -> bool:
-    """Whether the index of an mp4 tells all of its pictures and sound."""
-    video = [found.tracks[stream.index].take_index(stream) for stream in container.streams.video]
-    audio = [found.tracks[stream.index].take_index(stream) for stream in container.streams.audio]
-    return all([*video, *audio])
+    """Whether the index of an mp4 tells all of its pictures and sound, and of its other streams."""
+    return all([found.tracks[stream.index].take_index(stream) for stream in container.streams])
 
 
 def _walk(

@@ -217,11 +217,13 @@ def _weights(layout: av.AudioLayout) -> np.ndarray | None:
     The mix is ITU-R BS.775's for two channels, and their mean: half of left and right, 0.71 of the
     centre, 0.35 of each surround channel, nothing of the channel for low frequencies.
     """
+    if layout.nb_channels < 3:
+        return None
     channels = [channel.name for channel in layout.channels]
     if not set(channels) <= set(_MIX) and len(channels) in _USUAL_LAYOUTS:
         usual = av.AudioLayout(_USUAL_LAYOUTS[len(channels)])
         channels = [channel.name for channel in usual.channels]
-    if len(channels) < 3 or not set(channels) <= set(_MIX):
+    if not set(channels) <= set(_MIX):
         return None
     return np.array([_MIX[name] for name in channels])
 

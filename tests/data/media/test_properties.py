@@ -96,6 +96,11 @@ def lengths():
             suffix,
             lambda path, c=codec: both(path, more=[Text(c, 0.2, 9.0)]),
         )
+        yield Case(
+            "subtitle_hangs_over",
+            suffix,
+            lambda path, c=codec: both(path, more=[Text(c, 0.2, 1.75)]),
+        )
     yield from every(
         "header_says_less",
         "mp4 mkv webm avi flv asf",
@@ -249,6 +254,7 @@ def check_record(case, tmp_path):
     assert images_thwc[0].shape[:2] == case.size_px
     media = probe(path)
     assert media.duration_sec == record["end_sec"]
+    assert (media.height_px, media.width_px) == case.size_px
     for image_hwc in images_thwc[:: len(images_thwc) - 1]:
         check_picture(image_hwc, case)
     if case.is_timed:
