@@ -185,7 +185,8 @@ def scan(container: av.container.InputContainer, num_bytes: int) -> Scan:
     _walk(container, found, max_bytes=_SMALL_BYTES)
     if container.format.name in _CAN_RESTART and _restarts(container, found, num_bytes):
         # Rare enough: all of it is read, from the start.
-        container.seek(0, unsupported_byte_offset=True)
+        with contextlib.suppress(av.error.FFmpegError):
+            container.seek(0, unsupported_byte_offset=True)
         found.tracks = _new_tracks(container)
         found.is_complete = True
         _walk(container, found)
