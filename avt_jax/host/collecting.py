@@ -1,7 +1,7 @@
 """Python's search for unreachable objects, put off while a command starts.
 
 Importing and tracing make millions of objects, nearly all of which stay. To go through them again
-and again takes a fifth of a second start (docs/performance.md).
+and again takes nearly a fifth of a second start (docs/performance.md).
 """
 
 from __future__ import annotations
