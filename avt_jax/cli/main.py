@@ -11,6 +11,7 @@ from avt_jax.cli.common import run
 from avt_jax.cli.processes.logs import keep_quiet
 from avt_jax.cli.processes.start import keep_compiled_programs, restart_with_kept_memory
 from avt_jax.errors import UserError, nearest
+from avt_jax.host import collecting
 from avt_jax.host.output.terminal import show
 
 # command -> (module below `avt_jax.cli`, what it does)
@@ -68,6 +69,7 @@ def _dispatch(argv: list[str] | None) -> int:
     if own_process and name in _COMPUTING:
         keep_compiled_programs()
         restart_with_kept_memory()
+        collecting.hold()
     if own_process:
         keep_quiet()
     # Imported here so that `avt inspect` does not pay for importing JAX.

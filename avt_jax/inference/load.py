@@ -13,6 +13,7 @@ import numpy as np
 from avt_jax import axes, tree
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError
+from avt_jax.host import collecting
 from avt_jax.host.compiling import compiling
 from avt_jax.models.build import build_model
 from avt_jax.models.forward import Predict, make_embed, make_predict
@@ -82,6 +83,7 @@ class LoadedRun:
                 compiled.add(shapes)
                 with compiling([*model, shapes], self._say):
                     found = jitted(*self._variables, inputs)
+                collecting.resume()
             return jax.tree.map(np.asarray, found)
 
         return call

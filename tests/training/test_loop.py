@@ -1,5 +1,6 @@
 """The loop on a toy step: schedule, logging, non-finite losses, stopping on a signal."""
 
+import gc
 import io
 import os
 import signal
@@ -10,6 +11,7 @@ import pytest
 from toy_run import checkpoints, counting_step, every, logged, run
 
 from avt_jax.errors import UserError
+from avt_jax.host import collecting
 from avt_jax.training.checkpoint import Checkpointer
 from avt_jax.training.observing import progress
 from avt_jax.training.writer import MetricWriter
@@ -118,6 +120,16 @@ def test_time_left_is_that_of_steps_which_compile_nothing(tmp_path, monkeypatch,
     assert [entry["clips_per_sec"] for entry in logged(tmp_path, "train")] == [4.0] * 3
     lines = [line for line in capsys.readouterr().err.splitlines() if "loss" in line]
     assert [line.split(", ")[-1] for line in lines] == ["0:06 left", "0:02 left", "0:00 left"]
+
+
+def test_the_first_step_ends_what_a_command_puts_off_at_its_start(tmp_path):
+    collecting.hold()
+    try:
+        run(tmp_path, *counting_step(), schedule=every(1))
+        assert gc.isenabled()
+    finally:
+        collecting.resume()
+        gc.unfreeze()
 
 
 def test_the_first_step_alone_tells_no_rate(tmp_path, capsys):

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from avt_jax.host import collecting
 from avt_jax.host.compiling import Compiling
 from avt_jax.losses.interface import Metrics
 from avt_jax.training.observing.clock import StepClock
@@ -61,6 +62,7 @@ class Watch:
             if self.compiling:
                 self.compiling.done()
                 self.compiling = None
+            collecting.resume()
             if self.peak_flops and self.count_flops and not self._flops:
                 self._flops = self.count_flops(state, batch, key)
             return state, metrics

@@ -1,0 +1,33 @@
+"""Collecting is put off only where a command has asked for it."""
+
+import gc
+
+import pytest
+
+from avt_jax.host import collecting
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    yield
+    collecting.resume()
+    gc.unfreeze()
+    gc.enable()
+
+
+def test_held_and_resumed():
+    collecting.hold()
+    assert not gc.isenabled()
+    before = gc.get_freeze_count()
+    collecting.resume()
+    assert gc.isenabled() and gc.get_freeze_count() > before
+
+
+def test_a_program_s_own_choice_stays():
+    gc.disable()
+    frozen = gc.get_freeze_count()
+    collecting.resume()
+    assert not gc.isenabled() and gc.get_freeze_count() == frozen
+    gc.enable()
+    collecting.resume()
+    assert gc.isenabled() and gc.get_freeze_count() == frozen
