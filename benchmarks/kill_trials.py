@@ -277,59 +277,77 @@ def run_stub(workdir: Path, rest: list[str]) -> int:
     return common.run(lambda argv: job.run(args, lambda: train_stub(workdir)), [])
 
 
+def doing(what: str) -> None:
+    """Says what the stub does, for `where`."""
+    print(f"doing {what}", file=sys.stderr, flush=True)
+
+
+class Numbers:
+    """The stub's batches, which hold their own number."""
+
+    num_damaged = 0
+    number = 0
+
+    def __next__(self) -> dict[str, Any]:
+        import jax
+        import numpy as np
+
+        from avt_jax import axes
+
+        time.sleep(0.02)
+        self.number += 1
+        doing(f"step {self.number}")
+        rows = 8 // jax.process_count()
+        first = self.number + rows * jax.process_index()
+        return {axes.AUDIO: np.arange(first, first + rows, dtype=np.float32)[:, None]}
+
+    def get_state(self) -> dict[str, Any]:
+        doing(f"save {self.number}")
+        return {"number": self.number}
+
+
+def step(state: Any, batch: dict[str, Any], key: Any) -> Any:
+    """The stub's step, to be jitted."""
+    import jax
+    import jax.numpy as jnp
+
+    from avt_jax import axes
+    from avt_jax.training.processes import agree
+    from avt_jax.training.state import TrainState
+
+    noise = jax.random.normal(jax.random.fold_in(key, state.step), state.params["w"].shape)
+    loss = batch[axes.AUDIO].mean()
+    w = 0.9 * state.params["w"] + 1e-3 * loss * noise
+    metrics = {"loss": (loss, jnp.float32(1)), **agree.read_notes(batch)}
+    return TrainState(state.step + 1, {"w": w}, {}, {}, {}), metrics
+
+
+def evaluate(state: Any, asked: Any) -> tuple[dict[str, float], float]:
+    """As long as ten of the stub's steps; every process asks, all learn of it."""
+    import numpy as np
+
+    from avt_jax.training.processes import agree
+    from avt_jax.training.processes.stop import Interrupted
+
+    doing("evaluation")
+    for _ in range(10):
+        time.sleep(0.02)
+        if int(agree.total(np.array([asked()]))[0]):
+            raise Interrupted(signal.SIGTERM)
+    return {"top1/label": float(state.params["w"].mean())}, float(int(state.step))
+
+
 def train_stub(workdir: Path) -> None:
     """40 steps of 20 ms on one array, with evaluations, checkpoints and metrics."""
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
-    from avt_jax import axes
     from avt_jax.training import mesh as meshes
     from avt_jax.training.checkpoint import Checkpointer
     from avt_jax.training.loop import Schedule, fit
     from avt_jax.training.processes import agree
-    from avt_jax.training.processes.stop import Interrupted
     from avt_jax.training.state import TrainState
     from avt_jax.training.writer import MetricWriter, NoWriter
-
-    def doing(what: str) -> None:
-        print(f"doing {what}", file=sys.stderr, flush=True)
-
-    class Numbers:
-        """Batches that hold their own number."""
-
-        num_damaged = 0
-        number = 0
-
-        def __next__(self) -> dict[str, Any]:
-            time.sleep(0.02)
-            self.number += 1
-            doing(f"step {self.number}")
-            rows = 8 // jax.process_count()
-            first = self.number + rows * jax.process_index()
-            return {axes.AUDIO: np.arange(first, first + rows, dtype=np.float32)[:, None]}
-
-        def get_state(self) -> dict[str, Any]:
-            doing(f"save {self.number}")
-            return {"number": self.number}
-
-    @jax.jit
-    def step(state: TrainState, batch: dict[str, Any], key: jax.Array) -> Any:
-        noise = jax.random.normal(jax.random.fold_in(key, state.step), state.params["w"].shape)
-        loss = batch[axes.AUDIO].mean()
-        w = 0.9 * state.params["w"] + 1e-3 * loss * noise
-        metrics = {"loss": (loss, jnp.float32(1)), **agree.read_notes(batch)}
-        return TrainState(state.step + 1, {"w": w}, {}, {}, {}), metrics
-
-    def evaluate(state: TrainState, asked: Any) -> tuple[dict[str, float], float]:
-        doing("evaluation")
-        # As long as ten steps; every process asks, all learn of it.
-        for _ in range(10):
-            time.sleep(0.02)
-            signals = int(agree.total(np.array([asked()]))[0])
-            if signals:
-                raise Interrupted(signal.SIGTERM)
-        return {"top1/label": float(state.params["w"].mean())}, float(int(state.step))
 
     doing("start")
     mesh = meshes.make_mesh(meshes.MeshConfig())
@@ -350,7 +368,7 @@ def train_stub(workdir: Path) -> None:
     doing("compile")
     fit(
         state,
-        step,
+        jax.jit(step),
         batches,  # type: ignore[arg-type]
         key=jax.random.key(0),
         mesh=mesh,

@@ -16,6 +16,7 @@ import numpy as np
 
 from avt_jax.data.loading.sampling import source_group
 from avt_jax.data.media.jpeg import decode_frame
+from avt_jax.data.records import evenly_spread, lazy_reader
 from avt_jax.errors import UserError
 
 VIDEO, AUDIO = "video", "audio"
@@ -27,6 +28,8 @@ _CELL_PX = 8
 _DIRECTIONS = 9
 _MEL_BANDS = 32
 _COMPONENTS = 200
+# Root mean square of the length of a modality's inputs, for which these are weak to strong.
+_NORM = 3.0
 _REGULARISATIONS = (0.003, 0.03, 0.3, 3.0)
 _FOLDS = 3
 
@@ -152,11 +155,10 @@ def read_features(
     Raises:
       UserError: no clip can be read.
     """
-    used = min(len(source), max_clips or len(source))
     video, audio, groups, kept = [], [], [], []
     labels: dict[str, list[int]] = {}
-    read = getattr(source, "read_lazily", source.__getitem__)
-    for index in (number * len(source) // used for number in range(used)):
+    read = lazy_reader(source)
+    for index in evenly_spread(len(source), max_clips):
         on_clip()
         try:
             record = read(index)
@@ -216,7 +218,7 @@ class Baseline:
 
 
 def _projection(values_nd: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """To principal components of standardised features, whose norm is about 1."""
+    """To principal components of standardised features, all of them divided by one number."""
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -226,7 +228,7 @@ def _projection(values_nd: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     with np.errstate(invalid="ignore"):  # where no feature varies there is no variance to share
         projected_nd = steps.fit_transform(values_nd)
     norm = float(np.sqrt(np.mean(np.sum(projected_nd**2, axis=1)))) or 1.0
-    return lambda new_nd: 3 * steps.transform(new_nd) / norm
+    return lambda new_nd: _NORM * steps.transform(new_nd) / norm
 
 
 def _fit(

@@ -63,8 +63,6 @@ class Keeper:
     def __init__(self) -> None:
         """Starts with nothing."""
         self._rows: list[np.ndarray] = []
-        self._names: list[str] = []
-        self._width = 0
 
     def add(
         self,
@@ -79,7 +77,6 @@ class Keeper:
           labels: {label set: [b] int}.
           group_b: [b] int of the source.
         """
-        self._names = list(probabilities)
         columns = [np.asarray(group_b, np.int64)[:, None]]
         for name, p_by in probabilities.items():
             p_by, label_b = np.asarray(p_by, np.float32), np.asarray(labels[name], np.int64)

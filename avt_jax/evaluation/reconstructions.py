@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avt_jax.evaluation.pictures import new_figure, save_png
+from avt_jax.host.output.terminal import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,7 +138,7 @@ def clip_label(clip_id: str) -> str:
     """A clip's id in two short lines: the file's name without folders, and the span in it."""
     match = re.fullmatch(r"(?:.*/)?(.+)@([\d.]+)-([\d.]+)#\d+", clip_id, re.DOTALL)
     name, span = (match[1], f"{match[2]} to {match[3]} s") if match else (clip_id, "")
-    name = "".join(c if c.isprintable() else "?" for c in name)
+    name = printable(name)
     if len(name) > _MAX_LABEL:
         half = (_MAX_LABEL - 1) // 2
         name = f"{name[:half]}…{name[-half:]}"

@@ -77,8 +77,7 @@ class OwnRecords:
 
     def read_lazily(self, index: int) -> Mapping[str, Any]:
         """The same, which copies a frame when it is asked for where the source can do that."""
-        read = getattr(self._source, "read_lazily", self._source.__getitem__)
-        return self._checked(index, read(index))
+        return self._checked(index, records.lazy_reader(self._source)(index))
 
     def _checked(self, index: int, record: Any) -> Mapping[str, Any]:
         what = f"OwnData.{self._name}[{index}]"

@@ -154,4 +154,4 @@ def test_clips_are_named_whole_or_with_the_middle_left_out():
     assert clip_label("videos/a b.mp4@0.000-2.000#480") == "a b.mp4\n0.000 to 2.000 s"
     long = clip_label("x/a_very_long_name_of_a_video_00012.mp4@1.5-2.0#3")
     assert long == "a_very_long_…eo_00012.mp4\n1.5 to 2.0 s"
-    assert clip_label("17") == "17" and clip_label("a\nb@1-2#3") == "a?b\n1 to 2 s"
+    assert clip_label("17") == "17" and clip_label("a\nb@1-2#3") == "a\\nb\n1 to 2 s"

@@ -232,6 +232,9 @@ def test_the_data_are_looked_at_when_a_run_begins_and_not_again(tmp_path, capsys
     said = capsys.readouterr().err
     assert "error: 1 file(s) have clips in more than one split" in said
     assert f"'avt doctor {tmp_path / 'shards'} --config ...' says what to do" in said
+    other = write(tmp_path / "other", made, ("cat", "dog", "eel"))
+    run(tmp_path / "run2", {"data.path": str(other)})
+    assert "error: 1 file(s) have clips in more than one split" in capsys.readouterr().err
     at_start._say_once.cache_clear()
     run(tmp_path / "run", {**changes, "train.steps": 6})
     assert "in more than one split" not in capsys.readouterr().err

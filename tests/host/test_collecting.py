@@ -31,3 +31,15 @@ def test_a_program_s_own_choice_stays():
     gc.enable()
     collecting.resume()
     assert gc.isenabled() and gc.get_freeze_count() == frozen
+
+
+def test_put_off_for_a_while_and_as_it_was_afterwards():
+    with pytest.raises(KeyError), collecting.put_off():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
+    # Within a command that starts, it is not switched on again.
+    collecting.hold()
+    with collecting.put_off():
+        pass
+    assert not gc.isenabled()

@@ -13,7 +13,7 @@ from avt_jax.data.doctor.findings import SEVERITIES, Files, Finding, found
 from avt_jax.data.doctor.leaks import check_copies, check_leaks, group_names
 from avt_jax.data.doctor.senses import check_senses
 from avt_jax.data.manifests.manifest import Manifest
-from avt_jax.host import garbage
+from avt_jax.host import collecting
 
 
 def check_facts(facts: Facts, *, splits: Sequence[str] | None = None) -> list[Finding]:
@@ -39,7 +39,7 @@ def check_facts(facts: Facts, *, splits: Sequence[str] | None = None) -> list[Fi
     return worst_first(findings)
 
 
-@garbage.kept()
+@collecting.put_off()
 def check_manifest(manifest: Manifest) -> list[Finding]:
     """What is likely to be wrong with a manifest, the worst first.
 

@@ -10,6 +10,7 @@ import numpy as np
 from avt_jax import axes
 from avt_jax.data.loading import damaged, sampling
 from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records import lazy_reader
 
 
 class Source(Protocol):
@@ -31,13 +32,13 @@ class LazyRecords:
     def __init__(self, source: Source):
         """Takes any source."""
         self._source = source
+        self._read = lazy_reader(source)
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        read = getattr(self._source, "read_lazily", self._source.__getitem__)
-        return read(index)
+        return self._read(index)
 
 
 class MakeTrainBatch:

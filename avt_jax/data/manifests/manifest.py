@@ -28,7 +28,7 @@ from avt_jax.data.manifests.fields import (
 from avt_jax.data.manifests.table import Rows, open_text
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError, nearest
-from avt_jax.host import garbage
+from avt_jax.host import collecting
 
 COLUMNS = ("path", "start_sec", "end_sec", "label", "split")
 DEFAULT_LABEL_SET = "label"
@@ -139,7 +139,7 @@ class _Names:
         return tuple(names), array("i", place[np.frombuffer(numbers, np.intc)].tobytes())
 
 
-@garbage.kept()
+@collecting.put_off()
 def read_manifest(
     path: str | os.PathLike[str], classes: Mapping[str, Sequence[str]] | None = None
 ) -> Manifest:

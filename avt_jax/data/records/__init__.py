@@ -3,6 +3,7 @@
 What most code needs stands here: `records.read_info(path)`, `records.open_split(path, split)`.
 """
 
+from avt_jax.data.records.access import evenly_spread, lazy_reader
 from avt_jax.data.records.description import read_info, verify_checksums
 from avt_jax.data.records.schema import (
     CHECKSUM_FILE,
@@ -32,7 +33,9 @@ __all__ = [
     "SPLITS",
     "RecordSource",
     "RecordsInfo",
+    "evenly_spread",
     "has_video",
+    "lazy_reader",
     "open_split",
     "read_info",
     "record_features",

@@ -49,9 +49,8 @@ def sample_split(path: str, split: str = "train") -> ClipSample:
       UserError: no such split, it is empty, or none of the clips can be read.
     """
     info, source = records.read_info(path), records.open_split(path, split)
-    used = min(len(source), MAX_CLIPS)
     lengths, sides, moments = [], [], Moments()
-    for index in (number * len(source) // used for number in range(used)):
+    for index in records.evenly_spread(len(source), MAX_CLIPS):
         try:
             record = source.read_lazily(index)
             if len(record["frames"]):

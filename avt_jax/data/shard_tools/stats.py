@@ -137,9 +137,8 @@ def measure_split(
     if max_clips is not None and max_clips < 1:
         raise UserError(f"{max_clips} clips give no statistics; give 1 or more.")
     path = os.fspath(path)
-    count = len(records.open_split(path, split))
-    used = min(count, max_clips or count)
-    indices = [number * count // used for number in range(used)]
+    indices = records.evenly_spread(len(records.open_split(path, split)), max_clips)
+    used = len(indices)
     parts = [
         _Part(path, split, tuple(indices[first : first + _CHUNK]))
         for first in range(0, used, _CHUNK)

@@ -26,7 +26,8 @@ def warn_at_start(experiment: Experiment, params: Mapping[str, Any]) -> None:
       experiment: what is about to be trained.
       params: of its model.
     """
-    data, splits = experiment.parts.data, experiment.splits
+    # Where the shards were found; the config may name where they were.
+    data, splits = experiment.data, experiment.splits
     opened = {data.train_split: splits.train, data.eval_split: splits.val}
     shards = {name: split for name, split in opened.items() if isinstance(split, RecordSource)}
     if data.train_split not in shards:
@@ -37,13 +38,14 @@ def warn_at_start(experiment: Experiment, params: Mapping[str, Any]) -> None:
     findings += of_size(facts, experiment.parts, params)
     told = [finding for finding in worst_first(findings) if finding.severity != "hint"]
     for finding in told[:_MOST_LINES]:
-        _say_once(finding.short())
+        _say_once(data.path, finding.short())
     if told:
         more = f"{len(told) - _MOST_LINES} more; " if len(told) > _MOST_LINES else ""
-        _say_once(f"{more}'avt doctor {shlex.quote(data.path)} --config ...' says what to do")
+        remedies = f"'avt doctor {shlex.quote(data.path)} --config ...' says what to do"
+        _say_once(data.path, more + remedies)
 
 
 @functools.cache
-def _say_once(line: str) -> None:
-    """To stderr; a study trains on the same shards many times."""
+def _say_once(path: str, line: str) -> None:
+    """To stderr; a study trains on the same shards (`path`) many times."""
     show(line, file=sys.stderr, flush=True)

@@ -37,9 +37,7 @@ class Some:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        read = getattr(self.source, "read_lazily", self.source.__getitem__)
-        found: Mapping[str, Any] = read(self.indices[index])
-        return found
+        return records.lazy_reader(self.source)(self.indices[index])
 
 
 def training_source(data: DataConfig, own: OwnData | None) -> Any:
@@ -77,8 +75,7 @@ def measure_reference(
     """
     if train is None:
         return Reference({}, {}, {})
-    used = min(len(train), MAX_TRAIN_CLIPS)
-    some = Some(train, [number * len(train) // used for number in range(used)])
+    some = Some(train, records.evenly_spread(len(train), MAX_TRAIN_CLIPS))
     clips = replace(data, eval_split=data.train_split, eval_clips=1, eval_crops=1)
     batches = experiment.eval_batches(some, clips, batch_size)
     with contextlib.closing(batches):
@@ -96,11 +93,10 @@ def _baseline(
     experiment: Experiment, train: Any, source: Any
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
     """({label set: classes of training clips}, {label set: [n] predicted class or -1})."""
-    modalities = {"av": ("video", "audio")}.get(
-        experiment.parts.model["modalities"], (experiment.parts.model["modalities"],)
-    )
+    modalities = experiment.parts.model["modalities"]
     of_train, of_source = read_both(train, source)
-    predicted = baseline.Baseline(of_train, modalities).predict(of_source)
+    used = (baseline.VIDEO, baseline.AUDIO) if modalities == "av" else (modalities,)
+    predicted = baseline.Baseline(of_train, used).predict(of_source)
     everywhere = {name: np.full(len(source), -1, np.int64) for name in predicted}
     for name, class_n in predicted.items():
         everywhere[name][of_source.index_n] = class_n
@@ -117,7 +113,7 @@ def read_both(train: Any, source: Any) -> tuple[baseline.Features, baseline.Feat
 
 def clip_names(source: Any) -> list[dict[str, str | float]]:
     """{"id", "source", "start_sec", "end_sec"} of every clip of a split."""
-    read = getattr(source, "read_lazily", source.__getitem__)
+    read = records.lazy_reader(source)
     wanted = ("id", "source", "start_sec", "end_sec")
     return [{key: found[key] for key in wanted} for found in map(read, range(len(source)))]
 

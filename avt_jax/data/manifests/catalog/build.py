@@ -26,7 +26,7 @@ from avt_jax.data.manifests.group_splits import SplitFractions, assign_splits
 from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix, write_classes
 from avt_jax.data.manifests.table import write_rows
 from avt_jax.errors import UserError
-from avt_jax.host import garbage
+from avt_jax.host import collecting
 from avt_jax.host.new_files import check_new, write_new
 
 
@@ -72,7 +72,7 @@ class Written:
     warnings: list[str]
 
 
-@garbage.kept()
+@collecting.put_off()
 def manifest_from_annotations(
     entry: DataSet,
     annotations: Sequence[tuple[str, Path]],
