@@ -44,7 +44,7 @@ stage() {
 
 AVT=.venv/bin/avt
 stage synthesize "1/6 Rendering AV-Events: 4 motions x 4 kinds of sound = 16 classes of real .mp4 files" \
-    $AVT synthesize --out $OUT/videos
+    $AVT synthesize --out $OUT/videos --frame-rate-hz 16
 stage extract "2/6 Decoding the videos into shards of frames and spectrograms" \
     $AVT extract --manifest $OUT/videos/clips.csv --out $OUT/shards --frame-rate 8 --short-side 72
 stage inspect "3/6 A look at the data" \
