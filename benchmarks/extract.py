@@ -2,6 +2,7 @@
 
     python benchmarks/extract.py
     python benchmarks/extract.py --clips 200 --repeats 1
+    python benchmarks/extract.py --against ../older    # rates of two checkouts, by turns
 
 Renders short videos (340x256 px, 30 frames/s, H.264 with a key frame every 2 s, AAC sound) and cuts
 each into 20 overlapping spans, no two alike. Then:
@@ -59,6 +60,9 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="avt-extract-", dir=args.work))
     try:
         clips, whole = render_all(folder, args.clips)
+        if args.against:
+            compare_trees(folder, [clips, whole], args.against, args.repeats)
+            return 0
         is_good = measure_workers(folder, clips, args)
         measure_whole(folder, whole, args.repeats)
         is_good &= kill_twice(folder, clips, args)
@@ -76,6 +80,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--clips-per-shard", type=int, default=64)
+    parser.add_argument("--against", type=Path, help="only compare rates with this other checkout")
     parser.add_argument("--work", help="where to put about 2 MB per clip and run (default: /tmp)")
     return parser.parse_args()
 
@@ -198,6 +203,40 @@ def measure_workers(folder: Path, clips: Path, args: argparse.Namespace) -> bool
     print(f"2 workers against 1, run by run: {spread(ratios)}")
     print(f"files of all runs: {'identical' if is_same else 'DIFFERENT'}", flush=True)
     return is_same
+
+
+# What either checkout runs: its own extraction, of a manifest with two workers, and the rate.
+ONE_RATE = """
+import sys
+from avt_jax.data.extraction.clip_record import ExtractConfig
+from avt_jax.data.extraction.extract import extract
+from avt_jax.data.manifests.manifest import read_manifest
+done = extract(read_manifest(sys.argv[1]), sys.argv[2], config=ExtractConfig(), num_workers=2)
+assert not done.num_failed, done.num_failed
+print(sum(done.num_clips.values()) / done.elapsed_sec)
+"""
+
+
+def compare_trees(folder: Path, manifests: list[Path], other: Path, repeats: int) -> None:
+    """Prints this checkout's rate over another's, pair by pair, for each manifest."""
+    trees = (Path(__file__).parents[1], other.resolve())
+    for clips in manifests:
+        pairs = []
+        for turn in range(repeats + 1):  # the first warms up
+            rates_hz = {}
+            for tree in trees if turn % 2 else trees[::-1]:
+                words = [sys.executable, "-c", ONE_RATE, clips, folder / "run"]
+                env = {**os.environ, "PYTHONPATH": str(tree)}
+                done = subprocess.run(words, env=env, cwd=tree, capture_output=True, text=True)
+                if done.returncode:
+                    raise RuntimeError(f"{tree}: {done.stderr}")
+                rates_hz[tree] = float(done.stdout)
+                shutil.rmtree(folder / "run")
+            pairs.append([rates_hz[tree] for tree in trees])
+        ours, theirs = zip(*pairs[1:], strict=True)
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        print(f"{clips.stem}: {spread(ours)} clips/s here, {spread(theirs)} there")
+        print(f"{clips.stem}: here over there, pair by pair: {spread(ratios)}", flush=True)
 
 
 def warm_up(folder: Path, clips: Path) -> None:
