@@ -23,7 +23,10 @@ COMMANDS = {
     "doctor": ("data.doctor", "mistakes in a shard folder, found before a training"),
     "baseline": ("data.baseline", "what a cheap classifier reaches on shards, in seconds"),
     "shards": ("data.shards", "verify, merge, reshard or measure shard folders"),
-    "convert": ("convert", "turn released weights into a folder that a training can start from"),
+    "convert": (
+        "weights.convert",
+        "turn released weights into a folder that a training can start from",
+    ),
     "config": ("config", "print the fields of a recipe, with meaning and allowed range"),
     "train": ("train", "train a model from a config"),
     "evaluate": ("evaluate", "accuracy, confusion matrix and curves of a trained model"),

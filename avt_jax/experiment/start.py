@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from avt_jax import tree
-from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
+from avt_jax.conversion.initial import (
+    InitConfig,
+    check_whole,
+    encoder_variables,
+    model_variables,
+)
 from avt_jax.conversion.store import is_converted, read_converted
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
@@ -39,7 +44,9 @@ def starting_variables(
             continue
         try:
             if name == "model":
-                found, what = model_variables(_whole_model(folder), model)
+                whole, note = _whole_model(folder, model)
+                found, what = model_variables(whole, model)
+                what += note
             else:
                 found, what = encoder_variables(read_converted(folder), model, name, spec)
         except UserError as error:
@@ -49,8 +56,12 @@ def starting_variables(
     return variables, said
 
 
-def _whole_model(folder: str) -> dict[str, np.ndarray]:
+def _whole_model(folder: str, model: Any) -> tuple[dict[str, np.ndarray], str]:
+    """({path: array}, what is to be said of them)."""
     if is_converted(folder):
-        return read_converted(folder).variables
+        converted = read_converted(folder)
+        check_whole(converted, model)
+        return converted.variables, ""
     run = load_run(folder)
-    return {**run.params, **run.stats}
+    averaged = run.config.get("optimizer", {}).get("ema_decay", 0) > 0
+    return {**run.params, **run.stats}, ", the averaged ones" if averaged else ""
