@@ -27,6 +27,7 @@ COMMANDS = {
         "weights.convert",
         "turn released weights into a folder that a training can start from",
     ),
+    "weights": ("weights.catalog", "list published weights, and fetch them by name"),
     "config": ("config", "print the fields of a recipe, with meaning and allowed range"),
     "train": ("train", "train a model from a config"),
     "evaluate": ("evaluate", "accuracy, confusion matrix and curves of a trained model"),

@@ -32,15 +32,21 @@ class InitConfig(Block, where="config.init"):
     """The config block `init`: folders to start from; "" keeps the random weights."""
 
     video: str = setting(
-        "", "converted weights (uniformer or vit) for the video encoder; empty = random", empty=True
+        "",
+        "converted weights (uniformer or vit) for the video encoder, a folder or a name of 'avt "
+        "weights list'; empty = random",
+        empty=True,
     )
     audio: str = setting(
-        "", "converted weights (ast; vit for MBT) for the audio encoder; empty = random", empty=True
+        "",
+        "converted weights (ast; vit for MBT) for the audio encoder, a folder or a name; empty = "
+        "random",
+        empty=True,
     )
     model: str = setting(
         "",
-        "the whole model: converted weights (mbt), or a run folder of the same model. Heads of "
-        "another number of classes stay random",
+        "the whole model: converted weights (mbt; a folder or a name), or a run folder of the same "
+        "model. Heads of another number of classes stay random",
         empty=True,
     )
 
