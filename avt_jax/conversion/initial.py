@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flax import nnx
 
-from avt_jax.conversion import KINDS
+from avt_jax.conversion import KINDS, ast
 from avt_jax.conversion.mapping import Shapes, Variables, check_complete
+from avt_jax.conversion.same_meaning import check_same
 from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
@@ -30,15 +32,21 @@ class InitConfig(Block, where="config.init"):
     """The config block `init`: folders to start from; "" keeps the random weights."""
 
     video: str = setting(
-        "", "converted weights (uniformer or vit) for the video encoder; empty = random", empty=True
+        "",
+        "converted weights (uniformer or vit) for the video encoder, a folder or a name of 'avt "
+        "weights list'; empty = random",
+        empty=True,
     )
     audio: str = setting(
-        "", "converted weights (ast; vit for MBT) for the audio encoder; empty = random", empty=True
+        "",
+        "converted weights (ast; vit for MBT) for the audio encoder, a folder or a name; empty = "
+        "random",
+        empty=True,
     )
     model: str = setting(
         "",
-        "the whole model: converted weights (mbt), or a run folder of the same model. Heads of "
-        "another number of classes stay random",
+        "the whole model: converted weights (mbt; a folder or a name), or a run folder of the same "
+        "model. Heads of another number of classes stay random",
         empty=True,
     )
 
@@ -78,6 +86,7 @@ def encoder_variables(
             f"the weights are of kind {converted.kind}, the {modality} encoder takes "
             f"{' or '.join(kinds)}; convert those, or choose another encoder in config.model."
         )
+    _check_meaning(converted, model, tower, prefix)
     shapes = _shapes(tower)
     found = {k: v for k, v in converted.variables.items() if not _ENCODER_HEAD.match(k)}
     said = [f"{modality} encoder from {converted.kind} weights ({converted.source['file']})"]
@@ -93,6 +102,27 @@ def encoder_variables(
             said.append("their blocks left out, as the encoder is shared")
     _check(found, shapes)
     return {f"{prefix}/{path}": value for path, value in found.items()} | norm, ", ".join(said)
+
+
+def _check_meaning(converted: Converted, model: nnx.Module, tower: Any, prefix: str) -> None:
+    """Refuses weights that fit by their shapes and would compute something else."""
+    config, where = getattr(tower, "config", None), f"config.model.{prefix}"
+    if isinstance(model, MBT):
+        config, where = model.config, "config.model"
+    told = KINDS[converted.kind].TOLD
+    if converted.kind == "ast" and not ast.on_spectrograms(converted):
+        told = tuple(name for name in told if name != "stride")
+    check_same(converted.config, config, told, where)
+
+
+def check_whole(converted: Converted, model: nnx.Module) -> None:
+    """The same for a whole converted model.
+
+    Raises:
+      UserError: what the shapes of arrays do not tell is another.
+    """
+    if isinstance(model, MBT) and converted.kind == "mbt":
+        check_same(converted.config, model.config, KINDS["mbt"].TOLD, "config.model")
 
 
 def model_variables(variables: Variables, model: nnx.Module) -> tuple[Variables, str]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from avt_jax.conversion.hints import Hints
 from avt_jax.conversion.mapping import (
     Rule,
     Shapes,
@@ -29,16 +30,20 @@ from avt_jax.models.posemb import resize_vit_grid
 from avt_jax.tree.rngs import CountedRngs
 
 FITS = (ViT, Tower)
+TOLD = ("num_heads",)
+MODEL_TYPE = ""
+_NO_HINTS = Hints()
 
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
 
 
-def infer(state_dict: Mapping[str, np.ndarray]) -> ViTConfig:
+def infer(state_dict: Mapping[str, np.ndarray], hints: Hints = _NO_HINTS) -> ViTConfig:
     """The config that official weights are of.
 
     Raises:
       KeyError: a name that all ViTs have is missing.
     """
+    del hints
     return ViTConfig(**tower_fields(state_dict))
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from avt_jax import tree
-from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
+from avt_jax.conversion.catalog.entries import ENTRIES
+from avt_jax.conversion.catalog.fetch import fetch, is_name
+from avt_jax.conversion.initial import (
+    InitConfig,
+    check_whole,
+    encoder_variables,
+    model_variables,
+)
 from avt_jax.conversion.store import is_converted, read_converted
-from avt_jax.errors import UserError
+from avt_jax.errors import UserError, nearest
+from avt_jax.host.output.terminal import show
 from avt_jax.models.inputs import InputSpec
 from avt_jax.training.checkpoint import load_run
 
@@ -34,23 +44,43 @@ def starting_variables(
     variables: dict[str, np.ndarray] = {}
     said = []
     for name in ("model", "audio", "video"):
-        folder = getattr(init, name)
+        folder = given = getattr(init, name)
         if not folder:
             continue
         try:
+            if is_name(folder):
+                folder = str(fetch(folder, say=_say))
             if name == "model":
-                found, what = model_variables(_whole_model(folder), model)
+                whole, note = _whole_model(folder, model)
+                found, what = model_variables(whole, model)
+                what += note
             else:
                 found, what = encoder_variables(read_converted(folder), model, name, spec)
         except UserError as error:
-            raise UserError(f"config.init.{name}={folder}: {error}") from error
+            raise UserError(f"config.init.{name}={given}: {error}{_meant(given)}") from error
         variables |= found
         said.append(f"starting from {folder}: {what}")
     return variables, said
 
 
-def _whole_model(folder: str) -> dict[str, np.ndarray]:
+def _meant(given: str) -> str:
+    """The nearest name of the catalog, where nothing is there under what was given."""
+    if Path(given).exists() or is_name(given) or not nearest(given, ENTRIES):
+        return ""
+    return f" 'avt weights list' prints the names of published ones{nearest(given, ENTRIES)}."
+
+
+def _say(line: str) -> None:
+    """What is said of a download; it takes long."""
+    show(line, file=sys.stderr, flush=True)
+
+
+def _whole_model(folder: str, model: Any) -> tuple[dict[str, np.ndarray], str]:
+    """({path: array}, what is to be said of them)."""
     if is_converted(folder):
-        return read_converted(folder).variables
+        converted = read_converted(folder)
+        check_whole(converted, model)
+        return converted.variables, ""
     run = load_run(folder)
-    return {**run.params, **run.stats}
+    averaged = run.config.get("optimizer", {}).get("ema_decay", 0) > 0
+    return {**run.params, **run.stats}, ", the averaged ones" if averaged else ""

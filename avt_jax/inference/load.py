@@ -63,8 +63,14 @@ class LoadedRun:
 
     @cached_property
     def embed(self) -> BatchFn:
-        """Batch -> {modality: [b, d] float32}, what the classifier sees of each modality."""
+        """Batch -> {"video", "audio", "fused": [b, d] float32 of length 1}, see `make_embed`."""
         return self._function(make_embed)
+
+    @property
+    def projects(self) -> bool:
+        """Whether the vectors of video and audio are in one space."""
+        model = self._skeleton.merge(self._skeleton.params, self._skeleton.stats)
+        return bool(model.projects)
 
     def _function(self, make: Callable[..., Predict]) -> BatchFn:
         inputs_are = normalisation(self.data)

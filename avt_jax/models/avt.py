@@ -182,6 +182,11 @@ class AVT(nnx.Module):
         if "video" in decoders:
             self.video_mask_colour = nnx.Param(jnp.zeros(3))  # the mean of normalised pixels
 
+    @property
+    def projects(self) -> bool:
+        """Whether `project` can be called."""
+        return len(_MODALITIES[self.modalities]) == 2
+
     def encode(
         self,
         video_bthwc: jax.Array | None,
