@@ -22,6 +22,7 @@ from avt_jax.errors import UserError, nearest
 from avt_jax.host.output.terminal import show
 from avt_jax.models.inputs import InputSpec
 from avt_jax.training.checkpoint import load_run
+from avt_jax.training.processes import agree
 
 
 def starting_variables(
@@ -72,7 +73,8 @@ def _meant(given: str) -> str:
 
 def _say(line: str) -> None:
     """What is said of a download; it takes long."""
-    show(line, file=sys.stderr, flush=True)
+    if agree.is_first():
+        show(line, file=sys.stderr, flush=True)
 
 
 def _whole_model(folder: str, model: Any) -> tuple[dict[str, np.ndarray], str]:
