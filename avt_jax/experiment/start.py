@@ -26,6 +26,7 @@ from avt_jax.inference.load import data_config, load_skeleton
 from avt_jax.models.inputs import InputSpec
 from avt_jax.training.checkpoint import RUN_FILE, load_run
 from avt_jax.training.inputs import input_spec
+from avt_jax.training.processes import agree
 
 
 def starting_variables(
@@ -105,4 +106,5 @@ def _meant(given: str) -> str:
 
 def _say(line: str) -> None:
     """What is said of a download; it takes long."""
-    show(line, file=sys.stderr, flush=True)
+    if agree.is_first():
+        show(line, file=sys.stderr, flush=True)

@@ -455,6 +455,32 @@ def test_numbers_of_numpy_beside_the_weights(tmp_path):
     assert_arrays(read(tmp_path, "uniformer", older))
 
 
+class Calls:
+    """Pickled, it calls a function with arguments."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.live_torch
+@pytest.mark.parametrize(
+    "call",
+    [
+        (np.dtype, "V10000000000"),
+        (np.dtype, "O8"),
+        (np._core.multiarray.scalar, np.dtype("f8")),
+        (np._core.multiarray.scalar, np.dtype("f8"), b"1234"),
+        (np._core.multiarray.scalar, 3, b"1234"),
+    ],
+)
+def test_numbers_of_numpy_are_no_way_in(tmp_path, call):
+    with pytest.raises(UserError, match="cannot be read as a PyTorch file"):
+        read(tmp_path, "uniformer", saved({"model": tensors(), "x": Calls(*call)}))
+
+
 @pytest.mark.live_torch
 @pytest.mark.parametrize("name", ["model_ema", "state_dict_ema", "ema"])
 def test_averaged_weights_of_torch(tmp_path, name):

@@ -19,6 +19,8 @@ from avt_jax.errors import UserError, first_line
 _WRAPPERS = ("model", "model_state", "state_dict", "model_state_dict", "module")
 _AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema")
 _MOST_WRAPPERS = len(_WRAPPERS)
+# NumPy's names of plain numbers.
+_NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
 def read_torch(path: Path, wanted: str | None, say: Say) -> dict[str, np.ndarray]:
@@ -65,12 +67,29 @@ def _harmless() -> list[Any]:
     """What training programs put beside the weights, and of which making one runs nothing.
 
     Their arguments are a Namespace, a bag of attributes; scores and epochs are often numbers of
-    NumPy, which files of NumPy 1 and 2 name differently.
+    NumPy, which files of NumPy 1 and 2 name differently. NumPy's own functions would make types
+    and numbers of any size.
     """
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    names = [f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")]
-    kinds = {type(np.dtype(character)) for character in "?bhilqBHILQefd"}
-    return [argparse.Namespace, np.dtype, *kinds, *((scalar, name) for name in names)]
+    numbers = [(_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    # A type's byte order is set after it was made.
+    kinds = {type(np.dtype(name)) for name in _NUMBERS}
+    return [argparse.Namespace, *kinds, (_number_type, "numpy.dtype"), *numbers]
+
+
+def _number_type(name: str, *how: bool) -> np.dtype[Any]:
+    """In place of `numpy.dtype`: plain numbers alone."""
+    if name not in _NUMBERS:
+        raise ValueError(f"{name!r} is no type of a number")
+    return np.dtype(name, *how)
+
+
+def _number(kind: np.dtype[Any], content: bytes) -> Any:
+    """In place of NumPy's own: a number from its bytes."""
+    if not isinstance(kind, np.dtype) or kind.str[1:] not in _NUMBERS:
+        raise ValueError(f"{kind!r} is no type of a number")
+    if not isinstance(content, bytes) or len(content) != kind.itemsize:
+        raise ValueError("a number has another length than its type")
+    return np.frombuffer(content, kind)[0]
 
 
 def _check_zip(path: Path) -> None:
