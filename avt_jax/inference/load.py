@@ -33,7 +33,7 @@ class LoadedRun:
 
     Args:
       run_dir: what `avt train --workdir` wrote.
-      step: "best" (highest validation score) or "last".
+      step: "best" (highest validation score), "last", or a step in digits.
       say: is told that it is compiled, and how long that takes; None = nobody.
 
     Attributes:

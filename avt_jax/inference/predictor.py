@@ -32,7 +32,7 @@ class Predictor:
 
     Args:
       run_dir: what `avt train --workdir` wrote.
-      step: "best" or "last" checkpoint.
+      step: "best" or "last" checkpoint, or its step in digits.
       batch_size: windows per call of the model; None = 1 on a CPU, 8 on an accelerator.
       num_threads: windows decoded at the same time.
       say: is told when the model is compiled, which the first windows wait for; None = nobody.

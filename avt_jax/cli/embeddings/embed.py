@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avt_jax.cli import interrupts
-from avt_jax.cli.common import parser, run
+from avt_jax.cli.common import add_step, parser, run
 from avt_jax.errors import UserError
 from avt_jax.host.output.terminal import printable, show
 
@@ -49,12 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="new .parquet or .npz file"
     )
-    cli.add_argument(
-        "--step",
-        choices=("best", "last"),
-        default="best",
-        help="checkpoint with the best validation score, or the last one (default %(default)s)",
-    )
+    add_step(cli)
     cli.add_argument(
         "--split",
         action="append",

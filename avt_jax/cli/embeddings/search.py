@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from avt_jax.cli.common import parser, run
+from avt_jax.cli.common import add_step, parser, run
 from avt_jax.cli.embeddings.embed import check_numbers, file_rows
 from avt_jax.errors import UserError
 from avt_jax.host.output.terminal import show
@@ -53,9 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--checkpoint", type=Path, metavar="RUN_DIR", help="the run (default: as the index says)"
     )
-    cli.add_argument(
-        "--step", choices=("best", "last"), default="best", help="checkpoint (default %(default)s)"
-    )
+    add_step(cli)
     cli.add_argument("--hop-sec", type=float, metavar="S", help="as for 'avt embed'")
     cli.add_argument("--batch-size", type=int, metavar="N", help="as for 'avt embed'")
     cli.add_argument("--json", action="store_true", help="print one JSON document")
