@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,22 @@ from avt_jax.conversion.initial import (
     encoder_variables,
     model_variables,
 )
+from avt_jax.conversion.own_run import Trained, encoder_of_run, variables_of_run
 from avt_jax.conversion.store import is_converted, read_converted
 from avt_jax.errors import UserError, nearest
 from avt_jax.host.output.terminal import show
+from avt_jax.inference.load import data_config, load_skeleton
 from avt_jax.models.inputs import InputSpec
-from avt_jax.training.checkpoint import load_run
+from avt_jax.training.checkpoint import RUN_FILE, load_run
+from avt_jax.training.inputs import input_spec
 from avt_jax.training.processes import agree
 
 
 def starting_variables(
-    init: InitConfig, skeleton: tree.Skeleton[Any], spec: InputSpec
+    init: InitConfig,
+    skeleton: tree.Skeleton[Any],
+    spec: InputSpec,
+    label_sets: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Reads the weights that a training starts from.
 
@@ -34,6 +41,7 @@ def starting_variables(
       init: which folders.
       skeleton: of the model to train.
       spec: the shape of what it reads.
+      label_sets: its classes.
 
     Returns:
       ({path: array}, one line for each folder: what was done with it).
@@ -51,10 +59,19 @@ def starting_variables(
         try:
             if is_name(folder):
                 folder = str(fetch(folder, say=_say))
-            if name == "model":
-                whole, note = _whole_model(folder, model)
-                found, what = model_variables(whole, model)
+            if _is_run(folder, name):
+                trained, note = _trained(folder)
+                if name == "model":
+                    found, what = variables_of_run(
+                        trained, model, spec, label_sets, strict=init.strict
+                    )
+                else:
+                    found, what = encoder_of_run(trained, model, name, spec)
                 what += note
+            elif name == "model":
+                converted = read_converted(folder)
+                check_whole(converted, model)
+                found, what = model_variables(converted.variables, model)
             else:
                 found, what = encoder_variables(read_converted(folder), model, name, spec)
         except UserError as error:
@@ -62,6 +79,22 @@ def starting_variables(
         variables |= found
         said.append(f"starting from {folder}: {what}")
     return variables, said
+
+
+def _is_run(folder: str, name: str) -> bool:
+    """Whether a folder is a run's, or is to be one by what is said of it."""
+    return not is_converted(folder) and (name == "model" or (Path(folder) / RUN_FILE).exists())
+
+
+def _trained(folder: str) -> tuple[Trained, str]:
+    """(the model of a run folder, what is to be said of its weights)."""
+    run = load_run(folder)
+    data = data_config(run)
+    skeleton = load_skeleton(run, data, folder)
+    model = skeleton.merge(skeleton.params, skeleton.stats)
+    averaged = run.config.get("optimizer", {}).get("ema_decay", 0) > 0
+    trained = Trained(model, {**run.params, **run.stats}, input_spec(data), run.label_sets)
+    return trained, ", the averaged ones" if averaged else ""
 
 
 def _meant(given: str) -> str:
@@ -75,14 +108,3 @@ def _say(line: str) -> None:
     """What is said of a download; it takes long."""
     if agree.is_first():
         show(line, file=sys.stderr, flush=True)
-
-
-def _whole_model(folder: str, model: Any) -> tuple[dict[str, np.ndarray], str]:
-    """({path: array}, what is to be said of them)."""
-    if is_converted(folder):
-        converted = read_converted(folder)
-        check_whole(converted, model)
-        return converted.variables, ""
-    run = load_run(folder)
-    averaged = run.config.get("optimizer", {}).get("ema_decay", 0) > 0
-    return {**run.params, **run.stats}, ", the averaged ones" if averaged else ""

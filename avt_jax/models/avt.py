@@ -127,6 +127,7 @@ class AVT(nnx.Module):
         patch_values: Mapping[str, int],
         rngs: nnx.Rngs,
     ):
+        self.config = config
         self.modalities = config.modalities
         names = config.names
         shared: dict[str, Any] = dict(dtype=config.dtype, rngs=rngs)

@@ -120,7 +120,7 @@ def test_a_training_starts_from_them(files, tmp_path):
     )
     experiment = Experiment(config, classes={"verb": 2, "noun": 3})
     skeleton = experiment.skeleton
-    variables, said = starting_variables(experiment.parts.init, skeleton, experiment.spec)
+    variables, said = starting_variables(experiment.parts.init, skeleton, experiment.spec, {})
     assert len(said) == 2 and all("positions adapted" in line for line in said)
     fresh = skeleton.params.keys() - variables.keys()
     assert {path.split("/")[0] for path in fresh} == {"bottleneck", "heads"}
@@ -184,7 +184,7 @@ def test_a_training_starts_from_a_name(files, tmp_path, monkeypatch, capsys):
         [f"--config.model.{change}" for change in changes] + ["--config.init.video=vit-tiny"],
     )
     experiment = Experiment(config, classes={"verb": 2, "noun": 3})
-    start = (experiment.parts.init, experiment.skeleton, experiment.spec)
+    start = (experiment.parts.init, experiment.skeleton, experiment.spec, {})
     with pytest.raises(UserError, match="config.init.video=vit-tiny: vit-tiny can only be"):
         starting_variables(*start)
     assert avt.main(["weights", "fetch", "vit-tiny", "--file", str(files / "vit.npz")]) == 0
