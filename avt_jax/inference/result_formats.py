@@ -84,7 +84,7 @@ class Format(Protocol):
           MadeOtherwiseError: it is, but of another run or of other options.
         """
 
-    def prediction(self, found: FilePrediction) -> str:
+    def prediction(self, found: Any) -> str:
         """The text of a result."""
 
     def error(self, path: str, message: str) -> str:
@@ -108,7 +108,7 @@ class _JsonLines:
         self.head = json.dumps({_MARK: _FORMAT} | about) + "\n"
 
     def read(self, lines: Iterator[str]) -> Iterator[Entry]:
-        first = _first_line(lines, self.head)
+        first = first_line_of(lines, self.head)
         if not first:
             return
         self._check_head(first)
@@ -158,7 +158,7 @@ class _Csv:
         self.head = _row(self._columns)
 
     def read(self, lines: Iterator[str]) -> Iterator[Entry]:
-        first = _first_line(lines, self.head)
+        first = first_line_of(lines, self.head)
         header = next(csv.reader([first]), [])
         if first and header[: 1 + len(_MADE)] != self._columns[: 1 + len(_MADE)]:
             raise NotOursError("it has other columns")
@@ -201,8 +201,12 @@ _MADE = tuple(field.name for field in dataclasses.fields(Made))
 FORMATS: dict[str, type[_JsonLines] | type[_Csv]] = {".jsonl": _JsonLines, ".csv": _Csv}
 
 
-def _first_line(lines: Iterator[str], head: str) -> str:
-    """The first line; "" where there is nothing yet, or no more than a part of `head`."""
+def first_line_of(lines: Iterator[str], head: str) -> str:
+    """The first line; "" where there is nothing yet, or no more than a part of `head`.
+
+    Raises:
+      NotOursError: it is another one.
+    """
     first = next(lines, "")
     if first.endswith("\n"):
         return first

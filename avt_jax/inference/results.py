@@ -1,4 +1,4 @@
-"""One file of results for many media files, written as they come and continued after a kill.
+"""One file of results for many media files or clips, written as they come, continued after a kill.
 
 Which files are done is read from the results alone.
 """
@@ -9,12 +9,11 @@ import contextlib
 import os
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from avt_jax.errors import UserError
 from avt_jax.host.lock import NO_LOCKS, locked
 from avt_jax.host.new_files import replacing_path
-from avt_jax.inference.prediction import FilePrediction
 from avt_jax.inference.result_formats import (
     FORMATS,
     Entry,
@@ -39,12 +38,13 @@ class Results:
         self.failed = failed
         self._path, self._form, self._file = path, form, file
 
-    def add(self, path: str, found: FilePrediction | UserError) -> None:
+    def add(self, path: str, found: Any) -> None:
         """Writes what was found out about a media file; it is in the file when this returns.
 
         Args:
           path: as it was given.
-          found: the prediction, or why there is none.
+          found: what the format stores, such as a `FilePrediction`, or the `UserError` that says
+            why there is none.
 
         Raises:
           UserError: it cannot be written.
@@ -102,13 +102,36 @@ def open_results(
     """
     check_file(path)
     form = FORMATS[path.suffix.lower()](made, label_sets)
+    with continued(path, form, "avt predict", option="--out ", again=again) as results:
+        yield results
+
+
+@contextlib.contextmanager
+def continued(
+    path: Path, form: Format, command: str, *, option: str = "", again: Collection[str] = ()
+) -> Generator[Results, None, None]:
+    """Opens a file of any format, new or to be continued; see `open_results`.
+
+    Args:
+      path: of the file.
+      form: how it is written.
+      command: that writes it, for messages.
+      option: that names it, for messages.
+      again: as in `open_results`.
+
+    Yields:
+      The open results.
+
+    Raises:
+      UserError: as `open_results`.
+    """
     with contextlib.ExitStack() as stack:
         try:
-            _lock(stack, path)
-            failed, end = _read(path, form)
+            _lock(stack, path, command)
+            failed, end = _read(path, form, command, option)
             dropped = {one for one in again if failed.get(one)}
             if dropped:
-                end = _rewrite(stack, path, form, dropped)
+                end = _rewrite(stack, path, form, dropped, command)
             file = stack.enter_context(open(path, "r+b", buffering=0))
             file.truncate(end)
             file.seek(end)
@@ -119,57 +142,58 @@ def open_results(
         yield Results(path, form, {k: v for k, v in failed.items() if k not in dropped}, file)
 
 
-def _lock(stack: contextlib.ExitStack, path: Path) -> None:
+def _lock(stack: contextlib.ExitStack, path: Path, command: str) -> None:
     try:
         stack.enter_context(locked(path))
     except BlockingIOError as error:
         raise UserError(
-            f"another 'avt predict' is writing {path}; wait for its end, or give another --out."
+            f"another '{command}' is writing {path}; wait for its end, or give another --out."
         ) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
 
 
-def _read(path: Path, form: Format) -> tuple[dict[str, bool], int]:
+def _read(path: Path, form: Format, command: str, option: str) -> tuple[dict[str, bool], int]:
     """({key: whether it failed}, bytes up to the end of the last whole entry)."""
     failed: dict[str, bool] = {}
     end = 0
     try:
-        for entry in _entries(path, form):
+        for entry in entries(path, form):
             end += len(_encoded(entry.raw))
             if entry.path is not None:
                 failed[key(entry.path)] = entry.failed
     except NotOursError as error:
         raise UserError(
-            f"--out {path} is there and no file of results that 'avt predict' can continue "
+            f"{option}{path} is there and no file of results that '{command}' can continue "
             f"({error}); give another name."
         ) from error
     except MadeOtherwiseError as error:
         raise UserError(
-            f"the results in --out {path} were made otherwise ({error}); give another name, or "
+            f"the results in {option}{path} were made otherwise ({error}); give another name, or "
             "what they were made with."
         ) from error
     return failed, end
 
 
-def _entries(path: Path, form: Format) -> Iterator[Entry]:
+def entries(path: Path, form: Format) -> Iterator[Entry]:
+    """The whole entries of a file; raises what `Format.read` does."""
     # A path need not be valid Unicode; its bytes are kept.
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         yield from form.read(iter(file))
 
 
 def _rewrite(
-    stack: contextlib.ExitStack, path: Path, form: Format, dropped: Collection[str]
+    stack: contextlib.ExitStack, path: Path, form: Format, dropped: Collection[str], command: str
 ) -> int:
     """Writes the file anew without some entries; returns its size."""
     with replacing_path(path, advice=ADVICE) as partial:
         with open(partial, "wb") as file:
-            for entry in _entries(path, form):
+            for entry in entries(path, form):
                 if entry.path is None or key(entry.path) not in dropped:
                     file.write(_encoded(entry.raw))
         # The lock is that of the file under the name, so the new one needs it before it has that.
-        _lock(stack, partial)
+        _lock(stack, partial, command)
         return partial.stat().st_size
 
 

@@ -11,6 +11,7 @@ from tiny_run import make_run, tiny_run_fixture, write_video  # noqa: F401
 from avt_jax.cli import main as cli
 from avt_jax.data.records.writer import RecordWriter
 from avt_jax.inference.embeddings.reader import read_index
+from avt_jax.inference.load import LoadedRun
 
 
 @pytest.fixture
@@ -32,6 +33,22 @@ def avt(*words):
 
 def last_line(capsys):
     return capsys.readouterr().err.splitlines()[-1]
+
+
+CLASSES = ["class 0", "class 1", "class 2"]
+
+
+def write_shards(folder, count):
+    """Three clips in train, the others in val."""
+    folder.mkdir()
+    options = dict(label_sets={"label": CLASSES}, frame_rate_hz=8.0, short_side_px=24)
+    writer = RecordWriter(folder, **options)
+    for number in range(count):
+        record = noise_record(number, num_frames=8, duration_sec=1.0)
+        split = "train" if number < 3 else "val"
+        writer.add(split, record | {"labels": {"label": number % 3}})
+    writer.close()
+    return folder
 
 
 def test_files_are_embedded_and_found(tiny_run, footage, capsys):
@@ -62,15 +79,8 @@ def test_files_are_embedded_and_found(tiny_run, footage, capsys):
 
 
 def test_shards_are_embedded_with_labels(tiny_run, footage, capsys):
-    folder = footage / "shards"
-    folder.mkdir()
-    names = [f"class {i}" for i in range(3)]
-    writer = RecordWriter(folder, label_sets={"label": names}, frame_rate_hz=8.0, short_side_px=24)
-    for number in range(5):
-        record = noise_record(number, num_frames=8, duration_sec=1.0)
-        split = "train" if number < 3 else "val"
-        writer.add(split, record | {"labels": {"label": number % 3}})
-    writer.close()
+    folder = write_shards(footage / "shards", 5)
+    names = CLASSES
     assert avt("embed", folder, "--checkpoint", tiny_run, "--out", "i.npz") == 0
     assert avt("embed", folder, "--checkpoint", tiny_run, "--out", "v.npz", "--split", "val") == 0
     capsys.readouterr()
@@ -85,6 +95,40 @@ def test_shards_are_embedded_with_labels(tiny_run, footage, capsys):
     found = json.loads(capsys.readouterr().out)["queries"]
     assert [one["found"][0]["row"] for one in found] == [3, 4]
     assert found[0]["found"][0]["labels"] == {"label": "class 0"}
+
+
+@pytest.mark.parametrize("what", ["files", "shards"])
+def test_an_interrupted_job_goes_on(tiny_run, footage, capsys, monkeypatch, what):
+    words = ["footage"]
+    if what == "shards":
+        words = [write_shards(footage / "shards", 4)]
+    job = ["embed", *words, "--checkpoint", tiny_run, "--batch-size", 1]
+    assert avt(*job, "--out", "whole.npz") == (2 if what == "files" else 0)
+    embed = LoadedRun.embed.func
+    with monkeypatch.context() as patch:
+        functions, calls = {}, []
+
+        def stopping(self):
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            calls.append(1)
+            return functions.setdefault(0, embed(self))
+
+        patch.setattr(
+            LoadedRun, "embed", property(lambda self: lambda batch: stopping(self)(batch))
+        )
+        assert avt(*job, "--out", "i.npz") == 130
+        errors = capsys.readouterr().err
+        count, unit = (1, "file") if what == "files" else (2, "clip")
+        assert f"avt: {count} of 4 {unit}s are in i.npz.part; the same command goes on" in errors
+        assert (footage / "i.npz.part").exists() and not (footage / "i.npz").exists()
+    assert avt(*job, "--out", "i.npz") == (2 if what == "files" else 0)
+    assert f"{count} {unit}s done before" in capsys.readouterr().out
+    assert not (footage / "i.npz.part").exists()
+    found, whole = (read_index(footage / name).rows for name in ("i.npz", "whole.npz"))
+    assert found.text == whole.text
+    for name, vector_nd in whole.vectors.items():
+        np.testing.assert_array_equal(found.vectors[name], vector_nd)
 
 
 def test_another_checkpoint_is_refused(tiny_run, footage, capsys, tmp_path):

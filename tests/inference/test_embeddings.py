@@ -20,6 +20,7 @@ from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.config import load_config
 from avt_jax.inference import Predictor
 from avt_jax.inference.embeddings import shards
+from avt_jax.inference.embeddings.journal import Journal
 from avt_jax.inference.embeddings.reader import read_index
 from avt_jax.inference.embeddings.vectors import (
     About,
@@ -29,6 +30,7 @@ from avt_jax.inference.embeddings.vectors import (
     weights_checksum,
 )
 from avt_jax.inference.embeddings.writer import new_index
+from avt_jax.inference.results import continued, key
 from avt_jax.models.forward import Forward, make_embed
 from avt_jax.training.inputs import normalisation
 
@@ -149,8 +151,11 @@ def write_shards(folder, predictor, splits):
 def test_clips_of_shards_have_their_labels(predictor, tmp_path):
     folder = write_shards(tmp_path / "shards", predictor, {"train": 5, "test": 2})
     assert shards.is_shards(str(folder)) and not shards.is_shards(str(tmp_path))
-    parts = list(shards.embed_shards(predictor.model, str(folder), ["train", "test"], 2))
-    assert [len(part) for part in parts] == [2, 2, 1, 2]
+    found = list(shards.embed_shards(predictor.model, str(folder), ["train", "test"], 2))
+    names = [f"/train/{i}" for i in range(5)] + ["/test/0", "/test/1"]
+    assert [name for name, _ in found] == names
+    parts = [part for _, part in found]
+    assert {len(part) for part in parts} == {1}
     classes = predictor.label_sets["label"]
     places = [(part, row) for part in parts for row in range(len(part))]
     for number, (part, row) in enumerate(places):
@@ -160,6 +165,15 @@ def test_clips_of_shards_have_their_labels(predictor, tmp_path):
         assert part.text["split"][row] == ("train" if number < 5 else "test")
         assert part.labels["label"][row] == classes[number % 4]
         assert part.has_audio[row] == (number % 3 != 2) == part.vectors["audio"][row].any()
+    # What is done is left out, and the others are as they were.
+    done = {"/train/0", "/train/3", "/test/0"}
+    rest = shards.embed_shards(predictor.model, str(folder), ["train", "test"], 2, done)
+    for name, part in rest:
+        np.testing.assert_array_equal(
+            part.vectors["fused"], parts[names.index(name)].vectors["fused"]
+        )
+        done.add(name)
+    assert done == set(names)
     with pytest.raises(UserError, match="no split 'tset'.*did you mean 'test'"):
         from avt_jax.data import records
 
@@ -239,6 +253,53 @@ def test_nothing_is_left_of_what_was_not_finished(tmp_path, suffix):
         new_index(tmp_path / "index.csv", ABOUT),
     ):
         pass
+
+
+def test_a_journal_gives_back_its_rows(tmp_path):
+    journal, place = Journal(ABOUT, {"--hop-sec": 1.0}), tmp_path / "i.npz.part"
+    parts = {str(i): made_rows(i + 1, i) for i in range(3)}
+    with continued(place, journal, "avt embed") as results:
+        for name, part in parts.items():
+            results.add(name, (name, part))
+        results.add("broken", UserError("it is broken."))
+    whole = place.read_bytes()
+    place.write_bytes(whole + b'{"path": "cut')
+    with continued(place, journal, "avt embed", again=[key("broken")]) as results:
+        assert results.failed == {key(name): False for name in parts}
+    assert place.read_bytes() == b"".join(whole.splitlines(True)[:-1])
+    [one, other] = journal.rows(place, [key("0"), key("2"), key("5")])
+    for found, want in ((one, parts["0"]), (other, parts["2"])):
+        assert found.text == want.text and found.labels == want.labels
+        for name in ("video", "audio", "fused"):
+            np.testing.assert_array_equal(found.vectors[name], want.vectors[name])
+        np.testing.assert_array_equal(found.has_audio, want.has_audio)
+        np.testing.assert_array_equal(found.end_sec, want.end_sec)
+
+
+@pytest.mark.parametrize(
+    ("about", "options", "words"),
+    [
+        ({}, {"--hop-sec": 2.0}, r"made otherwise \(--hop-sec 1.0\)"),
+        ({"weights": "cd"}, {"--hop-sec": 1.0}, r"made otherwise \(step 7 of runs/x\)"),
+        ({"step": 8}, {"--hop-sec": 2.0}, r"made otherwise \(step 7 of runs/x\)"),
+    ],
+)
+def test_a_journal_of_another_job_is_left(tmp_path, about, options, words):
+    place = tmp_path / "i.npz.part"
+    with continued(place, Journal(ABOUT, {"--hop-sec": 1.0}), "avt embed"):
+        pass
+    before = place.read_bytes()
+    other = Journal(dataclasses.replace(ABOUT, **about), options)
+    with pytest.raises(UserError, match=words), continued(place, other, "avt embed"):
+        pass
+    assert place.read_bytes() == before
+    for text in ("mine\n", "{}\n", "[]\n", before.decode() + "no\n", before.decode() + "{}\n"):
+        place.write_text(text)
+        journal = Journal(ABOUT, {"--hop-sec": 1.0})
+        with pytest.raises(UserError, match="no file of results that 'avt embed' can continue"):
+            with continued(place, journal, "avt embed"):
+                pass
+        assert place.read_text() == text
 
 
 def npz_with(path, **changes):

@@ -122,11 +122,14 @@ def _queries(args: argparse.Namespace, index: Index, name: str, failed: list[str
         raise UserError(f"{error} The index names this run; --checkpoint says another.") from error
     query.check_weights(index, weights_checksum(predictor.run), str(run_dir))
     found = []
-    for rows in file_rows(predictor, files, args.hop_sec, failed):
+    for path, rows in file_rows(predictor, files, args.hop_sec):
+        if isinstance(rows, UserError):
+            failed.append(path)
+            continue
         try:
             found.append(query.of_file(rows, name))
         except UserError as error:
-            failed.append(rows.text["id"][0])
+            failed.append(path)
             show(f"avt: error: {error}", file=sys.stderr)
     return found
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,31 @@ def splits_of(info: records.RecordsInfo, wanted: Sequence[str], path: str) -> li
     return [name for name, count in info.splits.items() if count and name in chosen]
 
 
+def clip_key(split: str, number: int) -> str:
+    """What a clip is called while it is embedded; its id need not be its own."""
+    return f"/{split}/{number}"
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """Some clips of a source; picklable as it is."""
+
+    source: Any
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.read_lazily(index)
+
+    def read_lazily(self, index: int) -> Mapping[str, Any]:
+        return records.lazy_reader(self.source)(self.numbers[index])
+
+
 def embed_shards(
-    model: LoadedRun, path: str, splits: Sequence[str], batch_size: int
-) -> Iterator[Rows]:
+    model: LoadedRun, path: str, splits: Sequence[str], batch_size: int, done: Container[str] = ()
+) -> Iterator[tuple[str, Rows]]:
     """Embeds the middle of every clip, unvaried, as an evaluation sees it.
 
     Args:
@@ -49,9 +71,10 @@ def embed_shards(
       path: shard folder.
       splits: of it.
       batch_size: clips per call of the model.
+      done: keys of clips that are left out.
 
     Yields:
-      The rows of a batch, in the order of the clips.
+      (key, row) of each clip, in order.
 
     Raises:
       UserError: no such shards, or a damaged record.
@@ -59,27 +82,28 @@ def embed_shards(
     info = records.read_info(path)
     for split in splits:
         source = records.open_split(path, split)
-        read = records.lazy_reader(source)
+        numbers = [i for i in range(len(source)) if clip_key(split, i) not in done]
         data = replace(model.data, path=path, eval_split=split, eval_clips=1, eval_crops=1)
-        done = 0
+        rest, first = _Rest(source, numbers), 0
         with contextlib.closing(
-            pipeline.eval_batches(source, data, batch_size=batch_size)
+            pipeline.eval_batches(rest, data, batch_size=batch_size)
         ) as batches:
             for batch in batches:
-                count = int(np.sum(batch[axes.VALID]))
-                clips = [read(i) for i in range(done, done + count)]
-                yield _rows(model.embed(batch), clips, split, info)
-                done += count
+                found = model.embed(batch)
+                for row in range(int(np.sum(batch[axes.VALID]))):
+                    vectors = {name: vector_bd[row : row + 1] for name, vector_bd in found.items()}
+                    clip = [rest[first + row]]
+                    yield clip_key(split, numbers[first + row]), _rows(vectors, clip, split, info)
+                first += len(batch[axes.VALID])
 
 
 def _rows(
-    found: dict[str, np.ndarray],
+    vectors: dict[str, np.ndarray],
     clips: Sequence[Mapping[str, Any]],
     split: str,
     info: records.RecordsInfo,
 ) -> Rows:
     count = len(clips)
-    vectors = {name: vector_bd[:count] for name, vector_bd in found.items()}
     if not all(np.isfinite(vector_nd).all() for vector_nd in vectors.values()):
         raise UserError(
             f"what the model makes of {clips[0]['id']} is not finite; its parameters are broken, "
