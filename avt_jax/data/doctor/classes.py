@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from avt_jax.data.doctor.facts import ClipFacts
 from avt_jax.data.doctor.findings import Files, Finding, found
 from avt_jax.data.records import SPLITS
+from avt_jax.data.records.labels import class_indices
 
 FEW_CLIPS = 10
 """Classes with fewer training clips are named."""
@@ -39,7 +40,9 @@ def count_classes(clips: Sequence[ClipFacts], label_set: str) -> Counts:
     """
     counts: Counts = {split: collections.Counter() for split in SPLITS}
     for clip in clips:
-        counts.setdefault(clip.split, collections.Counter())[clip.labels[label_set]] += 1
+        counts.setdefault(clip.split, collections.Counter()).update(
+            class_indices(clip.labels[label_set])
+        )
     return counts
 
 
