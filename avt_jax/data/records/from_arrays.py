@@ -111,7 +111,7 @@ def check_labels(
                 "every label set."
             )
         value = labels[name]
-        if name in multi_label or (classes is None and isinstance(value, np.ndarray | list)):
+        if name in multi_label or (classes is None and is_several(value)):
             _check_many_hot(value, f"{what}: {name!r}", None if classes is None else classes[name])
             continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from avt_jax.data import records
@@ -80,11 +81,18 @@ def measure_reference(
     batches = experiment.eval_batches(some, clips, batch_size)
     with contextlib.closing(batches):
         reports = classification.evaluate(
-            model.predict, batches, model.run.label_sets, total=agree.total
+            model.predict,
+            batches,
+            model.run.label_sets,
+            total=agree.total,
+            multi_label=experiment.multi_label,
+            part=(jax.process_index(), jax.process_count()),
         )
     labels: Mapping[str, np.ndarray] = {}
     predicted: Mapping[str, np.ndarray] = {}
-    if with_baseline and agree.is_first():
+    # Multi-label sets have no accuracy to compare with.
+    has_accuracy = set(model.run.label_sets) - set(experiment.multi_label)
+    if with_baseline and has_accuracy and agree.is_first():
         labels, predicted = _baseline(experiment, train, source)
     return Reference(reports, labels, predicted)
 

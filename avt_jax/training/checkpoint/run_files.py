@@ -57,6 +57,9 @@ def read_facts(run_dir: Path) -> dict[str, Any]:
     )
     if not known or not isinstance(facts.get("records"), dict):
         raise _damaged(run_dir / RUN_FILE, "label_sets or records are missing")
+    several = facts.get("multi_label", [])
+    if not (isinstance(several, list) and all(name in facts["label_sets"] for name in several)):
+        raise _damaged(run_dir / RUN_FILE, "multi_label is no list of label sets")
     if not isinstance(facts.get("changes", []), list):
         raise _damaged(run_dir / RUN_FILE, "changes is not a list")
     return facts
