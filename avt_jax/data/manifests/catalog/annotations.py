@@ -199,8 +199,8 @@ def _split_of_file(entry: DataSet, path: Path) -> str:
 
 
 def _absent_column(entry: DataSet, fields: Mapping[str, str], split: str) -> str:
-    wanted = (entry.video, entry.start, entry.end, entry.clip, "" if split else entry.split)
-    wanted += tuple(entry.only)
+    columns = (entry.video, entry.start, entry.end, entry.clip, "" if split else entry.split)
+    wanted = (*columns, *entry.only)
     name = next(name for name in wanted if name and name not in fields)
     return (
         f"the file has no column {name!r}{nearest(name, fields)}; a file of {entry.title} has "
