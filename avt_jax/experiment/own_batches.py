@@ -170,7 +170,8 @@ def _classes(label_b: np.ndarray, name: str, number: int, count: int) -> np.ndar
     if label_b.shape == (count, number) and number > 1:
         raise UserError(
             f"{start} has the shape {label_b.shape}, a number for each class; give class indices "
-            f"({count},): labels.argmax(1)."
+            f"({count},): labels.argmax(1); or, where a clip has several classes, give "
+            f"OwnData(multi_label=({name!r},))."
         )
     if label_b.shape != (count,):
         raise UserError(

@@ -7,6 +7,7 @@ multi-label: a cell holds any number of names with `|` between them, and `labels
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 from array import array
@@ -73,8 +74,9 @@ def find_label_columns(
     """
     found: dict[str, LabelColumns] = {}
     unknown = []
+    times = collections.Counter(header)
     for name in header:
-        if header.count(name) > 1:
+        if times[name] > 1:
             raise UserError(f"manifest {path}: column {name!r} appears twice; keep it once.")
         match = _COLUMN.fullmatch(name)
         if match is None or (match[1] == "label" and match[3]):

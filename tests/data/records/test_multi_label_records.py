@@ -8,6 +8,7 @@ from small_shards import clip, found_in, write
 
 from avt_jax.data import records
 from avt_jax.data.doctor.facts import read_facts
+from avt_jax.data.records.from_arrays import check_labels, record_from_arrays
 from avt_jax.data.records.generated import open_generated
 from avt_jax.data.records.labels import class_indices, named
 from avt_jax.data.shard_tools import contact_sheet, rewrite, summary
@@ -73,3 +74,18 @@ def test_generated_and_own_records(tmp_path):
     assert hot.shape == (20, 5) and len(np.unique(hot.sum(1))) > 2
     assert named(np.array([1, 0, 1]), "abc") == "a | c" and named(1, "abc") == "b"
     assert named((), "abc") == "none"
+
+
+def test_records_from_arrays():
+    options = dict(frame_rate_hz=1, id="x")
+    frames = np.zeros((1, 8, 8, 3), np.uint8)
+    made = record_from_arrays(frames, labels={"label": np.array([0, 1, 1])}, **options)
+    assert class_indices(made["labels"]["label"]) == (1, 2)
+    for wrong in (np.array([0, 2]), np.array(["a"]), [0, 1]):
+        with pytest.raises(UserError, match="'label' is .*; give a NumPy array of 0 and 1"):
+            record_from_arrays(frames, labels={"label": wrong}, **options)
+    check_labels(made["labels"], "they", {"label": 3}, ("label",))
+    with pytest.raises(UserError, match="a number for each of the 4 classes"):
+        check_labels(made["labels"], "they", {"label": 4}, ("label",))
+    with pytest.raises(UserError, match="give a class index"):
+        check_labels(made["labels"], "they", {"label": 3})
