@@ -32,16 +32,15 @@ DATA = "generated:20:label=6+"
 
 
 def smoke(**more):
-    return load_config("quickstart:smoke", {"data.path": DATA, **more})
+    """MBT's recipe, which mixes clips: it compiles several times faster than AVT's."""
+    changes = {"data.path": DATA, "optimizer.lr": 1e-3, "losses.weights.classification": 1.0}
+    return load_config("mbt_audioset:smoke", changes | more)
 
 
 def test_one_device_and_eight_agree():
-    mixing = {"mixing.mixup_alpha": 0.8, "losses.weights": {"classification": 2.0}}
     found = []
     for devices in (jax.devices()[:1], jax.devices()):
-        terms = dict.fromkeys(("contrastive", "matching", "masked_audio"), 0.0)
-        config = smoke(**mixing | {"losses.weights": {"classification": 2.0, **terms}})
-        experiment = Experiment(config, devices=devices)
+        experiment = Experiment(smoke(), devices=devices)
         state, places = experiment.init_state()
         step = experiment.packed_step(places, state)
         state = step.pack(state)

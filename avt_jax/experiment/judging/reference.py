@@ -74,7 +74,9 @@ def measure_reference(
       batch_size: clips at once.
       with_baseline: compute it; only the first process does.
     """
-    if train is None:
+    # Multi-label sets have no accuracy to compare with.
+    has_accuracy = set(model.run.label_sets) - set(experiment.multi_label)
+    if train is None or not has_accuracy:
         return Reference({}, {}, {})
     some = Some(train, records.evenly_spread(len(train), MAX_TRAIN_CLIPS))
     clips = replace(data, eval_split=data.train_split, eval_clips=1, eval_crops=1)
@@ -90,9 +92,7 @@ def measure_reference(
         )
     labels: Mapping[str, np.ndarray] = {}
     predicted: Mapping[str, np.ndarray] = {}
-    # Multi-label sets have no accuracy to compare with.
-    has_accuracy = set(model.run.label_sets) - set(experiment.multi_label)
-    if with_baseline and has_accuracy and agree.is_first():
+    if with_baseline and agree.is_first():
         labels, predicted = _baseline(experiment, train, source)
     return Reference(reports, labels, predicted)
 
