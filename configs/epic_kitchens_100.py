@@ -8,7 +8,7 @@ Needs: an accelerator with bfloat16; hours not yet measured. 97 verbs, 300 nouns
   the columns label_verb and label_noun.
 Run:
   avt convert uniformer --source uniformer_base_k400_16x4.pth --out weights/uniformer
-  avt convert ast --source audioset_10_10_0.4593.pth --out weights/ast
+  avt convert ast --source audioset_16_16_0.4422.pth --out weights/ast
   avt extract --manifest clips.csv --out shards
   avt train --config epic_kitchens_100 --workdir runs/epic --config.data.path=shards \
       --config.init.video=weights/uniformer --config.init.audio=weights/ast

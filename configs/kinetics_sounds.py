@@ -7,7 +7,7 @@ Expects: the paper claims 8 points over MBT's 85.0 top-1, from pre-trained encod
 Needs: an accelerator with bfloat16; hours not yet measured. 32 classes of Kinetics-400.
 Run:
   avt convert uniformer --source uniformer_base_k400_16x4.pth --out weights/uniformer
-  avt convert ast --source audioset_10_10_0.4593.pth --out weights/ast
+  avt convert ast --source audioset_16_16_0.4422.pth --out weights/ast
   avt extract --manifest clips.csv --out shards
   avt train --config kinetics_sounds --workdir runs/ks --config.data.path=shards \
       --config.init.video=weights/uniformer --config.init.audio=weights/ast

@@ -58,6 +58,24 @@ def parser(command: str, description: str, epilog: str | None = None) -> argpars
     )
 
 
+def add_step(cli: argparse.ArgumentParser) -> None:
+    """Adds --step: which checkpoint of a run."""
+    cli.add_argument(
+        "--step",
+        type=_step,
+        default="best",
+        metavar="{best,last,N}",
+        help="checkpoint with the best validation score, the last one, or that of step N (default "
+        "%(default)s)",
+    )
+
+
+def _step(text: str) -> str:
+    if text not in ("best", "last") and not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither best nor last nor a step")
+    return text
+
+
 def progress() -> Callable[[str], None]:
     """A function that writes what is being done to stderr, with the seconds since the start."""
     start_sec = time.monotonic()

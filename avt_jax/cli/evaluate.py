@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avt_jax.cli.common import parser, run
+from avt_jax.cli.common import add_step, parser, run
 from avt_jax.cli.processes import job
 from avt_jax.errors import UserError
 from avt_jax.host.output.terminal import show
@@ -66,12 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="squares of each frame, along its longer side (default: the run's)",
     )
-    cli.add_argument(
-        "--step",
-        choices=("best", "last"),
-        default="best",
-        help="checkpoint with the best validation score, or the last one (default %(default)s)",
-    )
+    add_step(cli)
     cli.add_argument("--no-baseline", action="store_true", help="do not compare with the baseline")
     cli.add_argument(
         "--group-by",

@@ -23,11 +23,17 @@ COMMANDS = {
     "doctor": ("data.doctor", "mistakes in a shard folder, found before a training"),
     "baseline": ("data.baseline", "what a cheap classifier reaches on shards, in seconds"),
     "shards": ("data.shards", "verify, merge, reshard or measure shard folders"),
-    "convert": ("convert", "turn released weights into a folder that a training can start from"),
+    "convert": (
+        "weights.convert",
+        "turn released weights into a folder that a training can start from",
+    ),
+    "weights": ("weights.catalog", "list published weights, and fetch them by name"),
     "config": ("config", "print the fields of a recipe, with meaning and allowed range"),
     "train": ("train", "train a model from a config"),
     "evaluate": ("evaluate", "accuracy, confusion matrix and curves of a trained model"),
     "predict": ("predict", "classify video and sound files with a trained model"),
+    "embed": ("embeddings.embed", "vectors of clips and files: an index for search, clustering"),
+    "search": ("embeddings.search", "the clips of an index that are most like a file"),
     "segments": ("segments", "find the audio activities of media files"),
     "ablate": ("ablate", "train a grid of settings over several seeds: a table and a plot"),
     "profile": ("profile", "parameters, FLOPs and memory of a config's model, part by part"),
@@ -36,7 +42,7 @@ COMMANDS = {
 }
 
 # Those that compute for long enough to be worth a second start of the interpreter.
-_COMPUTING = ("train", "evaluate", "predict", "ablate")
+_COMPUTING = ("train", "evaluate", "predict", "embed", "search", "ablate")
 # Those that leave nothing to tidy up when they end at once.
 _END_AT_ONCE = (*_COMPUTING, "profile", "compile", "tune")
 

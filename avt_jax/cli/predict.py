@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli import interrupts
-from avt_jax.cli.common import parser, run
+from avt_jax.cli.common import add_step, parser, run
 from avt_jax.errors import UserError
 from avt_jax.host.output.terminal import printable, show
 
@@ -58,12 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_argument(
         "--checkpoint", required=True, type=Path, metavar="RUN_DIR", help="folder of a trained run"
     )
-    cli.add_argument(
-        "--step",
-        choices=("best", "last"),
-        default="best",
-        help="checkpoint with the best validation score, or the last one (default %(default)s)",
-    )
+    add_step(cli)
     cli.add_argument(
         "--top", type=int, default=5, metavar="N", help="classes to show (default %(default)s)"
     )

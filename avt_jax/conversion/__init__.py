@@ -13,10 +13,12 @@ from jax.typing import DTypeLike
 
 from avt_jax import tree
 from avt_jax.conversion import ast, mapping, mbt, uniformer, vit
+from avt_jax.conversion.hints import Hints
 from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError, nearest
 
 StateDict = Mapping[str, np.ndarray]
+_NO_HINTS = Hints()
 
 
 class Kind(Protocol):
@@ -26,7 +28,15 @@ class Kind(Protocol):
     def FITS(self) -> tuple[type[nnx.Module], ...]:
         """Modules that a training may start from these weights; () = only as a whole model."""
 
-    def infer(self, state_dict: StateDict, /) -> Any:
+    @property
+    def TOLD(self) -> tuple[str, ...]:
+        """Fields of the config that the shapes of arrays do not tell."""
+
+    @property
+    def MODEL_TYPE(self) -> str:
+        """What Hugging Face's config.json calls such a model; "" = it has none that we read."""
+
+    def infer(self, state_dict: StateDict, hints: Hints = ..., /) -> Any:
         """The config that official weights are of."""
 
     def grid(self, config: Any, state_dict: StateDict, mel_bins: int, /) -> tuple[int, ...]:
@@ -68,15 +78,16 @@ def check_kind(name: str) -> None:
         )
 
 
-def infer_config(name: str, state_dict: StateDict) -> Any:
+def infer_config(name: str, state_dict: StateDict, hints: Hints = _NO_HINTS) -> Any:
     """The config that official weights are of.
 
-    What weights do not tell is taken as published: heads 64 wide (UniFormer, AST), AST's stride 10
-    unless only 16 fits the positions, MBT's fusion from layer 8.
+    What neither weights nor hints tell is taken as published: heads 64 wide (UniFormer, AST), of
+    AST's strides the one that the positions are for, MBT's fusion from layer 8.
 
     Args:
       name: "uniformer", "ast", "vit" or "mbt".
       state_dict: {official name: array}.
+      hints: what is known beside the weights.
 
     Returns:
       The model's config dataclass.
@@ -86,7 +97,7 @@ def infer_config(name: str, state_dict: StateDict) -> Any:
     """
     check_kind(name)
     try:
-        return KINDS[name].infer(state_dict)
+        return KINDS[name].infer(state_dict, hints)
     except KeyError as error:
         raise UserError(
             f"these are no {name} weights: {error.args[0]} is missing; check the kind."

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from avt_jax.conversion.hints import Hints
 from avt_jax.conversion.mapping import (
     Rule,
     Shapes,
@@ -28,9 +29,16 @@ from avt_jax.models.posemb import adapt_ast_grid
 from avt_jax.tree.rngs import CountedRngs
 
 FITS = (AST,)
+# What the shapes of arrays do not tell. Positions of pictures are for no stride.
+TOLD = ("num_heads", "norm_eps", "stride")
+MODEL_TYPE = "audio-spectrogram-transformer"
 
 _PATCH = 16
 _MEL_BINS = 128
+_FRAMES = 1024  # of all released weights but those for Speech Commands
+# Of the released weights, the most used first.
+_STRIDES = (10, 16, 12, 14)
+_NO_HINTS = Hints()
 _QUERY_BIASES = (".attn.qkv.bias", ".attention.query.bias", ".q_proj.bias")
 _POSITIONS = (
     "v.pos_embed",
@@ -40,28 +48,69 @@ _POSITIONS = (
 )
 
 
-def infer(state_dict: Mapping[str, np.ndarray]) -> ASTConfig:
-    """The config that official weights are of; heads are taken to be 64 wide, as all released are.
+def infer(state_dict: Mapping[str, np.ndarray], hints: Hints = _NO_HINTS) -> ASTConfig:
+    """The config that official weights are of.
 
-    The stride is 10, as in all released weights, unless the positions only fill rows of stride 16.
+    What config.json does not say of heads, norm and stride is guessed: heads 64 wide and the norm
+    of the authors, as in all released weights, and of the released strides the one that the
+    positions are for.
 
     Raises:
       KeyError: a name that all ASTs have is missing.
+      UserError: config.json says what cannot be.
     """
     dim = np.shape(_one(state_dict, ".cls_token"))[-1]
     hidden = len(_one(state_dict, ".0.mlp.fc1.weight", ".0.intermediate.dense.weight"))
+    eps = hints.number("layer_norm_eps")
     config = ASTConfig(
         dim=dim,
         depth=block_count(state_dict, r".*(?:blocks|layers?)\.(\d+)\."),
-        num_heads=max(dim // 64, 1),
+        num_heads=hints.whole("num_attention_heads") or max(dim // 64, 1),
         mlp_ratio=ratio(hidden, dim),
         qkv_bias=any(name.endswith(_QUERY_BIASES) for name in state_dict),
-        stride=10,
     )
+    if eps is not None:
+        config = dataclasses.replace(config, norm_eps=eps)
+    return dataclasses.replace(config, stride=_stride(state_dict, config, hints))
+
+
+def mel_bins_of(hints: Hints) -> int:
+    """The mel bins of the spectrograms that weights were trained on."""
+    return hints.mel_bins or hints.whole("num_mel_bins") or _MEL_BINS
+
+
+def _stride(
+    state_dict: Mapping[str, np.ndarray], config: ASTConfig, hints: Hints
+) -> int | tuple[int, int]:
+    """The step of the patches: as config.json says, or guessed, which is said."""
+    told = hints.whole("frequency_stride"), hints.whole("time_stride")
+    if told[0] and told[1]:
+        hints.say(f"stride {told[0]} (frequency) and {told[1]} (time), as config.json says")
+        return told[0] if told[0] == told[1] else (told[0], told[1])
     patches = (token_count(state_dict, *_POSITIONS) or 0) - 2
-    if patches % patch_grid(_PATCH, _MEL_BINS, config)[0]:
-        config = dataclasses.replace(config, stride=16)
-    return config
+    if _of_pictures(state_dict):
+        hints.say("positions of a square picture: they are brought to any stride")
+        return _PATCH
+    bins = mel_bins_of(hints)
+    grids = {
+        stride: patch_grid(_FRAMES, bins, dataclasses.replace(config, stride=stride))
+        for stride in _STRIDES
+    }
+    fits = [stride for stride, (rows, _) in grids.items() if rows > 0 and not patches % rows]
+    whole = [stride for stride, grid in grids.items() if math.prod(grid) == patches]
+    stride = next(iter(whole + fits), _STRIDES[0])
+    others = [str(other) for other in fits if other != stride]
+    hints.say(
+        f"stride {stride} is a guess from {patches} positions"
+        + (f", which would also be those of stride {' or '.join(others)}" if others else "")
+        + "; --set stride=... says otherwise"
+    )
+    return stride
+
+
+def _of_pictures(state_dict: Mapping[str, np.ndarray]) -> bool:
+    """Whether these are DeiT's own weights: its names have no prefix."""
+    return "cls_token" in state_dict and "mlp_head.1.weight" not in state_dict
 
 
 def _one(state_dict: Mapping[str, np.ndarray], *endings: str) -> np.ndarray:
@@ -78,7 +127,7 @@ def grid(config: ASTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int)
       UserError: the number of positions does not fit the mel bins and strides.
     """
     patches = (token_count(state_dict, *_POSITIONS) or 0) - 2
-    if "cls_token" in state_dict and "mlp_head.1.weight" not in state_dict:
+    if _of_pictures(state_dict):
         side = math.isqrt(max(patches, 0))  # DeiT's own: a square picture
         if side and side * side == patches:
             return side, side
@@ -89,6 +138,13 @@ def grid(config: ASTConfig, state_dict: Mapping[str, np.ndarray], mel_bins: int)
             f"make with stride {config.stride}; give --mel-bins or --set stride=... of the weights."
         )
     return rows, patches // rows
+
+
+def on_spectrograms(converted: Converted) -> bool:
+    """Whether the positions were learned on spectrograms, and not on DeiT's square pictures."""
+    rows, columns = converted.grid
+    config = ASTConfig(stride=converted.config["stride"])
+    return rows != columns or rows == patch_grid(_PATCH, _MEL_BINS, config)[0]
 
 
 def build(config: ASTConfig, state_dict: Mapping[str, np.ndarray], dtype: DTypeLike) -> AST:

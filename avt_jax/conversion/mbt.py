@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from avt_jax.conversion.hints import Hints
 from avt_jax.conversion.mapping import Rule, Shapes, Variables, first_axis, token_count, vector
 from avt_jax.conversion.store import Converted
 from avt_jax.conversion.vit import (
@@ -20,17 +21,21 @@ from avt_jax.models.mbt import MBT, MBTConfig
 from avt_jax.tree.rngs import CountedRngs
 
 FITS = ()
+TOLD = ("num_heads", "fusion", "fusion_layer", "classifier")
+MODEL_TYPE = ""
+_NO_HINTS = Hints()
 # A converted model has one label set, of this name.
 LABEL_SET = "label"
 _POSITIONS = "Transformer/posembed_input{}/pos_embedding"
 
 
-def infer(state_dict: Mapping[str, np.ndarray]) -> MBTConfig:
+def infer(state_dict: Mapping[str, np.ndarray], hints: Hints = _NO_HINTS) -> MBTConfig:
     """The config that official weights are of; the layer of the fusion is taken to be 8, or half.
 
     Raises:
       KeyError: a name that all MBTs have is missing.
     """
+    del hints
     fields = tower_fields(state_dict)
     class_token = "cls" in state_dict
     bottleneck = token_count(state_dict, "bottleneck")

@@ -6,13 +6,10 @@ run, and what it claims about sizes is checked against what it holds before memo
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import math
 import re
-import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,16 +19,19 @@ from flax import traverse_util
 from flax.serialization import msgpack_restore
 from safetensors import deserialize
 
-from avt_jax.errors import UserError, first_line, nearest
+from avt_jax.conversion.files import folders
+from avt_jax.conversion.files.reading import (
+    MODEL,
+    TITLES,
+    Say,
+    check_bytes,
+    choose,
+    reading,
+    silent,
+)
+from avt_jax.conversion.files.torch_files import read_torch
+from avt_jax.errors import UserError, nearest
 
-# Ten times the largest of these models with an optimiser's state.
-_MOST_BYTES = 8 * 2**30
-_TITLES = {
-    "torch": "a PyTorch file",
-    "safetensors": "a safetensors file",
-    "npz": "an npz file",
-    "msgpack": "a Flax checkpoint (msgpack)",
-}
 # kind -> formats its weights are published in.
 _FORMATS = {
     "uniformer": ("torch", "safetensors"),
@@ -40,14 +40,17 @@ _FORMATS = {
     "mbt": ("msgpack", "npz"),
 }
 # Prefixes that say how a model was wrapped, not what it is called; all names have them or none.
+_PYTORCH_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 _PREFIXES = {
-    "torch": ("module.",),
-    "safetensors": ("module.",),
+    "torch": _PYTORCH_PREFIXES,
+    "safetensors": _PYTORCH_PREFIXES,
     "npz": ("opt/target/", "params/"),
     "msgpack": (),
 }
-# Names under which programs put a state dict beside epoch numbers, arguments and optimisers.
-_WRAPPERS = ("model", "model_state", "state_dict", "model_state_dict", "module")
+# Flax's name for averaged parameters in a train state.
+_AVERAGED = "ema_params"
+# mmaction2's name for what stands beside the backbone.
+_BESIDE_BACKBONE = "cls_head."
 _SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -66,13 +69,18 @@ _SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {
 _MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
-def read_state_dict(kind: str, path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a published weight file.
+def read_state_dict(
+    kind: str, path: str | Path, *, weights: str | None = None, say: Say = silent
+) -> dict[str, np.ndarray]:
+    """Reads published weights.
 
     Args:
       kind: "uniformer" or "ast": a file of PyTorch (read with `weights_only=True`; needs the extra
-        `convert`) or of safetensors; "vit": an npz file; "mbt": a Flax checkpoint or an npz file.
-      path: the file.
+        `convert`) or of safetensors, the index of several, or a folder of Hugging Face; "vit": an
+        npz file; "mbt": a Flax checkpoint or an npz file.
+      path: the file or folder.
+      weights: of a file that has both, "model" as trained, or "ema", averaged; None = as trained.
+      say: is told which weights are taken and which prefixes are left out.
 
     Returns:
       {official name: array}, without wrappers and the prefixes they leave on every name; for vit
@@ -89,26 +97,69 @@ def read_state_dict(kind: str, path: str | Path) -> dict[str, np.ndarray]:
             f"{kind!r} is no kind of weights{nearest(kind, _FORMATS)}; "
             f"give one of {', '.join(_FORMATS)}."
         )
-    _check_file(path)
-    found = _format_of(path)
-    if found not in _FORMATS[kind]:
-        expected = " or ".join(_TITLES[name] for name in _FORMATS[kind])
-        raise UserError(
-            f"{path} is {_TITLES[found]}, but {kind} weights are read from {expected}; "
-            "check the kind and the file."
-        )
-    arrays = _READERS[found](path)
+    path = folders.weight_file(path)
+    arrays: dict[str, np.ndarray] = {}
+    if folders.is_index(path):
+        _check_file(path)
+        parts = folders.shards_of(path)
+        check_bytes(path, sum(file.stat().st_size for file in parts))
+        for file, names in parts.items():
+            form, found = _read(kind, file, weights, say)
+            if missing := [name for name in names if name not in found]:
+                raise UserError(
+                    f"{file} does not hold {missing[0]}, which {path.name} says is in it; "
+                    "download both again."
+                )
+            arrays |= {name: found[name] for name in names}
+    else:
+        form, arrays = _read(kind, path, weights, say)
     if not arrays:
         raise UserError(f"{path} holds no arrays; give a file with a model's weights.")
-    for prefix in _PREFIXES[found]:
-        if all(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
+    arrays = _without_prefixes(arrays, _PREFIXES[form], say)
     return {name: _weight(path, name, array) for name, array in arrays.items()}
 
 
+def _read(
+    kind: str, path: Path, weights: str | None, say: Say
+) -> tuple[str, dict[str, np.ndarray]]:
+    """(format, {name: array}) of one file."""
+    _check_file(path)
+    found = _format_of(path)
+    if found not in _FORMATS[kind]:
+        expected = " or ".join(TITLES[name] for name in _FORMATS[kind])
+        raise UserError(
+            f"{path} is {TITLES[found]}, but {kind} weights are read from {expected}; "
+            "check the kind and the file."
+        )
+    if found in _OF_EITHER:
+        return found, _OF_EITHER[found](path, weights, say)
+    choose(path, MODEL, None, weights, say)
+    return found, _READERS[found](path)
+
+
+def _without_prefixes(
+    arrays: dict[str, np.ndarray], prefixes: Sequence[str], say: Say
+) -> dict[str, np.ndarray]:
+    """The arrays without what all of their names begin with, if that says how they were wrapped."""
+    gone: list[str] = []
+    while prefix := next((one for one in prefixes if _has(arrays, one)), None):
+        shorter = {name.removeprefix(prefix): array for name, array in arrays.items()}
+        if len(shorter) < len(arrays):
+            break  # two of one name: told where the names are given their places
+        gone.append(prefix)
+        arrays = shorter
+    if gone:
+        say(f"left out of every name: {''.join(gone)}")
+    return arrays
+
+
+def _has(arrays: Mapping[str, Any], prefix: str) -> bool:
+    beside = (prefix, _BESIDE_BACKBONE) if prefix == "backbone." else (prefix,)
+    found = [name for name in arrays if name.startswith(prefix)]
+    return bool(found) and all(name.startswith(beside) and name != prefix for name in arrays)
+
+
 def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the weight file itself.")
     if not path.is_file():
         raise UserError(f"{path} does not exist or is no file; give the published weight file.")
     try:
@@ -118,15 +169,7 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path} cannot be read ({error}); check its permissions.") from error
     if empty:
         raise UserError(f"{path} is empty; download it again.")
-    _check_bytes(path, path.stat().st_size)
-
-
-def _check_bytes(path: Path, count: int) -> None:
-    if count > _MOST_BYTES:
-        raise UserError(
-            f"{path} claims to hold {count / 2**30:.1f} GiB, more than any of these models "
-            f"({_MOST_BYTES // 2**30} GiB are read at most); give a file with the weights only."
-        )
+    check_bytes(path, path.stat().st_size)
 
 
 def _format_of(path: Path) -> str:
@@ -134,10 +177,11 @@ def _format_of(path: Path) -> str:
         head = stream.read(64)
     if head.startswith(b"PK\x03\x04"):
         return _zip_format(path)
-    if re.match(rb"\x80[\x01-\x05]", head):
-        return "torch"  # before version 1.6: pickles, one after the other
+    # Before pickles: the length of a header may begin as they do.
     if int.from_bytes(head[:8], "little") <= _MOST_HEADER_BYTES and head[8:9] == b"{":
         return "safetensors"
+    if re.match(rb"\x80[\x01-\x05]", head):
+        return "torch"  # before version 1.6: pickles, one after the other
     # A map that is not empty, small, of 16 or of 32 bits, whose first key is a string.
     if re.match(rb"([\x81-\x8f]|\xde..|\xdf....)[\xa0-\xbf\xd9-\xdb]", head, re.DOTALL):
         return "msgpack"
@@ -145,12 +189,12 @@ def _format_of(path: Path) -> str:
     if head.lstrip().startswith((b"version https://git-lfs", b"<")):
         hint = "it is a text that stands for the file, or a web page: download the file itself"
     raise UserError(
-        f"{path} starts with {head[:12]!r} and is none of {', '.join(_TITLES.values())}; {hint}."
+        f"{path} starts with {head[:12]!r} and is none of {', '.join(TITLES.values())}; {hint}."
     )
 
 
 def _zip_format(path: Path) -> str:
-    with _reading(path, "a zip file"), zipfile.ZipFile(path) as archive:
+    with reading(path, "a zip file"), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.split("/")[-1] == "data.pkl" for name in names):
         return "torch"
@@ -162,114 +206,9 @@ def _zip_format(path: Path) -> str:
     )
 
 
-@contextlib.contextmanager
-def _reading(path: Path, title: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except MemoryError as error:
-        raise UserError(f"{path} needs more memory than there is; use a larger machine.") from error
-    except Exception as error:
-        # Given a damaged file, the libraries raise a good dozen types, no two of them alike.
-        raise UserError(
-            f"{path} cannot be read as {title} ({first_line(error)}); it is damaged or "
-            "incomplete: download it again."
-        ) from error
-
-
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    if zipfile.is_zipfile(path):
-        _check_torch_zip(path)
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"{path} is a PyTorch file, and PyTorch is not installed; "
-            "run: pip install 'avt_jax[convert]'."
-        ) from error
-    # The authors' training programs put their arguments, a Namespace, beside the weights. It is a
-    # bag of attributes; making one runs nothing.
-    allowed = torch.serialization.safe_globals([argparse.Namespace])
-    with _reading(path, _TITLES["torch"]), warnings.catch_warnings(), allowed:
-        warnings.simplefilter("ignore")  # of pickle protocols; what matters raises
-        try:
-            root = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            _complain_of_code(path, error)
-            raise
-    state_dict = _unwrapped(path, root)
-    for name, tensor in state_dict.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise UserError(
-                f"{path} has {name!r}, a {type(tensor).__name__}, where only named tensors belong; "
-                "give a file with a model's state dict."
-            )
-    _check_bytes(path, sum(t.numel() * t.element_size() for t in state_dict.values()))
-    halves = (torch.float16, torch.bfloat16)
-    return {name: _from_tensor(path, name, t, halves) for name, t in state_dict.items()}
-
-
-def _check_torch_zip(path: Path) -> None:
-    # PyTorch stores entries uncompressed and does not look at their checksums.
-    with _reading(path, _TITLES["torch"]), zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-            raise UserError(
-                f"{path} is a TorchScript program, which is never run; save its weights alone: "
-                "torch.save(model.state_dict(), ...)."
-            )
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("compressed entries, which PyTorch does not write")
-        if sum(entry.file_size for entry in entries) > path.stat().st_size:
-            raise ValueError("its entries claim more than the file holds")
-        damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} does not match")
-
-
-def _complain_of_code(path: Path, error: Exception) -> None:
-    if type(error).__name__ != "UnpicklingError":
-        return
-    # PyTorch's own message goes on to advise loading the file all the same: not repeated here.
-    code = re.findall(r"GLOBAL ([\w.]+)", str(error)) or ["a plain pickle"]
-    raise UserError(
-        f"{path} holds code or objects beside its arrays ({code[-1]}), which are "
-        "never loaded; where you trust the file, save its weights alone: "
-        "torch.save(model.state_dict(), ...)."
-    ) from error
-
-
-def _unwrapped(path: Path, root: Any) -> Mapping[str, Any]:
-    for _ in range(len(_WRAPPERS)):  # a dict may contain itself
-        if not isinstance(root, dict):
-            raise UserError(
-                f"{path} holds a {type(root).__name__}, not a state dict; "
-                "save it with torch.save(model.state_dict(), ...)."
-            )
-        inner = [root[name] for name in _WRAPPERS if isinstance(root.get(name), dict)]
-        if not inner:
-            return root
-        root = inner[0]
-    raise UserError(f"{path} wraps its weights too often; save the state dict itself.")
-
-
-def _from_tensor(path: Path, name: str, tensor: Any, halves: tuple[Any, ...]) -> np.ndarray:
-    try:
-        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise ValueError("it claims to be larger than what is stored of it")
-        tensor = tensor.detach()
-        return (tensor.float() if tensor.dtype in halves else tensor).numpy()
-    except Exception as error:
-        raise UserError(
-            f"{path}: {name} is no plain array ({first_line(error)}); save the weights as "
-            "ordinary float32 tensors."
-        ) from error
-
-
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     # Not `safetensors.numpy.load_file`, which has no bfloat16.
-    with _reading(path, _TITLES["safetensors"]):
+    with reading(path, TITLES["safetensors"]):
         arrays = {}
         for name, tensor in deserialize(path.read_bytes()):
             if tensor["dtype"] not in _SAFETENSORS_TYPES:
@@ -280,10 +219,10 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with _reading(path, _TITLES["npz"]):
+    with reading(path, TITLES["npz"]):
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            _check_bytes(path, sum(entry.file_size for entry in entries))
+            check_bytes(path, sum(entry.file_size for entry in entries))
             if len({entry.filename for entry in entries}) != len(entries):
                 raise ValueError("one name occurs twice")
             for entry in entries:
@@ -312,10 +251,11 @@ def _check_npy(path: Path, entry: zipfile.ZipInfo, stream: IO[bytes]) -> None:
         raise ValueError(f"{name} claims the shape {shape} and holds {entry.file_size} bytes")
 
 
-def _read_msgpack(path: Path) -> dict[str, np.ndarray]:
-    with _reading(path, _TITLES["msgpack"]):
+def _read_msgpack(path: Path, wanted: str | None, say: Say) -> dict[str, np.ndarray]:
+    with reading(path, TITLES["msgpack"]):
         arrays = {}
-        for keys, leaf in traverse_util.flatten_dict(_parameters(path, path.read_bytes())).items():
+        root = _parameters(path, path.read_bytes(), wanted, say)
+        for keys, leaf in traverse_util.flatten_dict(root).items():
             name = "/".join(map(str, keys))
             if not isinstance(leaf, np.ndarray | np.generic) or name in arrays:
                 raise UserError(
@@ -326,9 +266,15 @@ def _read_msgpack(path: Path) -> dict[str, np.ndarray]:
         return arrays
 
 
-def _parameters(path: Path, content: bytes) -> dict[str, Any]:
+def _parameters(path: Path, content: bytes, wanted: str | None, say: Say) -> dict[str, Any]:
     """The parameters in a train state of Flax or Scenic, or the tree itself."""
     root = msgpack_restore(content)
+    there = root if isinstance(root, dict) else {}
+    trained = any(isinstance(there.get(key), dict) for key in ("optimizer", "target", "params"))
+    averaged = _AVERAGED if isinstance(there.get(_AVERAGED), dict) else None
+    model = "params" if trained or averaged is None else None
+    if choose(path, model, averaged, wanted, say) == _AVERAGED:
+        root = {"params": there[_AVERAGED]}
     for keys in (("optimizer", "target"), ("target",), ("params",), ()):
         node = root
         for key in keys:
@@ -361,9 +307,6 @@ def _not_a_number(path: Path, name: str, dtype: Any) -> UserError:
     )
 
 
-_READERS = {
-    "torch": _read_torch,
-    "safetensors": _read_safetensors,
-    "npz": _read_npz,
-    "msgpack": _read_msgpack,
-}
+_READERS = {"safetensors": _read_safetensors, "npz": _read_npz}
+# Formats that may have two sets of weights.
+_OF_EITHER = {"torch": read_torch, "msgpack": _read_msgpack}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from avt_jax.conversion.hints import Hints
 from avt_jax.conversion.mapping import (
     Rule,
     Shapes,
@@ -25,14 +26,18 @@ from avt_jax.models.encoders.uniformer import UniFormer, UniFormerConfig
 from avt_jax.tree.rngs import CountedRngs
 
 FITS = (UniFormer,)
+TOLD = ("head_dim", "split", "std")
+MODEL_TYPE = ""
+_NO_HINTS = Hints()
 
 
-def infer(state_dict: Mapping[str, np.ndarray]) -> UniFormerConfig:
+def infer(state_dict: Mapping[str, np.ndarray], hints: Hints = _NO_HINTS) -> UniFormerConfig:
     """The config that official weights are of; heads are taken to be 64 wide, as all released are.
 
     Raises:
       KeyError: a name that all UniFormers have is missing.
     """
+    del hints
     dim = _by_stage(lambda stage: len(state_dict[f"patch_embed{stage}.proj.weight"]))
     second = np.shape(state_dict["patch_embed2.proj.weight"])
     return UniFormerConfig(
@@ -63,7 +68,7 @@ def build(
     """The model that the weights are of; without a head where they have none."""
     return UniFormer(
         config,
-        num_classes=first_axis(state_dict, "head.weight"),
+        num_classes=first_axis(state_dict, "head.weight", "cls_head.fc_cls.weight"),
         dtype=jnp.dtype(dtype),
         rngs=CountedRngs(0),
     )
@@ -99,7 +104,8 @@ def rules(config: UniFormerConfig, state_dict: Mapping[str, np.ndarray]) -> list
         *norm_rules(rf"{whole}\.(norm1|norm2|t_norm)", r"\1.\2"),
         *dense_rules(rf"{whole}\.(t_attn|attn)\.(qkv|proj)", r"\1.\2.\3"),
         *dense_rules(r"(blocks\d\.\d+)\.mlp\.(fc[12])", r"\1.mlp.\2"),
-        *dense_rules(r"head", "head"),
+        # The second name is that of mmaction2, which has these weights, too.
+        *dense_rules(r"(?:head|cls_head\.fc_cls)", "head"),
     ]
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from avt_jax.conversion.hints import Hints
 from avt_jax.conversion.mapping import (
     Rule,
     Shapes,
@@ -29,16 +30,20 @@ from avt_jax.models.posemb import resize_vit_grid
 from avt_jax.tree.rngs import CountedRngs
 
 FITS = (ViT, Tower)
+TOLD = ("num_heads",)
+MODEL_TYPE = ""
+_NO_HINTS = Hints()
 
 _POSITIONS = "Transformer/posembed_input/pos_embedding"
 
 
-def infer(state_dict: Mapping[str, np.ndarray]) -> ViTConfig:
+def infer(state_dict: Mapping[str, np.ndarray], hints: Hints = _NO_HINTS) -> ViTConfig:
     """The config that official weights are of.
 
     Raises:
       KeyError: a name that all ViTs have is missing.
     """
+    del hints
     return ViTConfig(**tower_fields(state_dict))
 
 
@@ -131,9 +136,12 @@ def adapt(
     cls, patches = np.split(found["embed/pos_embed"][0], [1])
     old = tuple(converted.grid)
     if old and old != grid:
-        (_, *old_side), (frames, *side) = old, grid
-        resized = resize_vit_grid(patches, _pair(old_side), _pair(side))
-        patches = np.tile(resized, (frames, 1))
+        (old_frames, *old_side), (frames, *side) = old, grid
+        of_frames = [
+            resize_vit_grid(one, _pair(old_side), _pair(side))
+            for one in np.split(patches, old_frames)
+        ]
+        patches = np.concatenate(_in_time(of_frames, frames))
         said.append(f"positions adapted from {old} to {grid} (time, rows, columns)")
     if "embed/cls_token" not in shapes:
         del found["embed/cls_token"]
@@ -141,6 +149,20 @@ def adapt(
         said.append("class token left out")
     found["embed/pos_embed"] = np.concatenate([cls, patches])[None]
     return said
+
+
+def _in_time(of_frames: Sequence[np.ndarray], frames: int) -> list[np.ndarray]:
+    """Positions of frames at another number of frames: between the two nearest; one is repeated."""
+    # The middle of each new frame, counted in old ones.
+    at = (np.arange(frames) + 0.5) * len(of_frames) / frames - 0.5
+    at = np.clip(at, 0, len(of_frames) - 1)
+    return [
+        (1 - share) * of_frames[int(place)]
+        + share * of_frames[min(int(place) + 1, len(of_frames) - 1)]
+        if (share := np.float32(place - int(place)))
+        else of_frames[int(place)]
+        for place in at
+    ]
 
 
 def _pair(sides: Sequence[int]) -> tuple[int, int]:

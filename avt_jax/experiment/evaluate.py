@@ -105,7 +105,7 @@ def evaluate_run(
       run_dir: what `train` wrote.
       data: shard folder, or clips from Python, of which `val` is evaluated; None = the run's.
       split: of the shards.
-      step: checkpoint with the "best" validation score, or the "last" one.
+      step: checkpoint with the "best" validation score, the "last" one, or its step in digits.
       batch_size: clips at once; None = the run's.
       clips: spans of each record whose probabilities are averaged; None = the run's.
       crops: squares of each frame; None = the run's.

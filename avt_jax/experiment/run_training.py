@@ -197,10 +197,16 @@ def _checked(
     agree.together(experiment.check_batches)
     if not continues:
         init = experiment.parts.init
-        given, said = agree.together(
-            lambda: starting_variables(init, experiment.skeleton, experiment.spec)
-        )
+        given, said = agree.together(lambda: _starting_variables(experiment, init))
     return continues, changes, given, said
+
+
+def _starting_variables(
+    experiment: Experiment, init: InitConfig
+) -> tuple[dict[str, Any], list[str]]:
+    """As `starting_variables`, for an experiment."""
+    label_sets = experiment.splits.info.label_sets
+    return starting_variables(init, experiment.skeleton, experiment.spec, label_sets)
 
 
 def _say_all(say: Say, *groups: Iterable[str]) -> None:
@@ -237,9 +243,8 @@ def _checked_changes(experiment: Experiment, workdir: Path) -> list[run_folder.C
     """
 
     def can_start_anew() -> bool:
-        init = InitConfig(model=str(workdir))
         try:
-            starting_variables(init, experiment.skeleton, experiment.spec)
+            _starting_variables(experiment, InitConfig(model=str(workdir), strict=True))
         except UserError:
             return False
         return True

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from avt_jax import tree
-from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
+from avt_jax.conversion.catalog.entries import ENTRIES
+from avt_jax.conversion.catalog.fetch import fetch, is_name
+from avt_jax.conversion.initial import (
+    InitConfig,
+    check_whole,
+    encoder_variables,
+    model_variables,
+)
+from avt_jax.conversion.own_run import Trained, encoder_of_run, variables_of_run
 from avt_jax.conversion.store import is_converted, read_converted
-from avt_jax.errors import UserError
+from avt_jax.errors import UserError, nearest
+from avt_jax.host.output.terminal import show
+from avt_jax.inference.load import data_config, load_skeleton
 from avt_jax.models.inputs import InputSpec
-from avt_jax.training.checkpoint import load_run
+from avt_jax.training.checkpoint import RUN_FILE, load_run
+from avt_jax.training.inputs import input_spec
+from avt_jax.training.processes import agree
 
 
 def starting_variables(
-    init: InitConfig, skeleton: tree.Skeleton[Any], spec: InputSpec
+    init: InitConfig,
+    skeleton: tree.Skeleton[Any],
+    spec: InputSpec,
+    label_sets: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Reads the weights that a training starts from.
 
@@ -23,6 +41,7 @@ def starting_variables(
       init: which folders.
       skeleton: of the model to train.
       spec: the shape of what it reads.
+      label_sets: its classes.
 
     Returns:
       ({path: array}, one line for each folder: what was done with it).
@@ -34,23 +53,58 @@ def starting_variables(
     variables: dict[str, np.ndarray] = {}
     said = []
     for name in ("model", "audio", "video"):
-        folder = getattr(init, name)
+        folder = given = getattr(init, name)
         if not folder:
             continue
         try:
-            if name == "model":
-                found, what = model_variables(_whole_model(folder), model)
+            if is_name(folder):
+                folder = str(fetch(folder, say=_say))
+            if _is_run(folder, name):
+                trained, note = _trained(folder)
+                if name == "model":
+                    found, what = variables_of_run(
+                        trained, model, spec, label_sets, strict=init.strict
+                    )
+                else:
+                    found, what = encoder_of_run(trained, model, name, spec)
+                what += note
+            elif name == "model":
+                converted = read_converted(folder)
+                check_whole(converted, model)
+                found, what = model_variables(converted.variables, model)
             else:
                 found, what = encoder_variables(read_converted(folder), model, name, spec)
         except UserError as error:
-            raise UserError(f"config.init.{name}={folder}: {error}") from error
+            raise UserError(f"config.init.{name}={given}: {error}{_meant(given)}") from error
         variables |= found
         said.append(f"starting from {folder}: {what}")
     return variables, said
 
 
-def _whole_model(folder: str) -> dict[str, np.ndarray]:
-    if is_converted(folder):
-        return read_converted(folder).variables
+def _is_run(folder: str, name: str) -> bool:
+    """Whether a folder is a run's, or is to be one by what is said of it."""
+    return not is_converted(folder) and (name == "model" or (Path(folder) / RUN_FILE).exists())
+
+
+def _trained(folder: str) -> tuple[Trained, str]:
+    """(the model of a run folder, what is to be said of its weights)."""
     run = load_run(folder)
-    return {**run.params, **run.stats}
+    data = data_config(run)
+    skeleton = load_skeleton(run, data, folder)
+    model = skeleton.merge(skeleton.params, skeleton.stats)
+    averaged = run.config.get("optimizer", {}).get("ema_decay", 0) > 0
+    trained = Trained(model, {**run.params, **run.stats}, input_spec(data), run.label_sets)
+    return trained, ", the averaged ones" if averaged else ""
+
+
+def _meant(given: str) -> str:
+    """The nearest name of the catalog, where nothing is there under what was given."""
+    if Path(given).exists() or is_name(given) or not nearest(given, ENTRIES):
+        return ""
+    return f" 'avt weights list' prints the names of published ones{nearest(given, ENTRIES)}."
+
+
+def _say(line: str) -> None:
+    """What is said of a download; it takes long."""
+    if agree.is_first():
+        show(line, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from avt_jax.lazy import names_on_demand
 
 if TYPE_CHECKING:
+    from avt_jax.inference.embeddings.vectors import FileEmbedding
     from avt_jax.inference.prediction import FilePrediction
     from avt_jax.inference.predictor import Predictor
 
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = names_on_demand(
     globals(),
     {
+        "FileEmbedding": "avt_jax.inference.embeddings.vectors",
         "FilePrediction": "avt_jax.inference.prediction",
         "Predictor": "avt_jax.inference.predictor",
     },
 )
 
-__all__ = ["FilePrediction", "Predictor"]
+__all__ = ["FileEmbedding", "FilePrediction", "Predictor"]

@@ -34,7 +34,7 @@ class LoadedRun:
 
     Args:
       run_dir: what `avt train --workdir` wrote.
-      step: "best" (highest validation score) or "last".
+      step: "best" (highest validation score), "last", or a step in digits.
       say: is told that it is compiled, and how long that takes; None = nobody.
 
     Attributes:
@@ -67,8 +67,14 @@ class LoadedRun:
 
     @cached_property
     def embed(self) -> BatchFn:
-        """Batch -> {modality: [b, d] float32}, what the classifier sees of each modality."""
+        """Batch -> {"video", "audio", "fused": [b, d] float32 of length 1}, see `make_embed`."""
         return self._function(make_embed, "embed")
+
+    @property
+    def projects(self) -> bool:
+        """Whether the vectors of video and audio are in one space."""
+        model = self._skeleton.merge(self._skeleton.params, self._skeleton.stats)
+        return bool(model.projects)
 
     def _function(self, make: Callable[..., Predict], what: str) -> BatchFn:
         inputs_are = normalisation(self.data)

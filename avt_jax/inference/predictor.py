@@ -13,6 +13,7 @@ import numpy as np
 from avt_jax.data.extraction.clip_record import ExtractConfig
 from avt_jax.data.media.probe import MediaInfo
 from avt_jax.errors import UserError
+from avt_jax.inference.embeddings.vectors import FileEmbedding
 from avt_jax.inference.load import BatchFn, LoadedRun
 from avt_jax.inference.prediction import FilePrediction, Window
 from avt_jax.inference.stream import Collector, DecodeOptions, Decoder, Job, Span, run_files
@@ -31,7 +32,7 @@ class Predictor:
 
     Args:
       run_dir: what `avt train --workdir` wrote.
-      step: "best" or "last" checkpoint.
+      step: "best" or "last" checkpoint, or its step in digits.
       batch_size: windows per call of the model; None = 1 on a CPU, 8 on an accelerator.
       num_threads: windows decoded at the same time.
       say: is told when the model is compiled, which the first windows wait for; None = nobody.
@@ -71,6 +72,16 @@ class Predictor:
     def multi_label(self) -> tuple[str, ...]:
         """The label sets whose classes have independent probabilities."""
         return self.run.multi_label
+
+    @property
+    def model(self) -> LoadedRun:
+        """The run's model."""
+        return self._model
+
+    @property
+    def batch_size(self) -> int:
+        """Windows per call of the model."""
+        return self._batch_size
 
     @property
     def clip_sec(self) -> float:
@@ -149,30 +160,65 @@ class Predictor:
         options = DecodeOptions(self._num_threads, num_workers, time_limit_sec)
         yield from self._predict(paths, hop_sec, options, lambda path, done, total: None)
 
-    def embed_file(self, path: PathLike, *, hop_sec: float | None = None) -> dict[str, np.ndarray]:
-        """Features of a file, for search, clustering, or a classifier of one's own.
+    def embed(self, path: PathLike, *, hop_sec: float | None = None) -> FileEmbedding:
+        """Vectors of a file, for search, clustering, or a classifier of one's own.
 
         Args:
           path: a video with or without sound, or sound alone.
           hop_sec: from one window to the next; None = the length of a window.
 
         Returns:
-          {modality: [windows, d] float32}, what the run's classifier sees of each modality, with
-          one row for each of the windows that `predict_file` classifies. Of a modality that the
-          file does not have these are features of silence, or of a blank picture.
+          The `FileEmbedding`: for each of the windows that `predict_file` classifies "video",
+          "audio" and "fused", of length 1. Video and audio are what the contrastive term compares
+          where the model has its projections, so that sound finds pictures; else what the
+          classifier sees of each. "fused" is what it sees of both. A model of one modality has its
+          vector alone.
 
         Raises:
           UserError: the file cannot be decoded, has nothing that the model reads, or hop_sec is not
             positive.
         """
+        return _only(self._embed([path], hop_sec, DecodeOptions(self._num_threads)))
 
+    def embed_files(
+        self,
+        paths: Iterable[PathLike],
+        *,
+        hop_sec: float | None = None,
+        num_workers: int = 0,
+        time_limit_sec: float | None = None,
+    ) -> Generator[tuple[str, FileEmbedding | UserError], None, None]:
+        """Vectors of many files; the arguments, order and errors are those of `predict_files`.
+
+        Yields:
+          (path, its `FileEmbedding` or a `UserError` that says why there is none).
+        """
+        options = DecodeOptions(self._num_threads, num_workers, time_limit_sec)
+        yield from self._embed(paths, hop_sec, options)
+
+    def embed_batch(self, batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Vectors of clips that the user's program has made.
+
+        Args:
+          batch: as for `predict_batch`.
+
+        Returns:
+          {"video", "audio", "fused": [b, d] float32}, see `embed`.
+
+        Raises:
+          UserError: an array of another shape, type or range.
+        """
+        return self._model.embed(checked_inputs(batch, input_spec(self._data)))
+
+    def _embed(
+        self, paths: Iterable[PathLike], hop_sec: float | None, options: DecodeOptions
+    ) -> Generator[tuple[str, FileEmbedding | UserError], None, None]:
         def begin(path: str, spans: Sequence[Span], media: MediaInfo) -> _Embedding:
-            return _Embedding()
+            return _Embedding(path, media)
 
-        options = DecodeOptions(self._num_threads)
         function, undone = self._model.embed, "was not embedded"
-        return _only(
-            self._run([path], begin, function, hop_sec, options, undone, lambda *count: None)
+        yield from self._run(
+            paths, begin, function, hop_sec, options, undone, lambda path, done, total: None
         )
 
     def _predict(
@@ -265,19 +311,29 @@ class _Prediction:
 
 
 class _Embedding:
-    """Puts the features of a file's windows together."""
+    """Puts the vectors of a file's windows together."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str, media: MediaInfo):
+        self._path, self._media = path, media
+        self._windows: list[tuple[float, float, bool]] = []
         self._rows: list[Mapping[str, np.ndarray]] = []
 
     def add(self, record: dict[str, Any], values: Mapping[str, np.ndarray]) -> None:
-        """Takes the features of the next window."""
-        del record
+        """Takes the vectors of the next window."""
+        self._windows.append((record["start_sec"], record["end_sec"], record["has_audio"]))
         self._rows.append(values)
 
-    def result(self) -> dict[str, np.ndarray]:
-        """{modality: [windows, d]}."""
-        return {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
+    def result(self) -> FileEmbedding:
+        """All of them."""
+        start, end, has_audio = zip(*self._windows, strict=True)
+        return FileEmbedding(
+            self._path,
+            np.array(start, np.float64),
+            np.array(end, np.float64),
+            self._media.has_video,
+            np.array(has_audio, bool),
+            {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]},
+        )
 
 
 def _only(found: Iterable[tuple[str, T | UserError]]) -> T:

@@ -127,6 +127,7 @@ class AVT(nnx.Module):
         patch_values: Mapping[str, int],
         rngs: nnx.Rngs,
     ):
+        self.config = config
         self.modalities = config.modalities
         names = config.names
         shared: dict[str, Any] = dict(dtype=config.dtype, rngs=rngs)
@@ -181,6 +182,11 @@ class AVT(nnx.Module):
             self.audio_mask_token = nnx.Param(init(rngs.params(), (self.audio_encoder.width,)))
         if "video" in decoders:
             self.video_mask_colour = nnx.Param(jnp.zeros(3))  # the mean of normalised pixels
+
+    @property
+    def projects(self) -> bool:
+        """Whether `project` can be called."""
+        return len(_MODALITIES[self.modalities]) == 2
 
     def encode(
         self,

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from avt_jax import axes, tree
@@ -262,17 +263,30 @@ def make_predict(
 
 
 def make_embed(skeleton: tree.Skeleton[nnx.Module], normalisation: Normalisation) -> Predict:
-    """Builds the pure function (params, stats, batch) -> {modality: [b, d] float32}.
+    """Builds the pure function (params, stats, batch) -> {name: [b, d] float32 of length 1}.
 
-    The embeddings are what the classifier sees of a modality: its tokens after fusion, pooled.
+    Names are the model's modalities and, where it has both, "fused". A modality's vector is what
+    the contrastive term compares where the model has its projections; else what the classifier sees
+    of it, its tokens after fusion, pooled. "fused" is the latter of video, then of audio, in one.
     """
+
+    def unit(vector_bd: jax.Array) -> jax.Array:
+        vector_bd = vector_bd.astype(jnp.float32)
+        norm_b1 = jnp.linalg.norm(vector_bd, axis=-1, keepdims=True)
+        return vector_bd / jnp.maximum(norm_b1, 1e-12)
 
     def embed(
         params: Mapping[str, Any], stats: Mapping[str, Any], batch: Mapping[str, Any]
     ) -> dict[str, jax.Array]:
-        forward = Forward(skeleton.merge(params, stats), batch, normalisation, train=False)
+        model: Any = skeleton.merge(params, stats)
+        forward = Forward(model, batch, normalisation, train=False)
         pooled = forward.outputs["pooled"]
-        return {name: value.astype("float32") for name, value in pooled.items()}
+        found = dict(pooled)
+        if model.projects:
+            found["video"], found["audio"] = forward.embeddings
+        if len(pooled) == 2:
+            found["fused"] = jnp.concatenate([unit(pooled[n]) for n in ("video", "audio")], -1)
+        return {name: unit(vector_bd) for name, vector_bd in found.items()}
 
     return embed
 

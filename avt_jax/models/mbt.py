@@ -183,6 +183,11 @@ class MBT(nnx.Module):
             {name: linear(config.dim, classes, **head) for name, classes in num_classes.items()}
         )
 
+    @property
+    def projects(self) -> bool:
+        """Whether there are projections into a space of both modalities: there are none."""
+        return False
+
     def encode(
         self,
         video_bthwc: jax.Array | None,

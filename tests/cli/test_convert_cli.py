@@ -11,7 +11,10 @@ from safetensors.numpy import save_file
 
 from avt_jax import tree
 from avt_jax.cli import main as avt
+from avt_jax.conversion.catalog.entries import ENTRIES, Entry
+from avt_jax.conversion.initial import InitConfig
 from avt_jax.conversion.store import read_converted
+from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.config import load_config
 from avt_jax.experiment.start import starting_variables
@@ -117,7 +120,7 @@ def test_a_training_starts_from_them(files, tmp_path):
     )
     experiment = Experiment(config, classes={"verb": 2, "noun": 3})
     skeleton = experiment.skeleton
-    variables, said = starting_variables(experiment.parts.init, skeleton, experiment.spec)
+    variables, said = starting_variables(experiment.parts.init, skeleton, experiment.spec, {})
     assert len(said) == 2 and all("positions adapted" in line for line in said)
     fresh = skeleton.params.keys() - variables.keys()
     assert {path.split("/")[0] for path in fresh} == {"bottleneck", "heads"}
@@ -132,7 +135,13 @@ def test_a_training_starts_from_them(files, tmp_path):
         ("ast", "uniformer.safetensors", [], "no ast weights: cls_token is missing"),
         ("vit", "mbt.msgpack", [], "vit weights are read from an npz file"),
         ("ast", "nothing.pth", [], "does not exist"),
-        ("ast", "ast.safetensors", ["--mel-bins", "64"], "do not fill rows of 5 patches"),
+        ("ast", "ast.safetensors", ["--mel-bins", "0"], "--mel-bins 0: give 1 or more"),
+        (
+            "ast",
+            "ast.safetensors",
+            ["--mel-bins", "64", "--set", "stride=10"],
+            "do not fill rows of 5 patches",
+        ),
         ("ast", "ast.safetensors", ["--set", "strid=16"], "no field (did you mean 'stride'?)"),
         ("ast", "ast.safetensors", ["--set", "depth=2"], "no place for v.blocks.2."),
         ("ast", "ast.safetensors", ["--set", "depth=4"], "nothing fills blocks/3/"),
@@ -163,3 +172,30 @@ def test_left_out_arrays_are_said(files, tmp_path, capsys):
     assert "left out, having no use here" in capsys.readouterr().out
     facts = json.loads((tmp_path / "weights" / "ast" / "conversion.json").read_text())
     assert "v.head_dist.bias" in facts["left_out"]
+
+
+def test_a_training_starts_from_a_name(files, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("AVT_CACHE", str(tmp_path / "cache"))
+    entry = Entry("vit", "a stand-in", "", "https://example.org", "MIT", 1)
+    monkeypatch.setitem(ENTRIES, "vit-tiny", entry)
+    changes = ("dim=32", "num_heads=2", "mlp_ratio=2.0", "depth=4")
+    config = load_config(
+        "mbt_epic_kitchens_100:smoke",
+        [f"--config.model.{change}" for change in changes] + ["--config.init.video=vit-tiny"],
+    )
+    experiment = Experiment(config, classes={"verb": 2, "noun": 3})
+    start = (experiment.parts.init, experiment.skeleton, experiment.spec, {})
+    with pytest.raises(UserError, match="config.init.video=vit-tiny: vit-tiny can only be"):
+        starting_variables(*start)
+    assert avt.main(["weights", "fetch", "vit-tiny", "--file", str(files / "vit.npz")]) == 0
+    _, [said] = starting_variables(*start)
+    assert said.startswith(f"starting from {tmp_path / 'cache' / 'weights' / 'vit-tiny'}: video")
+    capsys.readouterr()
+    init = InitConfig(video="vit-tini")
+    with pytest.raises(UserError, match="prints the names of published ones .*'vit-tiny'"):
+        starting_variables(init, *start[1:])
+    # A folder of that name comes first.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vit-tiny").mkdir()
+    with pytest.raises(UserError, match="vit-tiny holds no converted weights"):
+        starting_variables(*start)

@@ -106,3 +106,15 @@ def test_out_is_checked_before_the_work(run, tmp_path, capsys):
     (tmp_path / "file").write_text("x")
     assert evaluate(run, "--out", tmp_path / "file") == 2
     assert "File exists; give another folder" in capsys.readouterr().err
+
+
+def test_the_checkpoint_of_a_step(run, tmp_path, capsys):
+    assert evaluate(run, "--step", 3, "--out", tmp_path / "out", "--no-baseline") == 0
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["evaluated-on"]["step"] == 3
+    assert evaluate(run, "--step", 4) == 2
+    assert "has no checkpoint of step 4; it has 3" in capsys.readouterr().err
+    for bad in ("-1", "newest", "²"):
+        with pytest.raises(SystemExit):
+            evaluate(run, f"--step={bad}")
+        assert "is neither best nor last nor a step" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import pytest
 from flax import serialization
 from safetensors.numpy import save
 
-from avt_jax.conversion import sources
+from avt_jax.conversion.files import reading
 from avt_jax.conversion.sources import read_state_dict
 from avt_jax.errors import UserError
 
@@ -132,6 +132,14 @@ def test_bfloat16_of_safetensors(tmp_path):
     header = {"module.a": {"dtype": "BF16", "shape": [2, 1], "data_offsets": [0, 4]}}
     found = read(tmp_path, "ast", safetensors_with_header(header, b"\x80\x3f\x00\xc0"))
     assert_arrays(found, {"a": np.array([[1], [-2]], np.float32)})
+
+
+def test_a_header_whose_length_begins_like_a_pickle(tmp_path):
+    header = {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    text = json.dumps(header).encode().ljust(0x280)
+    content = len(text).to_bytes(8, "little") + text + bytes(4)
+    assert content.startswith(b"\x80\x02")
+    assert_arrays(read(tmp_path, "ast", content), {"a": np.zeros(1, np.float32)})
 
 
 def test_big_endian_and_fortran_order(tmp_path):
@@ -261,7 +269,7 @@ def test_no_more_is_unpacked_than_the_limit(tmp_path, monkeypatch):
     content = npz({"a": np.zeros(10**6, np.float32)}, compressed=True)
     assert len(content) < 100_000
     assert read(tmp_path, "vit", content)["a"].shape == (10**6,)
-    monkeypatch.setattr(sources, "_MOST_BYTES", 10**6)
+    monkeypatch.setattr(reading, "MOST_BYTES", 10**6)
     with pytest.raises(UserError, match="claims to hold"):
         read(tmp_path, "vit", content)
     with pytest.raises(UserError, match="claims to hold"):
@@ -429,3 +437,80 @@ def test_damaged_torch_files(tmp_path, zip_format):
     content = saved({"model": tensors()}, _use_new_zipfile_serialization=zip_format)
     assert_truncations_are_told(tmp_path, "uniformer", content)
     assert_flips_are_told_or_harmless(tmp_path, "uniformer", content)
+
+
+@pytest.mark.live_torch
+def test_numbers_of_numpy_beside_the_weights(tmp_path):
+    beside = {
+        "epoch": np.int64(3),
+        "best": np.float64(0.5),
+        "flag": np.bool_(True),
+        "args": argparse.Namespace(lr=np.float32(1e-3)),
+    }
+    assert_arrays(read(tmp_path, "uniformer", saved({"model": tensors(), **beside})))
+    # Files of NumPy 1 name its module otherwise.
+    content = saved({"model": tensors(), **beside}, _use_new_zipfile_serialization=False)
+    older = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert older != content
+    assert_arrays(read(tmp_path, "uniformer", older))
+
+
+class Calls:
+    """Pickled, it calls a function with arguments."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.live_torch
+@pytest.mark.parametrize(
+    "call",
+    [
+        (np.dtype, "V10000000000"),
+        (np.dtype, "O8"),
+        (np._core.multiarray.scalar, np.dtype("f8")),
+        (np._core.multiarray.scalar, np.dtype("f8"), b"1234"),
+        (np._core.multiarray.scalar, 3, b"1234"),
+    ],
+)
+def test_numbers_of_numpy_are_no_way_in(tmp_path, call):
+    with pytest.raises(UserError, match="cannot be read as a PyTorch file"):
+        read(tmp_path, "uniformer", saved({"model": tensors(), "x": Calls(*call)}))
+
+
+@pytest.mark.live_torch
+@pytest.mark.parametrize("name", ["model_ema", "state_dict_ema", "ema"])
+def test_averaged_weights_of_torch(tmp_path, name):
+    average = {"module." + key: 2 * tensor for key, tensor in tensors().items()}
+    (tmp_path / "w.pth").write_bytes(saved({"model": tensors(), name: average}))
+    said = []
+    found = read_state_dict("uniformer", tmp_path / "w.pth", say=said.append)
+    assert_arrays(found)
+    assert said == [f"taken are the weights under 'model'; {name!r} would be --weights ema"]
+    found = read_state_dict("uniformer", tmp_path / "w.pth", weights="ema", say=said.append)
+    assert_arrays(found, {key: 2 * array for key, array in ARRAYS.items()})
+    (tmp_path / "w.pth").write_bytes(saved({name: average}))
+    read_state_dict("uniformer", tmp_path / "w.pth", say=said.append)
+    assert said[-2] == f"taken are the averaged weights under {name!r}; there are no others"
+    with pytest.raises(UserError, match="has averaged weights only; leave --weights model out"):
+        read_state_dict("uniformer", tmp_path / "w.pth", weights="model")
+    (tmp_path / "w.pth").write_bytes(saved({"model": tensors()}))
+    with pytest.raises(UserError, match="has no averaged weights; leave --weights ema out"):
+        read_state_dict("uniformer", tmp_path / "w.pth", weights="ema")
+
+
+@pytest.mark.live_torch
+def test_several_files_of_torch(tmp_path):
+    arrays = tensors()
+    names = list(arrays)
+    for number, some in enumerate((names[:1], names[1:])):
+        content = saved({name: arrays[name] for name in some})
+        (tmp_path / f"pytorch_model-{number}.bin").write_bytes(content)
+    weight_map = {name: f"pytorch_model-{int(name != names[0])}.bin" for name in names}
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    assert_arrays(read_state_dict("ast", index))
+    assert_arrays(read_state_dict("ast", tmp_path))

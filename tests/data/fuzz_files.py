@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
 import math
 import sys
 import tempfile
@@ -129,6 +130,11 @@ def try_damaged(item: tuple[str, str, int]) -> tuple[str, str, float]:
         try:
             record = make_record(path, *span_sec, config=CONFIG, id="x", source="x")
             detail = contradiction(record, CONFIG)
+            # Without a word the whole file may not become much shorter or longer.
+            lasts_sec = record["end_sec"] - record["start_sec"]
+            is_other = abs(lasts_sec - _length_sec(good)) > 0.3
+            if span_sec == (None, None) and is_other and not record["flags"]:
+                detail = detail or f"{lasts_sec} s in place of {_length_sec(good)}, and no flag"
             outcome = "wrong" if detail else "record"
             detail = detail or " ".join(record["flags"])
         except DecodeError as error:
@@ -138,6 +144,13 @@ def try_damaged(item: tuple[str, str, int]) -> tuple[str, str, float]:
         finally:
             faulthandler.cancel_dump_traceback_later()
     return outcome, detail, time.monotonic() - started
+
+
+@functools.cache
+def _length_sec(good: str) -> float:
+    """How long a good file lasts."""
+    record = make_record(good, None, None, config=CONFIG, id="x", source="x")
+    return record["end_sec"] - record["start_sec"]
 
 
 def contradiction(record: dict, config: ExtractConfig) -> str:

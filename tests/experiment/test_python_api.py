@@ -68,10 +68,12 @@ def test_train_evaluate_predict_embed(tmp_path):
     video = write_video(tmp_path / "film.mp4", video_sec=2.5, audio_sec=2.5)
     prediction = predictor.predict_file(video)
     assert sum(p for _, p in prediction.top(3)["label"]) == pytest.approx(1, abs=1e-5)
-    embedded = predictor.embed_file(video)
-    assert embedded.keys() == {"video", "audio"}
-    assert embedded["video"].shape == (len(prediction.windows), config.model.dim)
-    assert len(np.unique(embedded["audio"], axis=0)) > 1, "windows differ"
+    embedded = predictor.embed(video)
+    assert embedded.vectors.keys() == {"video", "audio", "fused"}
+    windows = len(prediction.windows)
+    assert embedded.vectors["video"].shape == (windows, config.model.projection_dim)
+    assert embedded.vectors["fused"].shape == (windows, 2 * config.model.dim)
+    assert len(np.unique(embedded.vectors["audio"], axis=0)) > 1, "windows differ"
 
 
 def own_records(count, seed):

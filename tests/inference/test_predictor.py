@@ -140,7 +140,9 @@ def test_many_files_give_what_each_gives_by_itself(predictor, tmp_path):
     # The silence and the tone are not the same to the model; two seconds of the tone are.
     p = [window.probabilities["label"] for window in sound.windows]
     assert np.abs(p[0] - p[1]).max() > 1e-3
-    assert predictor.embed_file(files[2])["audio"].shape[0] == 3
+    embedded = predictor.embed(files[2])
+    assert embedded.vectors["audio"].shape[0] == 3 and not embedded.has_video
+    assert embedded.has_audio_w.all() and embedded.end_sec_w.tolist() == [1, 2, 3]
     with pytest.raises(UserError, match="the hop between windows is 0 s"):
         next(predictor.predict_files(files, hop_sec=0.0))
 

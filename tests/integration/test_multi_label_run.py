@@ -169,6 +169,9 @@ def test_audioset_from_its_files_to_results(videos, tmp_path):
     assert [one["count"] for one in label["classes"]] == [2, 0, 1, 3, 0]
     assert cli.main(["doctor", "shards"]) == 1  # all clips are copies of one
     run_command("inspect", "shards")
+    run_command("embed", "shards", "--checkpoint", "run", "--out", "index.npz", "--split", "test")
+    with np.load("index.npz") as index:
+        assert index["label"].tolist() == ["Speech|Dog", "Music", "Dog", "Speech|Dog"]
 
 
 def test_vggsounder_judges_a_model_of_vggsound(videos, tmp_path, capsys):

@@ -26,13 +26,13 @@ TERMS = ("classification", "contrastive", "matching", "masked_audio", "masked_vi
 MODEL = {
     "drop_path": 0.3,
     "decoders": ("audio", "video"),
-    "num_blocks": 2,
+    "num_blocks": 1,
     "dim": 16,
     "num_heads": 2,
     "decoder_dim": 16,
     "projection_dim": 16,
-    "video_encoder": {"name": "vit", "depth": 2, "dim": 16, "num_heads": 2, "drop_path": 0.3},
-    "audio_encoder": {"name": "ast", "depth": 2, "dim": 16, "num_heads": 2, "drop_path": 0.3},
+    "video_encoder": {"name": "vit", "depth": 1, "dim": 16, "num_heads": 2, "drop_path": 0.3},
+    "audio_encoder": {"name": "ast", "depth": 1, "dim": 16, "num_heads": 2, "drop_path": 0.3},
 }
 
 
@@ -91,7 +91,9 @@ def assert_same(found, expected):
         np.testing.assert_allclose(new[sure], old[sure], atol=1e-6, err_msg=path)
 
 
-CASES = [{name: 1.0} for name in TERMS] + [dict.fromkeys(TERMS, 0.5)]
+# Alone: one of a pass of its own, one with two passes, one that draws what is hidden.
+CASES = [{name: 1.0} for name in ("classification", "contrastive", "masked_audio")]
+CASES.append(dict.fromkeys(TERMS, 0.5))
 
 
 @pytest.mark.parametrize("weights", CASES, ids=lambda weights: "+".join(weights))
@@ -212,7 +214,7 @@ def test_operations_are_counted_as_often_as_they_run():
     assert counted(4, classify) == counted(1, classify), "counting clips needs no model"
     compare = {"contrastive": 1.0}
     more = counted(4, compare) / counted(1, compare)
-    assert 1.25 < more < 1.4, "a second forward pass of the encoders, of three passes' cost"
+    assert 1.25 < more < 1.45, "a second forward pass of the encoders, of three passes' cost"
     found = [
         profile_config(
             experiment(n, compare).config,

@@ -178,6 +178,19 @@ def test_what_is_called_like_a_checkpoint(copy, states, make, step):
     assert load_run(copy, "last").step == load_run(copy).step == NEW
 
 
+def test_the_checkpoint_of_a_step(copy, states):
+    for step in (OLD, NEW):
+        read = load_run(copy, str(step))
+        assert read.step == step
+        chex.assert_trees_all_equal(read.params, states[step][0].ema)
+    with pytest.raises(UserError, match=f"has no checkpoint of step 77; it has {OLD}, {NEW}"):
+        load_run(copy, "77")
+    half(max((copy / f"checkpoints/{OLD}").rglob("d/*"), key=lambda p: p.stat().st_size))
+    with pytest.raises(UserError, match=f"checkpoint {OLD} of .* is damaged; give another step"):
+        load_run(copy, str(OLD))
+    assert load_run(copy, str(NEW)).step == NEW
+
+
 def test_what_killed_processes_leave_among_checkpoints(copy, states):
     source = copy / f"checkpoints/{OLD}"
     for name in ("6.orbax-checkpoint-tmp", "7.orbax-checkpoint-tmp-123", "1.deleted"):

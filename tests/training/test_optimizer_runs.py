@@ -80,7 +80,8 @@ def test_a_batch_is_learned_and_flat_and_packed_agree(name):
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "sgd"])
+# The other two keep a part of what these keep.
+@pytest.mark.parametrize("name", ["adafactor", "adamw bfloat16"])
 def test_a_run_that_stopped_goes_on_bit_for_bit(name, tmp_path):
     def trained(folder, steps):
         made = experiment(name, **{"train.steps": steps})

@@ -113,7 +113,7 @@ def make_record(
         "still_video": stillness.is_still,
         "short": _is_missing(asked_end_sec - start_sec, shown_sec),
         HDR: report.is_hdr,
-        "damaged": report.num_damaged > 0,
+        "damaged": report.num_damaged > 0 or media.is_broken,
         NO_VIDEO: not media.has_video,
     }
     return {

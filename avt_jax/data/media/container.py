@@ -42,6 +42,7 @@ _CONTAINERS = (
     "mp3,aac,flac,aiff,au,amr,ac3,eac3,dts,caf,gif,h264,hevc,m4v,h263,ivf,mxf,nut,rm,dv,av1,obu,vc1,wtv"
 )
 
+_LOCAL = "file:"
 # A title that is not UTF-8 is no reason to refuse a file. From PyAV 19 on that needs no option.
 _TITLE_OPTIONS: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -107,7 +108,7 @@ def open_media(path: str | os.PathLike[str]) -> Iterator[av.container.InputConta
     try:
         container = av.open(
             # An absolute path with its protocol: "a:b.mp4" must not be taken for protocol "a".
-            "file:" + os.path.abspath(path),
+            _LOCAL + os.path.abspath(path),
             mode="r",
             options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
             **_TITLE_OPTIONS,
@@ -116,6 +117,11 @@ def open_media(path: str | os.PathLike[str]) -> Iterator[av.container.InputConta
         raise _explain_open_error(path, error) from error
     with container:
         yield container
+
+
+def path_of(container: av.container.InputContainer) -> str:
+    """The file that was opened."""
+    return container.name.removeprefix(_LOCAL)
 
 
 def check_file(path: str | os.PathLike[str]) -> None:

@@ -15,7 +15,7 @@ import av
 from avt_jax.data.media.container import DecodeError
 from avt_jax.data.media.demux import Clock
 from avt_jax.data.media.scan import GUESSED_LENGTHS, Scan, header_end_sec
-from avt_jax.data.media.whole import is_whole
+from avt_jax.data.media.whole import is_broken_ogg, is_whole
 
 # A header that is no further off is kept: the last packets of sound often hold padding. One that
 # promises more than there is may belong to a file that was cut off.
@@ -45,6 +45,7 @@ class Layout:
       promised_sec: how long they last by the header where that is more; else `duration_sec`.
       video_end_sec: when the pictures should end by the header; None: it does not say.
       holds_last: whether the last picture stays to the end: a single one, or slides.
+      is_broken: whether parts are missing, and nothing says how much.
     """
 
     video: int | None
@@ -56,6 +57,7 @@ class Layout:
     promised_sec: float
     video_end_sec: float | None
     holds_last: bool
+    is_broken: bool
 
     @property
     def can_seek(self) -> bool:
@@ -109,6 +111,7 @@ def layout_of(
         if video is None
         else _video_end_sec(container, found, video, origin_sec, is_cut),
         holds_last=video is not None and _is_slides(video, found),
+        is_broken=container.format.name == "ogg" and is_broken_ogg(path),
     )
 
 

@@ -29,6 +29,7 @@ class MediaInfo:
       audio_rate_hz: samples per second; 0 without audio.
       has_unknown_audio: whether there is sound, and nothing that decodes it.
       missing_sec: how much longer it is by its header, although nothing was cut off.
+      is_broken: whether parts are missing, and nothing says how much.
     """
 
     duration_sec: float
@@ -40,6 +41,7 @@ class MediaInfo:
     audio_rate_hz: int
     has_unknown_audio: bool = False
     missing_sec: float = 0.0
+    is_broken: bool = False
 
 
 def probe(path: str | os.PathLike[str]) -> MediaInfo:
@@ -100,5 +102,6 @@ def _looked(path: str, identity: tuple[int, ...]) -> tuple[MediaInfo, Layout]:
         audio_rate_hz=audio_rate_hz,
         has_unknown_audio=layout.has_unknown_audio,
         missing_sec=layout.promised_sec - layout.duration_sec,
+        is_broken=layout.is_broken,
     )
     return media, layout

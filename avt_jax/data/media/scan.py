@@ -8,12 +8,14 @@ from typing import Any
 
 import av
 
+from avt_jax.data.media.container import path_of
 from avt_jax.data.media.demux import (
     MAX_FRAME_PX,
     readable_packets,
     stamps_restart,
     use_one_thread,
 )
+from avt_jax.data.media.whole import asf_end_sec
 
 GUESSED_LENGTHS = ("mp3", "aac")
 """Formats that do not state a length: FFmpeg guesses one from the bit rate, which may vary."""
@@ -262,7 +264,7 @@ def _restarts(container: av.container.InputContainer, found: Scan, num_bytes: in
 def header_end_sec(container: av.container.InputContainer) -> float | None:
     """Where a file ends by its header, in its own time; None where that does not say."""
     if not container.duration:
-        return None
+        return asf_end_sec(path_of(container)) if container.format.name == "asf" else None
     start = 0 if container.format.name in _STATE_ENDS else container.start_time or 0
     end_sec = (start + container.duration) / av.time_base
     if container.format.name == "avi":

@@ -1,14 +1,24 @@
-"""Whether a file is proven to be whole by the sizes that its outermost parts state."""
+"""What the outermost parts of a file say of its being whole, beyond what FFmpeg tells of them."""
 
 from __future__ import annotations
 
+import io
 import os
+import zlib
 from typing import BinaryIO
 
 # A file of more outermost parts is not looked at any further: it may be a recording in fragments.
 _MAX_PARTS = 64
 _MATROSKA_SEGMENT = 0x18538067
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+# The properties stand near the start.
+_ASF_HEAD_BYTES = 64 * 2**10
+# An Ogg file of more bytes is judged by its last page.
+_SMALL_OGG_BYTES = 32 * 2**20
+_OGG, _OGG_PAGE_BYTES, _LAST_OF_STREAM = b"OggS", 27, 4
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_MAX_OGG_PAGE_BYTES = _OGG_PAGE_BYTES + 255 + 255 * 255
 # A recording in fragments does not say how many there are.
 _FRAGMENT = b"moof"
 
@@ -41,6 +51,73 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
             if file.seek(part_bytes, os.SEEK_CUR) == num_bytes:
                 return True
     return False
+
+
+def asf_end_sec(path: str | os.PathLike[str]) -> float | None:
+    """Where an ASF file ends by its header, which FFmpeg leaves out when bytes are missing.
+
+    Returns:
+      Seconds; None if it is not such a file or does not say.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_ASF_HEAD_BYTES)
+    place = head.find(_ASF_PROPERTIES)
+    if not head.startswith(_ASF_HEADER) or not 0 <= place <= len(head) - 92:
+        return None
+    # After identity, sizes and date: length in units of 100 ns, the time to send it, how much of
+    # it in ms comes before second 0, flags.
+    ticks = int.from_bytes(head[place + 64 : place + 72], "little")
+    before_ms = int.from_bytes(head[place + 80 : place + 88], "little")
+    is_live = head[place + 88] & 1
+    end_sec = ticks / 1e7 - before_ms / 1e3
+    return end_sec if end_sec > 0 and not is_live else None
+
+
+def is_broken_ogg(path: str | os.PathLike[str]) -> bool:
+    """Whether pages of an Ogg file are missing or damaged; it does not say how long it was.
+
+    Args:
+      path: a local Ogg file.
+
+    Returns:
+      True if a page does not follow the one before it, in the file or in its stream, or a stream
+      does not come to its end.
+    """
+    num_bytes = os.path.getsize(path)
+    with open(path, "rb") as file:
+        if num_bytes > _SMALL_OGG_BYTES:
+            file.seek(max(0, num_bytes - _MAX_OGG_PAGE_BYTES))
+            tail = file.read()
+            page = _ogg_page(io.BytesIO(tail[max(0, tail.rfind(_OGG)) :]))
+            return page is None or not page[5] & _LAST_OF_STREAM
+        numbers: dict[bytes, int] = {}  # of the next page of each stream that goes on
+        while file.tell() < num_bytes:
+            page = _ogg_page(file)
+            if page is None:
+                return True
+            stream, number = page[14:18], int.from_bytes(page[18:22], "little")
+            if numbers.get(stream, number) != number:
+                return True
+            numbers[stream] = number + 1
+            if page[5] & _LAST_OF_STREAM:
+                del numbers[stream]
+        return bool(numbers)
+
+
+def _ogg_page(file: BinaryIO) -> bytes | None:
+    """The next page, if it is one and agrees with its own checksum."""
+    head = file.read(_OGG_PAGE_BYTES)
+    if len(head) < _OGG_PAGE_BYTES or head[:4] != _OGG:
+        return None
+    sizes = file.read(head[26])
+    page = head + sizes + file.read(sum(sizes))
+    if len(page) < len(head) + head[26] + sum(sizes):
+        return None
+    blank = page[:22] + bytes(4) + page[26:]
+    # The polynomial is zlib's, but with the bits of each byte, and of the result, in other order.
+    found = zlib.crc32(blank.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    stated = page[22:26].translate(_REVERSED_BITS)
+    return page if found == int.from_bytes(stated) else None
 
 
 def _iso_part(file: BinaryIO) -> int | None:

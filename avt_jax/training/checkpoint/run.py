@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,15 @@ def load_run(run_dir: str | Path, which: str = "best") -> Run:
 
     Args:
       run_dir: what `avt train --workdir` wrote.
-      which: "best" = highest validation score (newest when none was measured), or "last".
+      which: "best" = highest validation score (newest when none was measured), "last", or the step
+        of a checkpoint in digits.
 
     Returns:
       The `Run`, its arrays checked against the checksums stored with them.
 
     Raises:
-      UserError: no such run, one of its files is damaged, or none of its checkpoints is intact.
+      UserError: no such run, one of its files is damaged, there is no checkpoint of that step, or
+        none that is intact.
     """
     run_dir = Path(run_dir)
     run_files.check_there(run_dir)
@@ -62,8 +65,7 @@ def load_run(run_dir: str | Path, which: str = "best") -> Run:
     stored.quiet_orbax()
     folder = run_dir.absolute() / CHECKPOINTS
     metas = _read_metas(folder)
-    scores = {step: meta.score for step, meta in metas.items()}
-    for step in folders.best_first(scores) if which == "best" else metas:
+    for step in _wanted(metas, which, folder):
         try:
             params, stats = _read_variables(folder / str(step), metas[step])
         except stored.DamagedError as error:
@@ -71,7 +73,21 @@ def load_run(run_dir: str | Path, which: str = "best") -> Run:
             continue
         multi_label = tuple(facts.get("multi_label", ()))
         return Run(config, label_sets, facts["records"], params, stats, step, multi_label)
+    if which.isdecimal():
+        raise UserError(f"checkpoint {which} of {run_dir} is damaged; give another step.")
     raise UserError(f"{run_dir / CHECKPOINTS} holds no intact checkpoint; train the run first.")
+
+
+def _wanted(metas: dict[int, stored.Meta], which: str, folder: Path) -> Sequence[int]:
+    """The steps to try, in order."""
+    if which == "best":
+        return folders.best_first({step: meta.score for step, meta in metas.items()})
+    if which == "last":
+        return list(metas)
+    if int(which) not in metas:
+        there = ", ".join(map(str, sorted(metas))) or "none"
+        raise UserError(f"{folder} has no checkpoint of step {int(which)}; it has {there}.")
+    return [int(which)]
 
 
 def _read_metas(folder: Path) -> dict[int, stored.Meta]:

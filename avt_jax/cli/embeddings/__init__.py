@@ -1,0 +1,1 @@
+"""Commands for vectors of clips: making an index, searching it."""

@@ -1,0 +1,1 @@
+"""Vectors of clips and windows: made, stored in one file, and searched."""
