@@ -17,7 +17,8 @@ A batch is a dict with the keys below:
     audio      [b, s, f] float32         raw log-mel; standardised on the device
     has_audio  [b] bool                  False: the clip has no audio stream, `audio` is silence
     has_video  [b] bool                  False: the clip has no picture, `video` is the mean colour
-    labels     {label set: [b] int32}    one entry for each label set
+    labels     {label set: [b] int32}    one entry for each label set; of a multi-label set,
+                                         where a clip may have several classes, [b, y] of 0 and 1
     group      [b] int32                 source video; equal = cut from the same video
     valid      [b] bool                  False: padding, counts nowhere
     id         [b] str                   clip id; stays on the host
@@ -27,7 +28,7 @@ A batch is a dict with the keys below:
 
 and, on the device only, where clips are mixed with each other (`training.mixing`):
 
-    partner_labels  {label set: [b] int32}   labels of the clip that was mixed in
+    partner_labels  {label set: [b] int32}   labels of the clip that was mixed in, or [b, y]
     own_share       [b] float32              how much of the example is the clip itself
 """
 

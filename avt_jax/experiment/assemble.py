@@ -19,6 +19,7 @@ from avt_jax import axes, tree
 from avt_jax.data.loading import pipeline, tune_workers
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.evaluation import classification
+from avt_jax.evaluation.report import validation
 from avt_jax.experiment.own_batches import OwnBatches, checked
 from avt_jax.experiment.parts import Parts, parse
 from avt_jax.experiment.splits import OwnData, Splits, is_source, length, open_splits
@@ -59,6 +60,7 @@ class Experiment:
       config: from `load_config`, or {block: {field: value}}.
       data: used in place of the shards that the config names.
       classes: {label set: number of classes}, where no data are to be opened (profiling).
+      multi_label: with `classes`: those of which a clip may have any number of classes.
       devices: to compute on; None = all.
       run_dir: of a run that is continued; its shards are also looked for where they were then.
 
@@ -75,6 +77,7 @@ class Experiment:
         *,
         data: OwnData | None = None,
         classes: Mapping[str, int] | None = None,
+        multi_label: Sequence[str] = (),
         devices: Sequence[jax.Device] | None = None,
         run_dir: Path | None = None,
     ):
@@ -83,6 +86,7 @@ class Experiment:
         self.parts = config if isinstance(config, Parts) else parse(config)
         self._own = data
         self._classes = None if classes is None else dict(classes)
+        self._multi_label = None if classes is None else tuple(multi_label)
         self._devices, self._run_dir = devices, run_dir
 
     @cached_property
@@ -117,6 +121,11 @@ class Experiment:
     def classes(self) -> dict[str, int]:
         """{label set: number of classes}."""
         return self.splits.classes if self._classes is None else self._classes
+
+    @property
+    def multi_label(self) -> tuple[str, ...]:
+        """The label sets of which a clip may have any number of classes, as the data say."""
+        return self.splits.info.multi_label if self._multi_label is None else self._multi_label
 
     @cached_property
     def spec(self) -> InputSpec:
@@ -284,7 +293,7 @@ class Experiment:
         train, parts = self.splits.train, self.parts
         local = self.check_batches()
         if not is_source(train):
-            return OwnBatches(train, self.spec, self.classes, local)
+            return OwnBatches(train, self.spec, self.classes, local, self.multi_label)
         data = tune_workers.settle(train, self.data, say=say)
         return pipeline.make_train_iterator(
             train,
@@ -297,7 +306,9 @@ class Experiment:
 
     @cached_property
     def evaluate(self) -> Evaluate:
-        """(state, asked) -> (metrics, score) on the validation split; the score is the mean top-1.
+        """(state, asked) -> (metrics, score) on the validation split.
+
+        The score is the mean over the label sets of top-1, or mAP where a set is multi-label.
 
         Several processes go through a part of it each. Without a validation split there are no
         metrics, and the score is None.
@@ -317,17 +328,17 @@ class Experiment:
                 label_sets,
                 num_views=data.eval_views,
                 total=total,
+                multi_label=self.multi_label,
+                part=(jax.process_index(), jax.process_count()),
             )
-            top1 = {f"top1/{name}": result[name]["top1"] for name in label_sets}
-            losses = {f"loss/{name}": result[name]["loss"] for name in label_sets}
-            return top1 | losses, float(np.mean(list(top1.values())))
+            return validation(result, label_sets)
 
         return evaluate
 
     @cached_property
     def _predict(self) -> Callable[..., tuple[dict[str, jax.Array], jax.Array]]:
         """Jitted: (parameters, statistics, batch) -> (probabilities, a signal to stop or 0)."""
-        predict = make_predict(self.skeleton, normalisation(self.parts.data))
+        predict = make_predict(self.skeleton, normalisation(self.parts.data), self.multi_label)
 
         def predict_and_read(
             params: Any, stats: Any, batch: Mapping[str, Any]
@@ -370,7 +381,9 @@ class Experiment:
                 process_count=jax.process_count(),
             )
         return (
-            _padded(checked(batch, self.spec, self.classes, batch_size), batch_size)
+            _padded(
+                checked(batch, self.spec, self.classes, batch_size, self.multi_label), batch_size
+            )
             for batch in split
         )
 

@@ -21,13 +21,11 @@ from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.records import RecordSource
 from avt_jax.errors import UserError
 from avt_jax.evaluation import pictures, report, standing
-from avt_jax.evaluation.classification import (
-    evaluate_variants,
-    silence_audio,
-    silence_video,
-)
+from avt_jax.evaluation.classification import evaluate_variants
 from avt_jax.evaluation.clips import ClipPredictions, Keeper, rows, write_clips
+from avt_jax.evaluation.fusion import silence_audio, silence_video
 from avt_jax.evaluation.mistakes import draw_mistakes
+from avt_jax.evaluation.multi_label.pictures import draw_precisions
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.judging.reference import (
     clip_names,
@@ -77,6 +75,12 @@ class EvaluationResult:
     def top1(self) -> dict[str, float]:
         """{label set: share of clips whose most probable class is the true one}."""
         return {name: found["top1"] for name, found in self.results.items() if "top1" in found}
+
+    @property
+    def score(self) -> dict[str, float]:
+        """The same, and mAP for multi-label sets with a clip of some class."""
+        found = {name: one.get("mAP") for name, one in self.results.items()}
+        return self.top1 | {name: mean for name, mean in found.items() if mean is not None}
 
 
 def evaluate_run(
@@ -157,11 +161,9 @@ class _Judging:
         self._run_dir = run_dir
         self._model = LoadedRun(run_dir, step, say=None if say is silent else say)
         self._trained = self._model.run
-        self._experiment = Experiment(
-            parse_saved(self._trained.config), classes=_classes(self._trained)
-        )
+        parts = parse_saved(self._trained.config)
         self._own = data if isinstance(data, OwnData) else None
-        saved = self._experiment.parts.data
+        saved = parts.data
         path = saved.path
         if not isinstance(data, OwnData):
             path = _place(data, saved.path, run_dir, say)
@@ -172,7 +174,8 @@ class _Judging:
             eval_clips=clips or saved.eval_clips,
             eval_crops=crops or saved.eval_crops,
         )
-        self._source = _open(self._data, self._trained, data, run_dir)
+        self._source, several = _open(self._data, self._trained, data, run_dir)
+        self._experiment = Experiment(parts, classes=_classes(self._trained), multi_label=several)
         self._size = batch_size or self._experiment.parts.train.eval_batch_size
         # Read first: a pattern that does not fit should not cost an evaluation.
         known = is_source(self._source) and agree.is_first()
@@ -245,17 +248,22 @@ def _place(given: str | None, saved: str, run_dir: Path, say: Say) -> str:
     return found
 
 
-def _open(settings: DataConfig, trained: Run, given: str | OwnData | None, run_dir: Path) -> Any:
-    """The split's clips, after checking that their classes are the run's."""
+def _open(
+    settings: DataConfig, trained: Run, given: str | OwnData | None, run_dir: Path
+) -> tuple[Any, tuple[str, ...]]:
+    """(the split's clips, their multi-label sets); their classes must be the run's.
+
+    A set may be multi-label in the data alone: VGGSounder judges what was trained on VGGSound.
+    """
     if not isinstance(given, OwnData):
         origin = _SETTING.format(run_dir) if given is None else "--data"
         found = read_info(settings.path, origin)
         check_classes(trained.label_sets, found.label_sets, settings.path)
-        return open_source(settings.path, settings.eval_split)
+        return open_source(settings.path, settings.eval_split), found.multi_label
     check_classes(trained.label_sets, given.label_sets, "OwnData")
     if given.val is None:
         raise UserError("OwnData.val is None; give the clips to evaluate there.")
-    return own_split(given, "val")
+    return own_split(given, "val"), tuple(given.multi_label)
 
 
 def _variants(modalities: str, data: DataConfig) -> dict[str, Change]:
@@ -305,6 +313,8 @@ def _evaluate(
             on_batch=bar.update,
             total=agree.total,
             judged=keeper.add if keeper else None,
+            multi_label=experiment.multi_label,
+            part=(jax.process_index(), jax.process_count()),
         )
     seconds = time.monotonic() - began
     whole = found.pop("")
@@ -319,6 +329,7 @@ def _evaluate(
         index=jax.process_index(),
         processes=jax.process_count(),
         total=agree.total,
+        multi_label=experiment.multi_label,
     )
     return report.Evaluation(about, whole, found), predicted
 
@@ -326,7 +337,13 @@ def _evaluate(
 def _write(evaluation: report.Evaluation, out_dir: Path, run_dir: Path) -> list[Path]:
     """Writes all tables and draws their pictures."""
     written = report.write_results(evaluation, out_dir)
-    for name, found in evaluation.reports.items():
+    for name, several in evaluation.multi.items():
+        path = out_dir / f"classes_{name}.png"
+        mean = "no class has clips" if several["mAP"] is None else f"mAP {several['mAP']:.3f}"
+        title = f"{name}: {mean} over {several['count']} clips"
+        if draw_precisions(path, several, title=title, subtitle=_what(evaluation.about)):
+            written.append(path)
+    for name, found in evaluation.single.items():
         if "confusion" not in found:
             continue
         written.append(out_dir / f"confusion_{name}.png")
@@ -361,6 +378,8 @@ def _draw_mistakes(
     """Draws the worst mistakes of each label set."""
     written = []
     for name, one in predicted.sets.items():
+        if one.labels_ny is not None:
+            continue
         path = out_dir / f"mistakes_{name}.png"
         title = f"{name}: wrong with the most conviction. {_what(evaluation.about)}"
         classes = source.info.label_sets[name]

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from avt_jax.conversion.initial import InitConfig
 from avt_jax.errors import UserError
+from avt_jax.evaluation.report import is_score
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import step_arguments
 from avt_jax.experiment.describe import announcement
@@ -54,8 +55,8 @@ class TrainingResult:
     Attributes:
       state: at its end, on the devices.
       metrics: {"train/loss": ..., "val/top1/label": ...}, the last ones logged.
-      best_score: highest validation score of the run, the mean top-1 over the label sets; None
-        where nothing was validated.
+      best_score: highest validation score of the run, the mean top-1 or mAP over the label sets;
+        None where nothing was validated.
       run_dir: the run's folder: `evaluate_run(run_dir)`, `Predictor(run_dir)`.
       metrics_file: all metrics, a JSON object a line.
     """
@@ -345,6 +346,7 @@ def _programs(experiment: Experiment) -> list[Any]:
     parts, mesh = experiment.parts, experiment.mesh
     train = parts.train
     sizes = [train.batch_size, train.eval_batch_size, train.accumulate, experiment.classes]
+    sizes += list(experiment.multi_label)
     devices = [mesh.devices.flat[0].device_kind, dict(mesh.shape), jax.process_count()]
     blocks = {k: v for k, v in experiment.config.items() if k not in ("seed", "init", "data")}
     # The learning rate's schedule is in the program.
@@ -359,7 +361,7 @@ def _result(state: TrainState, workdir: Path) -> TrainingResult:
     for entry in read_metrics(workdir / METRICS_FILE):
         values = {name: value for name, value in entry.items() if name not in ("step", "split")}
         metrics |= {f"{entry['split']}/{name}": value for name, value in values.items()}
-        scores = [value for name, value in values.items() if name.startswith("top1/")]
+        scores = [value for name, value in values.items() if is_score(name)]
         if entry["split"] == "val" and scores:
             score = sum(scores) / len(scores)
             best_score = score if best_score is None else max(best_score, score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -57,14 +58,17 @@ class LoadedRun:
     def predict(self) -> BatchFn:
         """Batch (see `avt_jax.axes`) -> {label set: probabilities [b, y] float32}.
 
+        Those of a multi-label set are independent of each other.
+
         Of a batch only video, audio and has_audio are read.
         """
-        return self._function(make_predict)
+        multi_label = self.run.multi_label
+        return self._function(functools.partial(make_predict, multi_label=multi_label), "predict")
 
     @cached_property
     def embed(self) -> BatchFn:
         """Batch -> {"video", "audio", "fused": [b, d] float32 of length 1}, see `make_embed`."""
-        return self._function(make_embed)
+        return self._function(make_embed, "embed")
 
     @property
     def projects(self) -> bool:
@@ -72,11 +76,12 @@ class LoadedRun:
         model = self._skeleton.merge(self._skeleton.params, self._skeleton.stats)
         return bool(model.projects)
 
-    def _function(self, make: Callable[..., Predict]) -> BatchFn:
+    def _function(self, make: Callable[..., Predict], what: str) -> BatchFn:
         inputs_are = normalisation(self.data)
         jitted = jax.jit(make(self._skeleton, inputs_are))
         compiled: set[tuple[Any, ...]] = set()
-        model = [make.__name__, jax.__version__, kept.device_kind(), inputs_are]
+        model = [what, jax.__version__, kept.device_kind(), inputs_are]
+        model += list(self.run.multi_label)
         model += [self.run.config["model"], {k: len(v) for k, v in self.run.label_sets.items()}]
 
         def call(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:

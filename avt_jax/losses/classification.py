@@ -1,4 +1,4 @@
-"""Classification: softmax cross-entropy with label smoothing, one or several label sets."""
+"""Classification: softmax or, for a multi-label set, sigmoid cross-entropy; one or several sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Options(Block, where="config.losses"):
 
     label_smoothing: float = setting(
         0.1,
-        "classification: this much of the target is spread evenly over all classes",
+        "classification: this much of the target is spread evenly over all classes; of a "
+        "multi-label set the targets of a class become share / classes and that plus 1 - share",
         at_least=0,
         below=1,
     )
@@ -37,23 +38,28 @@ def classification_loss(
 ) -> Metrics:
     """Cross-entropy summed over the label sets, and the top-1 hits of each.
 
+    A set whose labels are [b, y] is multi-label: its loss is the mean over classes of the sigmoids'
+    binary cross-entropy, and a hit is a most probable class that applies.
+
     Args:
       logits: {label set: [b, y] float}; computed in float32 at least.
-      labels: {label set: [b] int32}.
+      labels: {label set: [b] int32, or [b, y] of 0 and 1}.
       valid_b: [b] bool; padding (False) counts nowhere.
       label_smoothing: in [0, 1): this much of the target is spread evenly over all classes.
-      partner_labels: {label set: [b] int32} of the clips that were mixed in; None = none were.
+      partner_labels: the same of the clips that were mixed in; None = none were. Targets are mixed
+        as the clips are.
       own_share_b: [b] float32 in [0, 1], how much of each example is its own; with partner_labels.
 
     Returns:
-      {"classification": (sum, count), "top1/<label set>": (hits, count)}; with two or more label
-      sets also "top1/all", the clips that are right in every one of them. What was mixed is right
-      with the label of the larger part.
+      {"classification": (sum, count), "top1/<label set>": (hits, count)}, "hit1/" of a multi-label
+      set; with several sets also "top1/all", the clips that are right in every one. What was mixed
+      is right with the label of the larger part.
 
     Raises:
       ValueError: only one of partner_labels and own_share_b is given.
 
-    Source: arXiv:2401.04154, L_cls; EPIC-Kitchens-100 sums verb and noun.
+    Source: arXiv:2401.04154, L_cls; EPIC-Kitchens-100 sums verb and noun. Multi-label smoothing is
+    that of Scenic, with which MBT was trained on AudioSet.
     """
     if (partner_labels is None) != (own_share_b is None):
         raise ValueError("give both or neither of partner_labels and own_share_b")
@@ -64,24 +70,51 @@ def classification_loss(
     metrics: Metrics = {}
     for name, logits_by in logits.items():
         logits_by = logits_by.astype(jnp.promote_types(logits_by.dtype, jnp.float32))
-        label_b, num_classes = labels[name], logits_by.shape[-1]
-        target_by = jax.nn.one_hot(label_b, num_classes)
+        label, is_several = labels[name], labels[name].ndim > 1
+        target_by = _target(label, logits_by)
         if partner_labels is not None and own_share_b is not None:
-            share_b1, partner_b = own_share_b[:, None], partner_labels[name]
-            target_by = share_b1 * target_by + (1 - share_b1) * jax.nn.one_hot(
-                partner_b, num_classes
-            )
-            label_b = jnp.where(own_share_b >= 0.5, label_b, partner_b)
+            partner = partner_labels[name]
+            target_by, label = _mixed(target_by, label, partner, own_share_b)
         target_by = optax.smooth_labels(target_by, label_smoothing)
-        loss_b += optax.softmax_cross_entropy(logits_by, target_by)
-        hit_b = (logits_by.argmax(-1) == label_b) & valid_b
+        one_b, right_one_b = _cross_entropy(logits_by, target_by, label)
+        loss_b += one_b
+        hit_b = right_one_b & valid_b
         right_b &= hit_b
-        metrics[f"top1/{name}"] = (hit_b.sum().astype(jnp.float32), count)
+        key = f"{'hit1' if is_several else 'top1'}/{name}"
+        metrics[key] = (hit_b.sum().astype(jnp.float32), count)
     if len(logits) > 1:
         metrics["top1/all"] = (right_b.sum().astype(jnp.float32), count)
     # `where`, not a product: a padded row may hold anything, and 0 * inf is not 0.
     metrics["classification"] = (jnp.where(valid_b, loss_b, 0.0).sum(), count)
     return metrics
+
+
+def _cross_entropy(
+    logits_by: jax.Array, target_by: jax.Array, label: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """([b] loss of one label set, [b] bool whether the most probable class is right)."""
+    if label.ndim > 1:
+        best_b1 = logits_by.argmax(-1, keepdims=True)
+        right_b = jnp.take_along_axis(label, best_b1, axis=-1)[:, 0] > 0
+        return optax.sigmoid_binary_cross_entropy(logits_by, target_by).mean(-1), right_b
+    return optax.softmax_cross_entropy(logits_by, target_by), logits_by.argmax(-1) == label
+
+
+def _mixed(
+    target_by: jax.Array, label: jax.Array, partner: jax.Array, own_share_b: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """([b, y] targets of both, the labels of the larger part)."""
+    share_b1 = own_share_b[:, None]
+    mixed_by = share_b1 * target_by + (1 - share_b1) * _target(partner, target_by)
+    is_own = (share_b1 if label.ndim > 1 else own_share_b) >= 0.5
+    return mixed_by, jnp.where(is_own, label, partner)
+
+
+def _target(label: jax.Array, like_by: jax.Array) -> jax.Array:
+    """Class indices [b], or 0 and 1 [b, y], as [b, y] float."""
+    if label.ndim > 1:
+        return label.astype(like_by.dtype)
+    return jax.nn.one_hot(label, like_by.shape[-1])
 
 
 def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:

@@ -71,6 +71,7 @@ def prepare(
     make(workdir)
     facts = {
         "label_sets": {name: list(classes) for name, classes in info.label_sets.items()},
+        **({"multi_label": list(info.multi_label)} if info.multi_label else {}),
         "records": {
             "frame_rate_hz": info.frame_rate_hz,
             "short_side_px": info.short_side_px,
@@ -216,7 +217,14 @@ def check_continuation(
     classes = {name: list(names) for name, names in info.label_sets.items()}
     # One that is gone is written anew; the shapes of the arrays are checked anyway.
     is_there = (Path(workdir) / RUN_FILE).exists()
-    before = read_facts(workdir)["label_sets"] if is_there else classes
+    facts = read_facts(workdir) if is_there else {}
+    before = facts.get("label_sets", classes)
+    several = facts.get("multi_label", []) if is_there else list(info.multi_label)
+    if several != list(info.multi_label):
+        raise UserError(
+            f"{workdir} was trained with the multi-label sets {several}, these shards have "
+            f"{list(info.multi_label)}; use another --workdir or the shards of that run."
+        )
     if before != classes:
         here, there = ({k: len(v) for k, v in x.items()} for x in (classes, before))
         raise UserError(

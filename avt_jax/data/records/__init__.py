@@ -16,8 +16,10 @@ from avt_jax.data.records.schema import (
     SCHEMA_VERSION,
     SPLITS,
     RecordsInfo,
+    can_rewrite,
     has_video,
     record_features,
+    written_version,
 )
 from avt_jax.data.records.source import RecordSource, open_split
 
@@ -33,6 +35,7 @@ __all__ = [
     "SPLITS",
     "RecordSource",
     "RecordsInfo",
+    "can_rewrite",
     "evenly_spread",
     "has_video",
     "lazy_reader",
@@ -40,4 +43,5 @@ __all__ = [
     "read_info",
     "record_features",
     "verify_checksums",
+    "written_version",
 ]

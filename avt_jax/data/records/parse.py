@@ -7,17 +7,22 @@ not copy saves a twentieth of the time that a clip takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from avt_jax.data.records.labels import many_hot
 
 # The exponent of a float16 that is no finite number.
 _NOT_FINITE = np.uint16(0x7C00)
 
 
 def parse_record(
-    serialized: bytes, label_sets: Mapping[str, Sequence[str]], mel_bins: int
+    serialized: bytes,
+    label_sets: Mapping[str, Sequence[str]],
+    mel_bins: int,
+    multi_label: Collection[str] = (),
 ) -> dict[str, Any]:
     """Takes a record apart, and checks all that its readers rely on but the frames themselves.
 
@@ -25,6 +30,7 @@ def parse_record(
       serialized: a `tf.train.Example` with the features of `records.record_features`.
       label_sets: class names per label set.
       mel_bins: columns of the spectrogram.
+      multi_label: the label sets whose label is a list of classes.
 
     Returns:
       The fields that `records.open_split` describes. "frames" is a sequence that makes the bytes of
@@ -65,7 +71,10 @@ def parse_record(
             flag.decode()
             for flag in (_all(fields, "flags", "bytes_list") if "flags" in fields else ())
         ],
-        "labels": {name: _label(fields, name, len(names)) for name, names in label_sets.items()},
+        "labels": {
+            name: (_many if name in multi_label else _label)(fields, name, len(names))
+            for name, names in label_sets.items()
+        },
     }
 
 
@@ -82,6 +91,14 @@ def _label(fields: Mapping[str, Any], name: str, num_classes: int) -> int:
     if not 0 <= index < num_classes:
         raise ValueError(f"its {name} is class {index} of {num_classes}")
     return index
+
+
+def _many(fields: Mapping[str, Any], name: str, num_classes: int) -> np.ndarray:
+    indices = [int(index) for index in _all(fields, f"labels/{name}", "int64_list")]
+    for index in indices:
+        if not 0 <= index < num_classes:
+            raise ValueError(f"its {name} is class {index} of {num_classes}")
+    return many_hot(indices, num_classes)
 
 
 def _all(fields: Mapping[str, Any], name: str, kind: str) -> Any:

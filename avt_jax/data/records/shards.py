@@ -86,7 +86,9 @@ class ShardReader:
         """
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        self._features = record_features(info.label_sets, schema_version=info.schema_version)
+        self._features = record_features(
+            info.label_sets, schema_version=info.schema_version, multi_label=info.multi_label
+        )
         self._reader = ArrayRecordDataSource([os.fspath(path)])
 
     def __len__(self) -> int:

@@ -102,7 +102,8 @@ class RecordSource:
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)} in split {self._split!r}")
         try:
-            return parse_record(self._reader[index], self._info.label_sets, MEL_BINS)
+            info = self._info
+            return parse_record(self._reader[index], info.label_sets, MEL_BINS, info.multi_label)
         except (RuntimeError, ValueError, OSError) as error:
             self._check_shard(index)
             raise UserError(
@@ -150,7 +151,7 @@ def open_split(path: str | os.PathLike[str], split: str) -> RecordSource:
       A sequence of dicts: "id" and "source" str; "frames" list of JPEG bytes; "frame_rate_hz"
       float; "fbank" float16 [s, 128], no rows without audio; "has_audio" bool; "start_sec" and
       "end_sec" float, the span in the source; "flags" list of str, codes as in FLAG_CODES;
-      "labels" {label set: class index}.
+      "labels" {label set: class index; uint8 [y] of 0 and 1 for a multi-label set}.
 
     Raises:
       UserError: the folder or the split is missing or damaged; the message names what is there.

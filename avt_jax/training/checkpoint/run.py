@@ -31,6 +31,7 @@ class Run:
       params: {path: array}; the averaged parameters when the run kept an average.
       stats: {path: array} BatchNorm running statistics.
       step: optimiser steps done.
+      multi_label: the label sets of which a clip may have any number of classes.
     """
 
     config: dict[str, Any]
@@ -39,6 +40,7 @@ class Run:
     params: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
     step: int
+    multi_label: tuple[str, ...] = ()
 
 
 def load_run(run_dir: str | Path, which: str = "best") -> Run:
@@ -69,7 +71,8 @@ def load_run(run_dir: str | Path, which: str = "best") -> Run:
         except stored.DamagedError as error:
             _say_damaged(step, error)
             continue
-        return Run(config, label_sets, facts["records"], params, stats, step)
+        multi_label = tuple(facts.get("multi_label", ()))
+        return Run(config, label_sets, facts["records"], params, stats, step, multi_label)
     if which.isdecimal():
         raise UserError(f"checkpoint {which} of {run_dir} is damaged; give another step.")
     raise UserError(f"{run_dir / CHECKPOINTS} holds no intact checkpoint; train the run first.")
