@@ -84,7 +84,11 @@ def _paragraph(text: str) -> list[str]:
 
 
 def announcement(
-    experiment: Experiment, workdir: Path, done: int, trace: Trace | None
+    experiment: Experiment,
+    workdir: Path,
+    done: int,
+    trace: Trace | None,
+    gave_up: bool = False,
 ) -> list[str]:
     """What is trained, for the user.
 
@@ -93,6 +97,7 @@ def announcement(
       workdir: the run's folder.
       done: steps that an earlier start has done.
       trace: that was asked for.
+      gave_up: whether the run ended early, at the end of its patience.
 
     Returns:
       Lines.
@@ -112,7 +117,12 @@ def announcement(
     more = []
     if experiment.shards not in (None, experiment.parts.data.path):
         more.append(f"the run's shards were found at {experiment.shards}")
-    if done >= total:
+    if gave_up and done < total:
+        progress = (
+            f"already finished: {train.patience} evaluations in a row without a better validation "
+            f"score, step {done} of {total}; --config.train.patience={2 * train.patience} goes on"
+        )
+    elif done >= total:
         progress = (
             f"already finished: step {done} of {total}; a larger "
             f"--config.train.{chosen_unit(train, '')} goes on"

@@ -41,6 +41,7 @@ from avt_jax.training.observing import trackers
 from avt_jax.training.observing.goodput import Goodput
 from avt_jax.training.observing.trace import Trace
 from avt_jax.training.observing.watch import Watch
+from avt_jax.training.patience import Patience
 from avt_jax.training.processes import agree
 from avt_jax.training.run_lock import RunLock
 from avt_jax.training.state import TrainState, with_variables
@@ -142,9 +143,11 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
         restored = checkpointer.restore(birth.shapes, birth.shardings)
         done = int(restored[0].step) if restored else 0
         is_due = _is_evaluation_due(experiment, workdir, done)
-        if restored and done >= experiment.schedule.total_steps and not is_due:
+        patience = _patience(experiment, workdir, done)
+        is_done = done >= experiment.schedule.total_steps or patience.is_over
+        if restored and is_done and not is_due:
             said += _record_changes(experiment, workdir, changes, done)
-            _say_all(say, said, announcement(experiment, workdir, done, trace))
+            _say_all(say, said, announcement(experiment, workdir, done, trace, patience.is_over))
             return restored[0]
         batches = agree.together(lambda: experiment.train_batches(say))
         stack.enter_context(contextlib.closing(batches))
@@ -177,6 +180,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
             max_damaged=experiment.parts.data.max_damaged,
             evaluation_is_due=is_due,
             watch=watch,
+            patience=patience,
         )
 
 
@@ -337,6 +341,15 @@ def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool
     return agree.as_the_first(is_due and not has_line(workdir, step, "val"))
 
 
+def _patience(experiment: Experiment, workdir: Path, done: int) -> Patience:
+    """What is left of it after the evaluations up to a step."""
+    most = experiment.parts.train.patience
+    scores: list[float] = []
+    if agree.is_first() and most and done:
+        scores = [score for step, score in _evaluations(workdir) if step <= done]
+    return Patience(most, scores).as_the_first()
+
+
 def _to_stderr(line: str) -> None:
     show(line, file=sys.stderr, flush=True)
 
@@ -355,14 +368,20 @@ def _programs(experiment: Experiment) -> list[Any]:
     return ["train", jax.__version__, devices, sizes, inputs, blocks]
 
 
+def _evaluations(workdir: Path) -> list[tuple[int, float]]:
+    """(step, score) of each evaluation that a run has logged: its mean top-1 or mAP."""
+    found = []
+    for entry in read_metrics(workdir / METRICS_FILE):
+        scores = [value for name, value in entry.items() if is_score(name)]
+        if entry["split"] == "val" and scores:
+            found.append((entry["step"], sum(scores) / len(scores)))
+    return found
+
+
 def _result(state: TrainState, workdir: Path) -> TrainingResult:
     metrics: dict[str, float] = {}
-    best_score = None
     for entry in read_metrics(workdir / METRICS_FILE):
         values = {name: value for name, value in entry.items() if name not in ("step", "split")}
         metrics |= {f"{entry['split']}/{name}": value for name, value in values.items()}
-        scores = [value for name, value in values.items() if is_score(name)]
-        if entry["split"] == "val" and scores:
-            score = sum(scores) / len(scores)
-            best_score = score if best_score is None else max(best_score, score)
+    best_score = max((score for _, score in _evaluations(workdir)), default=None)
     return TrainingResult(state, metrics, best_score, workdir, workdir / METRICS_FILE)

@@ -29,6 +29,7 @@ from avt_jax.training.observing import trackers
 from avt_jax.training.observing.clock import DATA, DEVICE
 from avt_jax.training.observing.progress import Progress
 from avt_jax.training.observing.watch import Watch
+from avt_jax.training.patience import Patience
 from avt_jax.training.processes import agree, peers
 from avt_jax.training.processes.stop import Interrupted, Stopped, StopRequest
 from avt_jax.training.state import TrainState
@@ -67,6 +68,13 @@ class TrainConfig(Block, where="config.train"):
     )
     checkpoint_every_examples: int = in_examples_setting(0, "from one checkpoint to the next")
     checkpoint_every_epochs: float = in_epochs_setting(0.0, "from one checkpoint to the next")
+    patience: int = setting(
+        0,
+        "evaluations in a row without a better validation score that end the training early; 0 = "
+        "it goes on to the end",
+        at_least=0,
+        at_most=10**6,
+    )
     keep_last: int = setting(2, "newest checkpoints kept", at_least=1, at_most=10**6)
     keep_best: int = setting(
         1, "checkpoints of highest validation score kept", at_least=0, at_most=10**6
@@ -177,8 +185,9 @@ def fit(
     max_damaged: int | None = None,
     evaluation_is_due: bool = False,
     watch: Watch | None = None,
+    patience: Patience | None = None,
 ) -> TrainState:
-    """Trains from `state.step` to `schedule.total_steps`.
+    """Trains from `state.step` to `schedule.total_steps`, or until patience is at its end.
 
     Args:
       state: where to start, in the form that the step takes.
@@ -194,6 +203,7 @@ def fit(
       max_damaged: most records that all processes together may pass over; None = any number.
       evaluation_is_due: whether the state's own step is still to be evaluated.
       watch: measures; None = a new one.
+      patience: with the evaluations so far; None = without end.
 
     Returns:
       The final state, unpacked.
@@ -203,13 +213,16 @@ def fit(
       Stopped: after Ctrl-C or SIGTERM of any process, once a checkpoint is saved.
     """
     last, stopped, watch = int(state.step), 0, watch or Watch()
+    patience = patience or Patience()
     train_step = watch.counting(train_step)
     with Progress(last, schedule.total_steps, batch_size) as progress, StopRequest() as stop:
         pending = _Pending(progress, stop, max_damaged, watch)
-        keeper = _Keeper(batches, checkpointer, writer, evaluate, unpack, pending, progress, stop)
+        keeper = _Keeper(
+            batches, checkpointer, writer, evaluate, unpack, pending, progress, stop, patience
+        )
         if evaluation_is_due:
             stopped = keeper.keep(last, state, evaluates=True, replaces=True)
-        while last < schedule.total_steps and not stopped:
+        while last < schedule.total_steps and not stopped and not patience.is_over:
             state, metrics = train_step(state, _next_batch(last + 1, batches, pending, mesh), key)
             last += 1
             pending.add(last, metrics)
@@ -234,6 +247,7 @@ class _Keeper:
     pending: _Pending
     progress: Progress
     request: StopRequest
+    patience: Patience
 
     def log(self, step: int, more: dict[str, float]) -> None:
         """Writes and shows the training metrics since the last time."""
@@ -258,6 +272,8 @@ class _Keeper:
                 self._draw(step, state)
             except Interrupted as error:
                 interrupted = error.signal
+        if score is not None:
+            self.patience.saw(score)
         self.progress.evaluated(step, values, self.writer)
         peers.doing(f"saving after step {step}")
         self.writer.sync()
@@ -275,6 +291,11 @@ class _Keeper:
     def end(self, step: int, stopped: int) -> None:
         """Waits for what is being saved; raises where a signal stopped the training."""
         self.checkpointer.wait()
+        if self.patience.is_over and not stopped:
+            self.progress.say(
+                f"ended at step {step}: {self.patience.most} evaluations in a row without a better "
+                "validation score (config.train.patience)"
+            )
         if summary := self.pending.watch.summary():
             self.progress.say(summary)
         if stopped:
