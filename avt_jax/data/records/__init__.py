@@ -19,6 +19,7 @@ from avt_jax.data.records.schema import (
     can_rewrite,
     has_video,
     record_features,
+    split_names,
     written_version,
 )
 from avt_jax.data.records.source import RecordSource, open_split
@@ -42,6 +43,7 @@ __all__ = [
     "open_split",
     "read_info",
     "record_features",
+    "split_names",
     "verify_checksums",
     "written_version",
 ]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from avt_jax.errors import UserError
+
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
@@ -68,6 +70,22 @@ class RecordsInfo:
     jpeg_quality: int
     schema_version: str
     multi_label: tuple[str, ...] = ()
+
+    def num_clips(self, split: str) -> int:
+        """Clips of a split, or of several as `split_names` has them; 0 of one that is not there."""
+        return sum(self.splits.get(name, 0) for name in split_names(split))
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """("train", "val") of "train+val": splits that are read as one, in this order.
+
+    Raises:
+      UserError: one is named twice.
+    """
+    names = tuple(split.split("+"))
+    if len(set(names)) < len(names):
+        raise UserError(f"the split {split!r} names one twice; give each once.")
+    return names
 
 
 def written_version(multi_label: Collection[str]) -> str:

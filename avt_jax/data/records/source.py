@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import operator
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, SupportsIndex
 from avt_jax.data.records.description import read_info
 from avt_jax.data.records.parse import parse_record
 from avt_jax.data.records.remote import local_folder
-from avt_jax.data.records.schema import MEL_BINS, RecordsInfo
+from avt_jax.data.records.schema import MEL_BINS, RecordsInfo, split_names
 from avt_jax.data.records.shards import list_shards
 from avt_jax.errors import UserError, first_line, nearest
 
@@ -26,17 +27,18 @@ class RecordSource:
     def __init__(self, path: str | os.PathLike[str], split: str):
         """Opens the split; see `open_split`."""
         # Worker processes get the local folder and never download.
-        self._read_folder(local_folder(path, (split,)), split)
+        self._read_folder(local_folder(path, split_names(split)), split)
 
     def _read_folder(self, folder: Path, split: str) -> None:
         self._folder = folder
         self._split = split
         self._info = read_info(self._folder)
-        if split not in self._info.splits:
-            raise UserError(
-                f"{self._folder} has no split {split!r}{nearest(split, self._info.splits)}; "
-                f"it has {', '.join(self._info.splits) or 'none'}."
-            )
+        for name in split_names(split):
+            if name not in self._info.splits:
+                raise UserError(
+                    f"{self._folder} has no split {name!r}{nearest(name, self._info.splits)}; "
+                    f"it has {', '.join(self._info.splits) or 'none'}."
+                )
         self._reader = self._open()
 
     def _open(self) -> Any:
@@ -44,9 +46,10 @@ class RecordSource:
 
         # Only file names and lengths come from the folder. The features are rebuilt from class
         # names instead of features.json, which names Python classes to import.
-        found = [shard for shard in list_shards(self._folder) if shard.split == self._split]
+        shards = list_shards(self._folder)
+        found = [one for name in split_names(self._split) for one in shards if one.split == name]
         self._paths = [shard.path for shard in found]
-        self._ends = [shard.first + shard.num_records for shard in found]
+        self._ends = list(itertools.accumulate(shard.num_records for shard in found))
         for path in self._paths:
             if not path.is_file():
                 raise UserError(f"shard {path.name} is missing from {self._folder}; extract again.")
@@ -57,10 +60,10 @@ class RecordSource:
                 f"a shard of split {self._split!r} in {self._folder} is cut off or damaged "
                 f"({first_line(error)}); extract again."
             ) from error
-        if len(reader) != self._info.splits[self._split]:
+        if len(reader) != len(self):
             raise UserError(
                 f"split {self._split!r} in {self._folder} holds {len(reader)} clips, but its "
-                f"dataset_info.json says {self._info.splits[self._split]}; extract again."
+                f"dataset_info.json says {len(self)}; extract again."
             )
         return reader
 
@@ -75,7 +78,7 @@ class RecordSource:
         return sum(path.stat().st_size for path in self._paths)
 
     def __len__(self) -> int:
-        return self._info.splits[self._split]
+        return self._info.num_clips(self._split)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         """Reads clip `index`; see `open_split` for its fields.
@@ -145,7 +148,7 @@ def open_split(path: str | os.PathLike[str], split: str) -> RecordSource:
 
     Args:
       path: shard folder, or URL of one; the split's shards are then copied to this machine first.
-      split: "train", "val" or "test".
+      split: "train", "val" or "test", or several of them, one after another: "train+val".
 
     Returns:
       A sequence of dicts: "id" and "source" str; "frames" list of JPEG bytes; "frame_rate_hz"

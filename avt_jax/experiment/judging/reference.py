@@ -47,7 +47,7 @@ def training_source(data: DataConfig, own: OwnData | None) -> Any:
         return own_split(own, "train") if is_source(own.train) else None
     if data.train_split == data.eval_split:
         return None
-    if is_generated(data.path) or data.train_split in records.read_info(data.path).splits:
+    if is_generated(data.path) or records.read_info(data.path).num_clips(data.train_split):
         with contextlib.suppress(UserError):
             return open_source(data.path, data.train_split)
     return None
