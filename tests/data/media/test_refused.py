@@ -52,6 +52,21 @@ def test_matroska_encrypts_in_its_own_way(suffix, tmp_path):
     assert reason(path)[0] == "encrypted"
 
 
+def test_a_scrambled_transport_stream(tmp_path):
+    path = both(tmp_path / "a.ts")
+    data = bytearray(path.read_bytes())
+    for place in range(0, len(data), 188):
+        if 256 <= (data[place + 1] & 31) << 8 | data[place + 2] < 8191:
+            data[place + 3] |= 0x80
+            extra = 1 + data[place + 4] if data[place + 3] & 0x20 else 0
+            for i in range(place + 4 + extra, place + 188):
+                data[i] ^= 0x5A
+    path.write_bytes(data)
+    assert reason(path)[0] == "encrypted"
+    path.write_bytes(b"G" * 100 + bytes(1000))
+    assert reason(path)[0] == "not_media"
+
+
 def test_unknown_codecs_are_called_that(tmp_path):
     for suffix, name in [("mp4", b"avc1"), ("mkv", b"V_MPEG4/ISO/AVC"), ("avi", b"FMP4")]:
         path = both(tmp_path / f"a.{suffix}")
