@@ -17,10 +17,12 @@ from ml_collections import ConfigDict
 
 from avt_jax import axes, tree
 from avt_jax.data.loading import pipeline, tune_workers
+from avt_jax.data.loading.balance import ClipLabels, clips_by_class
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.evaluation import classification
 from avt_jax.evaluation.report import validation
-from avt_jax.experiment.own_batches import OwnBatches, checked
+from avt_jax.experiment.class_balance import check_balance, training_labels
+from avt_jax.experiment.own_batches import OwnBatches, checked, padded
 from avt_jax.experiment.parts import Parts, parse
 from avt_jax.experiment.splits import OwnData, Splits, is_source, length, open_splits
 from avt_jax.losses.objective import Objective
@@ -272,6 +274,7 @@ class Experiment:
           UserError: a batch cannot be divided as the config says.
         """
         parts = self.parts
+        check_balance(parts.data, self.splits)
         local = meshes.check_batch_size(parts.train.batch_size, self.mesh)
         check_micro_batches(
             parts.train.accumulate,
@@ -294,6 +297,8 @@ class Experiment:
         local = self.check_batches()
         if not is_source(train):
             return OwnBatches(train, self.spec, self.classes, local, self.multi_label)
+        balance = parts.data.balance
+        groups = clips_by_class(self.train_labels, balance) if balance else ()
         data = tune_workers.settle(train, self.data, say=say)
         return pipeline.make_train_iterator(
             train,
@@ -302,7 +307,13 @@ class Experiment:
             seed=parts.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            groups=groups,
         )
+
+    @cached_property
+    def train_labels(self) -> ClipLabels:
+        """The labels of all training clips; going through them may take long."""
+        return training_labels(self.data, self.splits)
 
     @cached_property
     def evaluate(self) -> Evaluate:
@@ -381,18 +392,8 @@ class Experiment:
                 process_count=jax.process_count(),
             )
         return (
-            _padded(
+            padded(
                 checked(batch, self.spec, self.classes, batch_size, self.multi_label), batch_size
             )
             for batch in split
         )
-
-
-def _padded(batch: dict[str, Any], size: int) -> dict[str, Any]:
-    """Fills a batch up with copies of its last clip, not valid."""
-    missing = size - len(batch[axes.VALID])
-    if not missing:
-        return batch
-    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
-    filled[axes.VALID][-missing:] = False
-    return filled

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from avt_jax import axes
@@ -203,3 +204,13 @@ def _groups(batch: Mapping[str, Any], count: int) -> np.ndarray:
             "one for each source video."
         )
     return group_b.astype(np.int32)
+
+
+def padded(batch: dict[str, Any], size: int) -> dict[str, Any]:
+    """Fills a batch up with copies of its last clip, not valid."""
+    missing = size - len(batch[axes.VALID])
+    if not missing:
+        return batch
+    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
+    filled[axes.VALID][-missing:] = False
+    return filled

@@ -39,7 +39,7 @@ CHANGEABLE = (
     r"train\..*",
     r"optimizer\.(lr|min_lr|warmup_.*|weight_decay(_rules)?|layer_decay|clip_norm|momentum|b1|b2)",
     r"losses\.warmup_.*",
-    r"data\.(path|train_split|eval_.*|num_threads|num_workers|prefetch|max_damaged)",
+    r"data\.(path|train_split|balance|eval_.*|num_threads|num_workers|prefetch|max_damaged)",
     r"model\.(precision|kernels|(.*\.)?remat)",
     r"mesh\..*",
     # Only read when a run begins.
