@@ -21,8 +21,8 @@ from avt_jax.data.loading.balance import ClipLabels, clips_by_class
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.evaluation import classification
 from avt_jax.evaluation.report import validation
-from avt_jax.experiment.class_balance import check_balance, training_labels
-from avt_jax.experiment.own_batches import OwnBatches, checked, padded
+from avt_jax.experiment.class_balance import check_balance, training_labels, weights_of_classes
+from avt_jax.experiment.own_batches import OwnBatches, evaluated_batches
 from avt_jax.experiment.parts import Parts, parse
 from avt_jax.experiment.splits import OwnData, Splits, is_source, length, open_splits
 from avt_jax.losses.objective import Objective
@@ -175,7 +175,16 @@ class Experiment:
             modalities=model["modalities"],
             abilities=abilities(model),
             warmup_steps=round(warmup or 0),
+            class_weights=self.class_weights,
         )
+
+    @cached_property
+    def class_weights(self) -> dict[str, np.ndarray]:
+        """{label set: [y]} in the loss; {} = all weigh 1, also where nothing is opened."""
+        given = self.parts.losses.class_weights
+        if not given or self._classes is not None:
+            return {}
+        return weights_of_classes(given, self.splits.info, lambda: self.train_labels)
 
     @property
     def num_clips(self) -> int:
@@ -383,17 +392,5 @@ class Experiment:
 
     def eval_batches(self, split: Any, data: DataConfig, batch_size: int) -> Any:
         """Every clip of this process's part of a split once, padded; own batches as they are."""
-        if is_source(split):
-            return pipeline.eval_batches(
-                split,
-                data,
-                batch_size=batch_size,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-        return (
-            padded(
-                checked(batch, self.spec, self.classes, batch_size, self.multi_label), batch_size
-            )
-            for batch in split
-        )
+        several = self.multi_label
+        return evaluated_batches(split, data, self.spec, self.classes, batch_size, several)
