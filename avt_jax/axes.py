@@ -30,6 +30,10 @@ and, on the device only, where clips are mixed with each other (`training.mixing
 
     partner_labels  {label set: [b] int32}   labels of the clip that was mixed in, or [b, y]
     own_share       [b] float32              how much of the example is the clip itself
+
+and where classes have weights (`losses.objective`), without a batch axis:
+
+    class_weights   {label set: [y] float32}
 """
 
 VIDEO = "video"
@@ -42,6 +46,7 @@ VALID = "valid"
 ID = "id"
 PARTNER_LABELS = "partner_labels"
 OWN_SHARE = "own_share"
+CLASS_WEIGHTS = "class_weights"
 NOTES = "notes"
 
 # What goes to the device; strings cannot.

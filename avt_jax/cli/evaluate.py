@@ -67,6 +67,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="squares of each frame, along its longer side (default: the run's)",
     )
     add_step(cli)
+    cli.add_argument(
+        "--weights",
+        choices=("averaged", "raw"),
+        default="averaged",
+        help="of a run with config.optimizer.ema_decay: the averaged weights, which validation and "
+        "prediction use, or those that were trained (to RUN_DIR/evaluation-SPLIT-raw; default "
+        "%(default)s)",
+    )
     cli.add_argument("--no-baseline", action="store_true", help="do not compare with the baseline")
     cli.add_argument(
         "--group-by",
@@ -114,6 +122,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         with_baseline=not args.no_baseline,
         group_by=args.group_by,
         table=args.table,
+        weights=args.weights,
         say=functools.partial(show, file=sys.stderr),
     )
     if is_first():

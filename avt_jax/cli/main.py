@@ -29,6 +29,7 @@ COMMANDS = {
     ),
     "weights": ("weights.catalog", "list published weights, and fetch them by name"),
     "config": ("config", "print the fields of a recipe, with meaning and allowed range"),
+    "lr-find": ("lr_find", "find a learning rate: a plot of loss against rate"),
     "train": ("train", "train a model from a config"),
     "evaluate": ("evaluate", "accuracy, confusion matrix and curves of a trained model"),
     "predict": ("predict", "classify video and sound files with a trained model"),
@@ -42,7 +43,7 @@ COMMANDS = {
 }
 
 # Those that compute for long enough to be worth a second start of the interpreter.
-_COMPUTING = ("train", "evaluate", "predict", "embed", "search", "ablate")
+_COMPUTING = ("lr-find", "train", "evaluate", "predict", "embed", "search", "ablate")
 # Those that leave nothing to tidy up when they end at once.
 _END_AT_ONCE = (*_COMPUTING, "profile", "compile", "tune")
 

@@ -57,7 +57,13 @@ class Evaluation:
     def title(self) -> str:
         """What was evaluated."""
         about = self.about
-        return f"{about['run']}, step {about['step']}, split {about['split']!r}"
+        step = f"step {about['step']}{which_weights(about)}"
+        return f"{about['run']}, {step}, split {about['split']!r}"
+
+
+def which_weights(about: Mapping[str, Any]) -> str:
+    """What a title says of the weights: the averaged ones are what is used, so nothing of these."""
+    return " (raw weights)" if about.get("weights") == "raw" else ""
 
 
 def results(evaluation: Evaluation) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from ml_collections import ConfigDict
 
 from avt_jax import axes, tree
 from avt_jax.data.loading import pipeline, tune_workers
+from avt_jax.data.loading.balance import ClipLabels, clips_by_class
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.evaluation import classification
 from avt_jax.evaluation.report import validation
-from avt_jax.experiment.own_batches import OwnBatches, checked
+from avt_jax.experiment.class_balance import check_balance, training_labels, weights_of_classes
+from avt_jax.experiment.own_batches import OwnBatches, evaluated_batches
 from avt_jax.experiment.parts import Parts, parse
 from avt_jax.experiment.splits import OwnData, Splits, is_source, length, open_splits
 from avt_jax.losses.objective import Objective
@@ -173,7 +175,16 @@ class Experiment:
             modalities=model["modalities"],
             abilities=abilities(model),
             warmup_steps=round(warmup or 0),
+            class_weights=self.class_weights,
         )
+
+    @cached_property
+    def class_weights(self) -> dict[str, np.ndarray]:
+        """{label set: [y]} in the loss; {} = all weigh 1, also where nothing is opened."""
+        given = self.parts.losses.class_weights
+        if not given or self._classes is not None:
+            return {}
+        return weights_of_classes(given, self.splits.info, lambda: self.train_labels)
 
     @property
     def num_clips(self) -> int:
@@ -272,6 +283,7 @@ class Experiment:
           UserError: a batch cannot be divided as the config says.
         """
         parts = self.parts
+        check_balance(parts.data, self.splits)
         local = meshes.check_batch_size(parts.train.batch_size, self.mesh)
         check_micro_batches(
             parts.train.accumulate,
@@ -294,6 +306,8 @@ class Experiment:
         local = self.check_batches()
         if not is_source(train):
             return OwnBatches(train, self.spec, self.classes, local, self.multi_label)
+        balance = parts.data.balance
+        groups = clips_by_class(self.train_labels, balance) if balance else ()
         data = tune_workers.settle(train, self.data, say=say)
         return pipeline.make_train_iterator(
             train,
@@ -302,7 +316,13 @@ class Experiment:
             seed=parts.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            groups=groups,
         )
+
+    @cached_property
+    def train_labels(self) -> ClipLabels:
+        """The labels of all training clips; going through them may take long."""
+        return training_labels(self.data, self.splits)
 
     @cached_property
     def evaluate(self) -> Evaluate:
@@ -372,27 +392,5 @@ class Experiment:
 
     def eval_batches(self, split: Any, data: DataConfig, batch_size: int) -> Any:
         """Every clip of this process's part of a split once, padded; own batches as they are."""
-        if is_source(split):
-            return pipeline.eval_batches(
-                split,
-                data,
-                batch_size=batch_size,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-        return (
-            _padded(
-                checked(batch, self.spec, self.classes, batch_size, self.multi_label), batch_size
-            )
-            for batch in split
-        )
-
-
-def _padded(batch: dict[str, Any], size: int) -> dict[str, Any]:
-    """Fills a batch up with copies of its last clip, not valid."""
-    missing = size - len(batch[axes.VALID])
-    if not missing:
-        return batch
-    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
-    filled[axes.VALID][-missing:] = False
-    return filled
+        several = self.multi_label
+        return evaluated_batches(split, data, self.spec, self.classes, batch_size, several)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from avt_jax import tree
+from avt_jax.experiment.class_balance import weighing
 from avt_jax.experiment.config import Overrides, load_config, recipes
 from avt_jax.experiment.parts import parse
 from avt_jax.experiment.splits import length
@@ -108,6 +109,7 @@ def announcement(
     terms = ", ".join(f"{weight:g} x {name}" for name, weight in objective.weights.items())
     if objective.skipped:
         terms += f" (left out with one modality: {', '.join(objective.skipped)})"
+    terms += "".join(f"; {line}" for line in weighing(experiment.class_weights, splits.info))
     clips, val = (
         f"own {name} batches" if count is None else f"{count} {name} clips"
         for name, count in (

@@ -6,10 +6,14 @@ import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from avt_jax import axes
+from avt_jax.data.loading import pipeline
+from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError, nearest
+from avt_jax.experiment.splits import is_source
 from avt_jax.models.inputs import InputSpec
 from avt_jax.training.inputs import as_array, checked_inputs, flags, given
 
@@ -203,3 +207,43 @@ def _groups(batch: Mapping[str, Any], count: int) -> np.ndarray:
             "one for each source video."
         )
     return group_b.astype(np.int32)
+
+
+def evaluated_batches(
+    split: Any,
+    data: DataConfig,
+    spec: InputSpec,
+    classes: Mapping[str, int],
+    batch_size: int,
+    multi_label: Collection[str],
+) -> Any:
+    """Every clip of this process's part of a split once, padded; own batches as they are.
+
+    Args:
+      split: records by index, or an iterable of batches.
+      data: the data block.
+      spec, classes, multi_label: as for `OwnBatches`.
+      batch_size: of this process.
+    """
+    if is_source(split):
+        return pipeline.eval_batches(
+            split,
+            data,
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+    return (
+        _padded(checked(batch, spec, classes, batch_size, multi_label), batch_size)
+        for batch in split
+    )
+
+
+def _padded(batch: dict[str, Any], size: int) -> dict[str, Any]:
+    """Fills a batch up with copies of its last clip, not valid."""
+    missing = size - len(batch[axes.VALID])
+    if not missing:
+        return batch
+    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
+    filled[axes.VALID][-missing:] = False
+    return filled

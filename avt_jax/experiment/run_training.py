@@ -198,6 +198,9 @@ def _checked(
     said: list[str] = []
     if continues:
         changes = agree.together(lambda: _checked_changes(experiment, workdir))
+        kept = agree.together(lambda: run_folder.saved_class_weights(workdir))
+        if kept is not None and experiment.parts.losses.class_weights:
+            experiment.class_weights = kept
     agree.together(experiment.check_batches)
     if not continues:
         init = experiment.parts.init
@@ -229,7 +232,12 @@ def _open_folder(experiment: Experiment, workdir: Path, lock: RunLock, continues
         )
     remove_partial(workdir)
     run_folder.prepare(
-        workdir, experiment.config, experiment.splits.info, experiment.mesh, experiment.shards
+        workdir,
+        experiment.config,
+        experiment.splits.info,
+        experiment.mesh,
+        experiment.shards,
+        experiment.class_weights,
     )
 
 
@@ -360,6 +368,7 @@ def _programs(experiment: Experiment) -> list[Any]:
     train = parts.train
     sizes = [train.batch_size, train.eval_batch_size, train.accumulate, experiment.classes]
     sizes += list(experiment.multi_label)
+    sizes += [(name, one.tolist()) for name, one in experiment.class_weights.items()]
     devices = [mesh.devices.flat[0].device_kind, dict(mesh.shape), jax.process_count()]
     blocks = {k: v for k, v in experiment.config.items() if k not in ("seed", "init", "data")}
     # The learning rate's schedule is in the program.

@@ -36,6 +36,7 @@ class LoadedRun:
       run_dir: what `avt train --workdir` wrote.
       step: "best" (highest validation score), "last", or a step in digits.
       say: is told that it is compiled, and how long that takes; None = nobody.
+      weights: "averaged" or "raw", where the run kept an average.
 
     Attributes:
       run: what was read.
@@ -46,10 +47,15 @@ class LoadedRun:
     """
 
     def __init__(
-        self, run_dir: str | Path, step: str = "best", say: Callable[[str], None] | None = None
+        self,
+        run_dir: str | Path,
+        step: str = "best",
+        say: Callable[[str], None] | None = None,
+        *,
+        weights: str = "averaged",
     ):
         self._say = say
-        self.run = load_run(run_dir, step)
+        self.run = load_run(run_dir, step, weights=weights)
         self.data = data_config(self.run)
         self._skeleton = load_skeleton(self.run, self.data, run_dir)
         self._variables = jax.device_put((self.run.params, self.run.stats))

@@ -173,8 +173,9 @@ def _rare(
             "imbalance",
             f"{prefix}the largest class has {most / least:.0f} times the training clips of the "
             "smallest: a model that always says the largest looks good",
-            "record more of the small ones, or leave clips of the large ones out; judge by the "
-            "mean accuracy of the classes, which avt evaluate gives",
+            "record more of the small ones, or draw all equally often (config.data.balance, "
+            "docs/own_videos.md); judge by the mean accuracy of the classes, which avt evaluate "
+            "gives",
             [f"{names[commonest]} ({most})", f"{names[rarest]} ({least})"],
         )
 

@@ -3,7 +3,7 @@
 What most code needs stands here: `records.read_info(path)`, `records.open_split(path, split)`.
 """
 
-from avt_jax.data.records.access import evenly_spread, lazy_reader
+from avt_jax.data.records.access import evenly_spread, label_reader, lazy_reader
 from avt_jax.data.records.description import read_info, verify_checksums
 from avt_jax.data.records.schema import (
     CHECKSUM_FILE,
@@ -39,6 +39,7 @@ __all__ = [
     "can_rewrite",
     "evenly_spread",
     "has_video",
+    "label_reader",
     "lazy_reader",
     "open_split",
     "read_info",

@@ -39,14 +39,7 @@ def parse_record(
     Raises:
       ValueError: it is none, a field is missing, or one does not hold what it should.
     """
-    from google.protobuf.message import DecodeError
-
-    from avt_jax.data.records.example_proto import example_class
-
-    try:
-        fields = example_class().FromString(serialized).features.feature
-    except DecodeError as error:
-        raise ValueError(f"no record ({error})") from error
+    fields = _fields(serialized)
     start_sec, end_sec = _seconds(fields, "start_sec"), _seconds(fields, "end_sec")
     if not 0 < end_sec - start_sec < math.inf:
         raise ValueError(f"its span is {start_sec:g} to {end_sec:g} s")
@@ -71,10 +64,40 @@ def parse_record(
             flag.decode()
             for flag in (_all(fields, "flags", "bytes_list") if "flags" in fields else ())
         ],
-        "labels": {
-            name: (_many if name in multi_label else _label)(fields, name, len(names))
-            for name, names in label_sets.items()
-        },
+        "labels": _labels(fields, label_sets, multi_label),
+    }
+
+
+def parse_labels(
+    serialized: bytes,
+    label_sets: Mapping[str, Sequence[str]],
+    multi_label: Collection[str] = (),
+) -> dict[str, Any]:
+    """The field "labels" alone, as `parse_record` gives it; the other fields are not looked at.
+
+    Raises:
+      ValueError: it is no record, or its labels are none of the classes.
+    """
+    return _labels(_fields(serialized), label_sets, multi_label)
+
+
+def _fields(serialized: bytes) -> Any:
+    from google.protobuf.message import DecodeError
+
+    from avt_jax.data.records.example_proto import example_class
+
+    try:
+        return example_class().FromString(serialized).features.feature
+    except DecodeError as error:
+        raise ValueError(f"no record ({error})") from error
+
+
+def _labels(
+    fields: Mapping[str, Any], label_sets: Mapping[str, Sequence[str]], multi_label: Collection[str]
+) -> dict[str, Any]:
+    return {
+        name: (_many if name in multi_label else _label)(fields, name, len(names))
+        for name, names in label_sets.items()
     }
 
 

@@ -6,11 +6,12 @@ import bisect
 import itertools
 import operator
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 from avt_jax.data.records.description import read_info
-from avt_jax.data.records.parse import parse_record
+from avt_jax.data.records.parse import parse_labels, parse_record
 from avt_jax.data.records.remote import local_folder
 from avt_jax.data.records.schema import MEL_BINS, RecordsInfo, split_names
 from avt_jax.data.records.shards import list_shards
@@ -101,12 +102,28 @@ class RecordSource:
           LostShard: its file is gone, or cannot be read at all.
           UserError: the record is damaged.
         """
+        info = self._info
+        return self._parsed(
+            index, lambda raw: parse_record(raw, info.label_sets, MEL_BINS, info.multi_label)
+        )
+
+    def read_labels(self, index: SupportsIndex) -> dict[str, Any]:
+        """The field "labels" of clip `index`; of the others no more is seen than their checksum.
+
+        Raises:
+          IndexError, LostShard, UserError: as `read_lazily`.
+        """
+        info = self._info
+        return self._parsed(index, lambda raw: parse_labels(raw, info.label_sets, info.multi_label))
+
+    def _parsed(
+        self, index: SupportsIndex, parse: Callable[[bytes], dict[str, Any]]
+    ) -> dict[str, Any]:
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)} in split {self._split!r}")
         try:
-            info = self._info
-            return parse_record(self._reader[index], info.label_sets, MEL_BINS, info.multi_label)
+            return parse(self._reader[index])
         except (RuntimeError, ValueError, OSError) as error:
             self._check_shard(index)
             raise UserError(

@@ -216,3 +216,11 @@ def test_records_that_lack_something_are_refused():
         parse_record(b"", LABEL_SETS, 128)
     with pytest.raises(ValueError):
         parse_record(data, {"verb": ("cut", "mix")}, 127)
+
+
+def test_labels_alone_are_those_of_the_whole_record(folder):
+    source = records.open_split(folder, "train")
+    assert [source.read_labels(i) for i in range(len(source))] == [one["labels"] for one in source]
+    assert records.label_reader([record(1)])(0) == {"verb": 1, "noun": 1}
+    with pytest.raises(IndexError):
+        source.read_labels(len(source))
