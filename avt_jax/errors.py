@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -39,3 +41,23 @@ def first_line(error: BaseException, limit: int = 160) -> str:
       The first line of its text; the name of its class where it says nothing.
     """
     return (str(error).splitlines() or [""])[0][:limit] or type(error).__name__
+
+
+@contextlib.contextmanager
+def reading(path: Path, wrong: str, advice: str) -> Iterator[None]:
+    """Turns what a library raises of a damaged file into a `UserError`.
+
+    Args:
+      path: of the file.
+      wrong: what is wrong with it then, after its name.
+      advice: what to do.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{path} needs more memory than there is; use a larger machine.") from error
+    except Exception as error:
+        # Given a damaged file, the libraries raise a good dozen types, no two of them alike.
+        raise UserError(f"{path} {wrong} ({first_line(error)}); {advice}.") from error

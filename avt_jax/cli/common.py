@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from avt_jax.errors import UserError
@@ -56,6 +57,14 @@ def parser(command: str, description: str, epilog: str | None = None) -> argpars
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def add_run(cli: argparse.ArgumentParser) -> None:
+    """Adds --checkpoint and --step: a trained run."""
+    cli.add_argument(
+        "--checkpoint", required=True, type=Path, metavar="RUN_DIR", help="folder of a trained run"
+    )
+    add_step(cli)
 
 
 def add_step(cli: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avt_jax.cli.common import add_step, parser, run
+from avt_jax.cli.common import add_run, parser, run
 from avt_jax.cli.processes import job
 from avt_jax.errors import UserError
 from avt_jax.host.output.terminal import show
@@ -42,9 +42,7 @@ reconstruction_<modality>.png, what was hidden and what the model makes of it.
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser of `avt evaluate`."""
     cli = parser("evaluate", "Evaluate a trained model on a split.", EPILOG)
-    cli.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="RUN_DIR", help="folder of a trained run"
-    )
+    add_run(cli)
     cli.add_argument("--data", metavar="SHARDS", help="shard folder (default: the run's)")
     cli.add_argument("--split", default="test", help="split to evaluate (default %(default)s)")
     cli.add_argument(
@@ -66,7 +64,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="squares of each frame, along its longer side (default: the run's)",
     )
-    add_step(cli)
     cli.add_argument(
         "--weights",
         choices=("averaged", "raw"),

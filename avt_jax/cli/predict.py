@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli import interrupts
-from avt_jax.cli.common import add_step, parser, run
+from avt_jax.cli.common import add_run, parser, run
 from avt_jax.errors import UserError
 from avt_jax.host.output.terminal import printable, show
 
@@ -55,10 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="video or sound file, a folder of them, or a pattern in quotes",
     )
-    cli.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="RUN_DIR", help="folder of a trained run"
-    )
-    add_step(cli)
+    add_run(cli)
     cli.add_argument(
         "--top", type=int, default=5, metavar="N", help="classes to show (default %(default)s)"
     )

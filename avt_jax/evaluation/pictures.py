@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _MUTED, _GRID = "#22272e", "#6b7280", "#e5e7eb"
-_COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#be185d")
+INK, MUTED, GRID, BLUE = "#22272e", "#6b7280", "#e5e7eb", "#2563eb"
+"""Colours of text, lesser text, lines behind and bars."""
+
+_COLOURS = (BLUE, "#d97706", "#059669", "#9333ea", "#dc2626", "#0891b2", "#65a30d", "#be185d")
 _MAX_CELL_TEXT = 40  # classes; beyond, counts in cells cannot be read
 _MAX_TICKS = 60
 _MAX_NAME = 28  # characters of a class name on an axis
@@ -50,14 +52,14 @@ def as_image(figure: Figure, dpi: int) -> np.ndarray:
     return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def _no_formula(text: str) -> str:
-    # A dollar sign would start one.
+def no_formula(text: str) -> str:
+    """Text as it is: for matplotlib a dollar sign would start a formula."""
     return text.replace("$", r"\$")
 
 
 def short_name(name: str) -> str:
     """A class name as it stands beside an axis."""
-    name = _no_formula(name)
+    name = no_formula(name)
     return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
 
 
@@ -99,32 +101,35 @@ def draw_confusion(
     size = 9 if number <= 20 else 7 if number <= _MAX_CELL_TEXT else 6
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(ticks, names, fontsize=size)
-    axes.tick_params(length=0 if step == 1 else 3, colors=_INK)
-    axes.set_xlabel("predicted", color=_MUTED)
-    axes.set_ylabel("true", color=_MUTED)
-    _title(axes, title, subtitle)
+    axes.tick_params(length=0 if step == 1 else 3, colors=INK)
+    axes.set_xlabel("predicted", color=MUTED)
+    axes.set_ylabel("true", color=MUTED)
+    draw_title(axes, title, subtitle)
     axes.spines[:].set_visible(False)
     recalls = [f"{100 * share_yy[i, i]:.0f} %" if count_y1[i, 0] else "" for i in ticks]
     _recalls(axes, ticks, recalls, size)
     if cell_in:
         _cells(axes, confusion_yy, share_yy, 9 if number <= 20 else 6.5)
     bar = figure.colorbar(image, ax=axes, fraction=0.035, pad=0.04)
-    bar.set_label("share of the true class", color=_MUTED)
+    bar.set_label("share of the true class", color=MUTED)
     bar.outline.set_visible(False)
     save_png(figure, path, dpi=130)
 
 
-def _title(axes: Axes, title: str, subtitle: str) -> None:
-    axes.set_title(title, loc="left", color=_INK, fontsize=12, pad=24 if subtitle else 10)
+def draw_title(axes: Axes, title: str, subtitle: str) -> None:
+    """Writes a title on the left, and a smaller line below it unless that is ""."""
+    axes.set_title(
+        no_formula(title), loc="left", color=INK, fontsize=12, pad=24 if subtitle else 10
+    )
     if subtitle:
         axes.annotate(
-            _no_formula(subtitle),
+            no_formula(subtitle),
             (0, 1),
             xytext=(0, 9),
             xycoords="axes fraction",
             textcoords="offset points",
             fontsize=8,
-            color=_MUTED,
+            color=MUTED,
         )
 
 
@@ -132,8 +137,8 @@ def _recalls(axes: Axes, rows: Sequence[int], texts: Sequence[str], size: float)
     """A second axis to the right of the matrix."""
     right = axes.secondary_yaxis("right")
     right.set_yticks(rows, texts, fontsize=size)
-    right.tick_params(length=0, colors=_MUTED)
-    right.set_ylabel("recall", color=_MUTED)
+    right.tick_params(length=0, colors=MUTED)
+    right.set_ylabel("recall", color=MUTED)
     right.spines[:].set_visible(False)
 
 
@@ -152,7 +157,7 @@ def _cells(axes: Axes, confusion_yy: np.ndarray, share_yy: np.ndarray, size: flo
             ha="center",
             va="center",
             fontsize=size,
-            color="white" if share_yy[true, predicted] > 0.5 else _INK,
+            color="white" if share_yy[true, predicted] > 0.5 else INK,
         )
 
 
@@ -191,12 +196,12 @@ def draw_training_curves(
     if not panels:
         return False
     figure = new_figure(4.8 * len(panels) + 0.6, 3.9)
-    figure.suptitle(_no_formula(title), x=0.01, ha="left", color=_INK, fontsize=12)
+    figure.suptitle(no_formula(title), x=0.01, ha="left", color=INK, fontsize=12)
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (label, names) in zip(row, panels, strict=True):
         _curves(axes, series, names)
         if used_step is not None:
-            axes.axvline(used_step, color=_MUTED, linewidth=1, linestyle=":")
+            axes.axvline(used_step, color=MUTED, linewidth=1, linestyle=":")
             axes.annotate(
                 f" used: step {used_step}",
                 (used_step, 0),
@@ -204,11 +209,11 @@ def draw_training_curves(
                 xytext=(0, 3),
                 textcoords="offset points",
                 fontsize=7,
-                color=_MUTED,
+                color=MUTED,
                 ha="right" if used_step > np.mean(axes.get_xlim()) else "left",
             )
-        axes.set_title(label, loc="left", color=_INK, fontsize=11)
-        axes.set_xlabel("step", color=_MUTED)
+        axes.set_title(label, loc="left", color=INK, fontsize=11)
+        axes.set_xlabel("step", color=MUTED)
         if label == "accuracy":
             axes.set_ylim(0, 1.02)
     save_png(figure, path, dpi=130)
@@ -236,11 +241,11 @@ def _series(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], np.nd
 
 
 def _curves(axes: Axes, series: Mapping[tuple[str, str], np.ndarray], names: Sequence[str]) -> None:
-    axes.grid(color=_GRID, linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GRID)
-    axes.tick_params(colors=_MUTED, length=0)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(colors=MUTED, length=0)
     for name, colour in zip(names, _COLOURS * (len(names) // len(_COLOURS) + 1), strict=False):
         for split, style in zip(_SPLITS, ("-", "--"), strict=True):
             if (split, name) not in series:
@@ -250,4 +255,4 @@ def _curves(axes: Axes, series: Mapping[tuple[str, str], np.ndarray], names: Seq
             marker = "o" if split == "val" or len(step) == 1 else None
             axes.plot(step, value, style, color=colour, label=label, marker=marker, ms=3.5, lw=1.6)
     if len(axes.lines) > 1:
-        axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)

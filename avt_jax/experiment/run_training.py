@@ -26,7 +26,7 @@ from avt_jax.experiment.doctor.at_start import warn_at_start
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import ValidationPictures, has_pictures
 from avt_jax.experiment.splits import OwnData
-from avt_jax.experiment.start import starting_variables
+from avt_jax.experiment.start import weights_of
 from avt_jax.host.compiling import Compiling
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.host.new_files import remove_partial
@@ -203,17 +203,8 @@ def _checked(
             experiment.class_weights = kept
     agree.together(experiment.check_batches)
     if not continues:
-        init = experiment.parts.init
-        given, said = agree.together(lambda: _starting_variables(experiment, init))
+        given, said = agree.together(lambda: weights_of(experiment))
     return continues, changes, given, said
-
-
-def _starting_variables(
-    experiment: Experiment, init: InitConfig
-) -> tuple[dict[str, Any], list[str]]:
-    """As `starting_variables`, for an experiment."""
-    label_sets = experiment.splits.info.label_sets
-    return starting_variables(init, experiment.skeleton, experiment.spec, label_sets)
 
 
 def _say_all(say: Say, *groups: Iterable[str]) -> None:
@@ -256,7 +247,7 @@ def _checked_changes(experiment: Experiment, workdir: Path) -> list[run_folder.C
 
     def can_start_anew() -> bool:
         try:
-            _starting_variables(experiment, InitConfig(model=str(workdir), strict=True))
+            weights_of(experiment, InitConfig(model=str(workdir), strict=True))
         except UserError:
             return False
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,18 @@ from avt_jax.models.inputs import InputSpec
 from avt_jax.training.checkpoint import RUN_FILE, load_run
 from avt_jax.training.inputs import input_spec
 from avt_jax.training.processes import agree
+
+if TYPE_CHECKING:
+    from avt_jax.experiment.assemble import Experiment
+
+
+def weights_of(
+    experiment: Experiment, init: InitConfig | None = None
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """`starting_variables` of an experiment; `init` in place of its own."""
+    label_sets = experiment.splits.info.label_sets
+    given = experiment.parts.init if init is None else init
+    return starting_variables(given, experiment.skeleton, experiment.spec, label_sets)
 
 
 def starting_variables(

@@ -10,40 +10,18 @@ import pytest
 from avt_blocks import block
 from flax import nnx
 
-from avt_jax import conversion, tree
+from avt_jax import tree
 from avt_jax.conversion.initial import InitConfig, encoder_variables, model_variables
 from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
 from avt_jax.models.build import build_model
-from avt_jax.models.encoders.ast import ASTConfig
-from avt_jax.models.encoders.uniformer import UniFormerConfig
 from avt_jax.models.encoders.vit import ViT, ViTConfig
 from avt_jax.models.inputs import InputSpec
 from avt_jax.models.mbt import MBTConfig
 from avt_jax.models.posemb import adapt_ast_grid
 
-AST_TINY = ASTConfig(dim=64, depth=3, num_heads=4, stride=10)
-UNIFORMER_TINY = UniFormerConfig(depth=(1, 2, 2, 1), dim=(16, 32, 64, 64), head_dim=16)
 VIT_TINY = ViTConfig(dim=8, depth=2, num_heads=2, mlp_ratio=2.0, patch_px=16, tubelet_frames=1)
 SPEC = InputSpec(num_frames=4, frame_size_px=32, fbank_frames=120, mel_bins=128)
-
-
-def converted(kind, config, state_dict, mel_bins=128):
-    _, variables, left_out = conversion.convert(kind, state_dict, config)
-    grid = conversion.KINDS[kind].grid(config, state_dict, mel_bins)
-    source = {"file": "weights.pth", "sha256": ""}
-    return Converted(kind, dataclasses.asdict(config), grid, variables, source, left_out)
-
-
-@pytest.fixture(scope="module")
-def ast_weights():
-    return converted("ast", AST_TINY, official.under(official.golden("ast_tiny_a"), "sd/"))
-
-
-@pytest.fixture(scope="module")
-def uniformer_weights():
-    golden = official.golden("uniformer_tiny_a")
-    return converted("uniformer", UNIFORMER_TINY, official.under(golden, "sd/"))
 
 
 @pytest.fixture(scope="module")

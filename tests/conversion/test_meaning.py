@@ -3,10 +3,9 @@
 import dataclasses
 
 import numpy as np
-import official
 import pytest
 from flax import nnx
-from test_initial import AST_TINY, SPEC, UNIFORMER_TINY, VIT_TINY, avt, converted, mbt
+from test_initial import SPEC, VIT_TINY, avt, mbt
 
 from avt_jax import tree
 from avt_jax.conversion.initial import check_whole, encoder_variables
@@ -14,17 +13,6 @@ from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
 from avt_jax.models.encoders.vit import ViT
 from avt_jax.models.mbt import MBTConfig
-
-
-@pytest.fixture(scope="module")
-def ast_weights():
-    return converted("ast", AST_TINY, official.under(official.golden("ast_tiny_a"), "sd/"))
-
-
-@pytest.fixture(scope="module")
-def uniformer_weights():
-    golden = official.golden("uniformer_tiny_a")
-    return converted("uniformer", UNIFORMER_TINY, official.under(golden, "sd/"))
 
 
 def audio(**changes):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avt_jax.cli import interrupts
-from avt_jax.cli.common import add_step, parser, run
+from avt_jax.cli.common import add_run, parser, run
 from avt_jax.errors import UserError
 from avt_jax.host.output.terminal import printable, show
 
@@ -47,13 +47,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SHARDS|FILE",
         help="a shard folder; or video and sound files, folders of them, patterns in quotes",
     )
-    cli.add_argument(
-        "--checkpoint", required=True, type=Path, metavar="RUN_DIR", help="folder of a trained run"
-    )
+    add_run(cli)
     cli.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="new .parquet or .npz file"
     )
-    add_step(cli)
     cli.add_argument(
         "--split",
         action="append",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from avt_jax.errors import UserError, first_line
+from avt_jax import errors
+from avt_jax.errors import UserError
 
 # Ten times the largest of these models with an optimiser's state.
 MOST_BYTES = 8 * 2**30
@@ -39,21 +40,10 @@ def check_bytes(path: Path, count: int) -> None:
         )
 
 
-@contextlib.contextmanager
-def reading(path: Path, title: str) -> Iterator[None]:
-    """Turns what a library raises of a damaged file into a UserError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except MemoryError as error:
-        raise UserError(f"{path} needs more memory than there is; use a larger machine.") from error
-    except Exception as error:
-        # Given a damaged file, the libraries raise a good dozen types, no two of them alike.
-        raise UserError(
-            f"{path} cannot be read as {title} ({first_line(error)}); it is damaged or "
-            "incomplete: download it again."
-        ) from error
+def reading(path: Path, title: str) -> AbstractContextManager[None]:
+    """Turns what a library raises of a damaged file into a UserError; `title` is what it is."""
+    wrong, advice = f"cannot be read as {title}", "it is damaged or incomplete: download it again"
+    return errors.reading(path, wrong, advice)
 
 
 def read_json(path: Path) -> dict[str, Any]:

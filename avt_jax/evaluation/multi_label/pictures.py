@@ -6,9 +6,17 @@ from pathlib import Path
 
 from avt_jax.evaluation.multi_label.report import by_precision
 from avt_jax.evaluation.multi_label.scores import MultiLabelReport
-from avt_jax.evaluation.pictures import new_figure, save_png, short_name
+from avt_jax.evaluation.pictures import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    draw_title,
+    new_figure,
+    save_png,
+    short_name,
+)
 
-_INK, _MUTED, _GRID, _BLUE = "#22272e", "#6b7280", "#e5e7eb", "#2563eb"
 _MOST = 40  # classes; of more, as many of the best and of the worst
 
 
@@ -39,29 +47,20 @@ def draw_precisions(path: Path, report: MultiLabelReport, *, title: str, subtitl
     figure = new_figure(7.5, 1.4 + 0.24 * len(classes))
     axes = figure.subplots()
     places = range(len(classes))
-    axes.barh(places, [one["ap"] or 0.0 for one in classes], height=0.66, color=_BLUE)
+    axes.barh(places, [one["ap"] or 0.0 for one in classes], height=0.66, color=BLUE)
     shares = [one["count"] / report["count"] for one in classes]
-    axes.plot(shares, places, "|", color=_INK, ms=9, mew=1.6, label="share of clips")
+    axes.plot(shares, places, "|", color=INK, ms=9, mew=1.6, label="share of clips")
     axes.set_yticks(places, [short_name(one["name"]) for one in classes], fontsize=8)
     axes.set_ylim(len(classes) - 0.4, -0.6)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("average precision", color=_MUTED)
-    axes.set_title(title, loc="left", color=_INK, fontsize=12, pad=22)
-    axes.annotate(
-        subtitle.replace("$", r"\$"),
-        (0, 1),
-        xytext=(0, 8),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=8,
-        color=_MUTED,
-    )
-    axes.grid(axis="x", color=_GRID, linewidth=0.8)
+    axes.set_xlabel("average precision", color=MUTED)
+    draw_title(axes, title, subtitle)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)
-    axes.tick_params(colors=_MUTED, length=0)
-    axes.tick_params(axis="y", labelcolor=_INK)
-    axes.legend(frameon=False, fontsize=8, loc="lower right", labelcolor=_INK)
+    axes.spines["bottom"].set_color(GRID)
+    axes.tick_params(colors=MUTED, length=0)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", labelcolor=INK)
     save_png(figure, path, dpi=130)
     return True

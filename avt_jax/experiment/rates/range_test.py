@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from avt_jax.errors import UserError
-from avt_jax.evaluation.pictures import new_figure, save_png
+from avt_jax.evaluation.pictures import BLUE, GRID, draw_title, new_figure, save_png
 from avt_jax.experiment.assemble import Experiment, Say, silent
-from avt_jax.experiment.start import starting_variables
+from avt_jax.experiment.start import weights_of
 from avt_jax.host.new_files import replacing
 from avt_jax.host.output.cells import CellWriter
 from avt_jax.host.progress import progress_bar
@@ -79,12 +79,7 @@ def find_rate(
     experiment.learning_rate = lambda step: low * (high / low) ** (step / (steps - 1))
     experiment.check_batches()
     birth = experiment.birth
-    given, said = starting_variables(
-        experiment.parts.init,
-        experiment.skeleton,
-        experiment.spec,
-        experiment.splits.info.label_sets,
-    )
+    given, said = weights_of(experiment)
     for line in said:
         say(line)
     step = experiment.packed_step(birth.shardings, birth.shapes)
@@ -167,7 +162,7 @@ def write(found: Found, folder: Path, *, title: str) -> list[Path]:
     figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
     axes.plot(found.rate_n, found.loss_n, color="#c7ccd4", lw=1, label="loss of each batch")
-    axes.plot(found.rate_n, found.smooth_n, color="#2563eb", lw=1.8, label="smoothed")
+    axes.plot(found.rate_n, found.smooth_n, color=BLUE, lw=1.8, label="smoothed")
     for rate, colour, what in (
         (found.steepest, "#059669", "falls fastest"),
         (found.diverges, "#dc2626", "diverges"),
@@ -181,8 +176,8 @@ def write(found: Found, folder: Path, *, title: str) -> list[Path]:
         lowest = min(finite_n.min(), found.loss_n[: len(finite_n)].min())
         axes.set_ylim(lowest - 0.1 * spread, finite_n[0] + 1.5 * spread)
     axes.set(xlabel="learning rate", ylabel="loss")
-    axes.set_title(title.replace("$", r"\$"), loc="left", fontsize=10)
-    axes.grid(color="#e5e7eb", lw=0.8)
+    draw_title(axes, title, "")
+    axes.grid(color=GRID, lw=0.8)
     axes.legend(frameon=False, fontsize=8)
     save_png(figure, picture, dpi=130)
     return [table, picture]

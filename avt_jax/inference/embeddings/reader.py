@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from avt_jax.errors import UserError, first_line
+from avt_jax.errors import UserError, reading
 from avt_jax.inference.embeddings.vectors import (
     FLAGS,
     NAMES,
@@ -50,17 +50,9 @@ def read_index(path: Path) -> Index:
         raise UserError(f"{path} is no index of 'avt embed', which ends in .parquet or .npz.")
     if not path.is_file():
         raise UserError(f"{path} does not exist or is no file; make it with 'avt embed'.")
-    try:
+    with reading(path, "is damaged, or was not written by 'avt embed'", "make it anew"):
         about, columns = (_parquet if path.suffix.lower() == ".parquet" else _npz)(path)
         return Index(path, about, _checked(about, columns))
-    except MemoryError as error:
-        raise UserError(f"{path} needs more memory than there is; use a larger machine.") from error
-    except Exception as error:
-        # Given a damaged file, the libraries raise a good dozen types, no two of them alike.
-        raise UserError(
-            f"{path} is damaged, or was not written by 'avt embed' ({first_line(error)}); "
-            "make it anew."
-        ) from error
 
 
 def _parquet(path: Path) -> tuple[About, dict[str, Any]]:
