@@ -16,10 +16,13 @@ from avt_jax.data.records.schema import (
     SCHEMA_VERSION,
     SPLITS,
     RecordsInfo,
+    TokensInfo,
     has_video,
     record_features,
+    tokens_key,
 )
 from avt_jax.data.records.source import RecordSource, open_split
+from avt_jax.data.records.tokens import open_tokens, read_tokens_info
 
 __all__ = [
     "CHECKSUM_FILE",
@@ -33,11 +36,15 @@ __all__ = [
     "SPLITS",
     "RecordSource",
     "RecordsInfo",
+    "TokensInfo",
     "evenly_spread",
     "has_video",
     "lazy_reader",
     "open_split",
+    "open_tokens",
     "read_info",
+    "read_tokens_info",
     "record_features",
+    "tokens_key",
     "verify_checksums",
 ]

@@ -43,6 +43,25 @@ DATASET_NAME = "avt_clips"
 
 
 @dataclasses.dataclass(frozen=True)
+class TokensInfo:
+    """What a folder of cached tokens says about them.
+
+    Attributes:
+      shapes: {modality: (tokens, width)} of a clip, of "video" and "audio".
+      dtype: "float16" or "float32".
+      config: {"model": ..., "data": ...}, blocks of the config whose encoders they are of.
+      encoders: {modality: SHA-256 of its weights}.
+      views: varied views of each training clip, beside the unvaried one.
+    """
+
+    shapes: Mapping[str, tuple[int, int]]
+    dtype: str
+    config: Mapping[str, Any]
+    encoders: Mapping[str, str]
+    views: int
+
+
+@dataclasses.dataclass(frozen=True)
 class RecordsInfo:
     """What a shard folder says about itself.
 
@@ -53,6 +72,7 @@ class RecordsInfo:
       short_side_px: length of the shorter side of a stored frame.
       jpeg_quality: of the stored frames, 1 to 100.
       schema_version: version of the record layout, `SCHEMA_VERSION` when it was written.
+      tokens: of a folder of cached tokens; None of clips.
     """
 
     label_sets: dict[str, tuple[str, ...]]
@@ -61,11 +81,17 @@ class RecordsInfo:
     short_side_px: int
     jpeg_quality: int
     schema_version: str
+    tokens: TokensInfo | None = None
 
 
 def has_video(record: Mapping[str, Any]) -> bool:
     """False for a clip of sound alone. Frames that are missing without the flag are damage."""
     return NO_VIDEO not in record.get("flags", ())
+
+
+def tokens_key(modality: str) -> str:
+    """The field of a record with the cached tokens of "video" or "audio"."""
+    return f"{modality}_tokens"
 
 
 def shard_names(split: str, num_shards: int) -> list[str]:
@@ -75,13 +101,17 @@ def shard_names(split: str, num_shards: int) -> list[str]:
 
 
 def record_features(
-    label_sets: Mapping[str, tuple[str, ...]], *, schema_version: str = SCHEMA_VERSION
+    label_sets: Mapping[str, tuple[str, ...]],
+    *,
+    schema_version: str = SCHEMA_VERSION,
+    tokens: TokensInfo | None = None,
 ) -> tfds.features.FeaturesDict:
     """The TFDS features of one clip.
 
     Args:
       label_sets: class names per label set.
       schema_version: of the folder that is read or written, "1.<minor>.<patch>".
+      tokens: of a folder of cached tokens; None = clips.
 
     Returns:
       A features dict. Times are stored as raw bytes because TFDS would round them to float32,
@@ -92,13 +122,22 @@ def record_features(
     seconds = features.Tensor(shape=(), dtype=np.float64, encoding="bytes")
     # A later minor version only adds fields, and those are not read.
     has_flags = int(schema_version.split(".")[1]) >= 1
+    content: dict[str, Any] = {
+        "frames": features.Sequence(features.Tensor(shape=(), dtype=np.object_)),
+        "frame_rate_hz": features.Tensor(shape=(), dtype=np.float32),
+        "fbank": features.Tensor(shape=(None, MEL_BINS), dtype=np.float16, encoding="bytes"),
+    }
+    if tokens is not None:
+        kind = np.dtype(tokens.dtype)
+        content = {
+            tokens_key(name): features.Tensor(shape=(None, *shape), dtype=kind, encoding="bytes")
+            for name, shape in tokens.shapes.items()
+        }
     return features.FeaturesDict(
         {
             "id": features.Text(),
             "source": features.Text(),
-            "frames": features.Sequence(features.Tensor(shape=(), dtype=np.object_)),
-            "frame_rate_hz": features.Tensor(shape=(), dtype=np.float32),
-            "fbank": features.Tensor(shape=(None, MEL_BINS), dtype=np.float16, encoding="bytes"),
+            **content,
             "has_audio": features.Tensor(shape=(), dtype=np.bool_),
             "start_sec": seconds,
             "end_sec": seconds,

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from avt_jax.data.records.description import read_info
+from avt_jax.data.records.description import read_description, read_info
 from avt_jax.data.records.parse import parse_record
 from avt_jax.data.records.remote import local_folder
 from avt_jax.data.records.schema import MEL_BINS, RecordsInfo
@@ -20,18 +20,20 @@ class LostShard(UserError):
     """A shard file that is gone, or cannot be read at all: no record of it is to be had."""
 
 
-class RecordSource:
-    """The clips of one split, by index. Picklable, and safe to read from several threads."""
+class ShardSource:
+    """The records of one split, by index. Picklable, and safe to read from several threads."""
+
+    _remedy = "extract again"
 
     def __init__(self, path: str | os.PathLike[str], split: str):
-        """Opens the split; see `open_split`."""
+        """Opens the split."""
         # Worker processes get the local folder and never download.
         self._read_folder(local_folder(path, (split,)), split)
 
     def _read_folder(self, folder: Path, split: str) -> None:
         self._folder = folder
         self._split = split
-        self._info = read_info(self._folder)
+        self._info = read_description(self._folder)
         if split not in self._info.splits:
             raise UserError(
                 f"{self._folder} has no split {split!r}{nearest(split, self._info.splits)}; "
@@ -78,17 +80,16 @@ class RecordSource:
         return self._info.splits[self._split]
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """Reads clip `index`; see `open_split` for its fields.
+        """Reads record `index`.
 
         Raises:
           IndexError: `index` is not in [0, len).
           UserError: the record is damaged.
         """
-        record = self.read_lazily(index)
-        return record | {"frames": list(record["frames"])}
+        return self.read_lazily(index)
 
     def read_lazily(self, index: SupportsIndex) -> dict[str, Any]:
-        """As `self[index]`, but "frames" is a sequence that copies a frame when asked for it.
+        """As `self[index]`, but of clips, a frame is copied when it is asked for.
 
         Args:
           index: of the clip.
@@ -102,13 +103,17 @@ class RecordSource:
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)} in split {self._split!r}")
         try:
-            return parse_record(self._reader[index], self._info.label_sets, MEL_BINS)
+            return self._parse(self._reader[index])
         except (RuntimeError, ValueError, OSError) as error:
             self._check_shard(index)
             raise UserError(
                 f"clip {index} of split {self._split!r} in {self._folder} is damaged "
-                f"({first_line(error)}); extract again."
+                f"({first_line(error)}); {self._remedy}."
             ) from error
+
+    def _parse(self, serialized: bytes) -> dict[str, Any]:
+        """A record's fields; ValueError where it is damaged."""
+        raise NotImplementedError
 
     def _check_shard(self, index: int) -> None:
         """Raises LostShard where not a record but the whole file of it cannot be read."""
@@ -139,6 +144,23 @@ class RecordSource:
         self._read_folder(state["folder"], state["split"])
 
 
+class RecordSource(ShardSource):
+    """The clips of one split, by index; see `open_split`."""
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """Reads clip `index`; see `open_split` for its fields.
+
+        Raises:
+          IndexError: `index` is not in [0, len).
+          UserError: the record is damaged.
+        """
+        record = self.read_lazily(index)
+        return record | {"frames": list(record["frames"])}
+
+    def _parse(self, serialized: bytes) -> dict[str, Any]:
+        return parse_record(serialized, self._info.label_sets, MEL_BINS)
+
+
 def open_split(path: str | os.PathLike[str], split: str) -> RecordSource:
     """Opens one split for random access.
 
@@ -155,4 +177,5 @@ def open_split(path: str | os.PathLike[str], split: str) -> RecordSource:
     Raises:
       UserError: the folder or the split is missing or damaged; the message names what is there.
     """
+    read_info(path)  # refuses cached tokens
     return RecordSource(path, split)
