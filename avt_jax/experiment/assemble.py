@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from avt_jax import axes, tree
 from avt_jax.data.loading import pipeline, tune_workers
 from avt_jax.data.loading.config import DataConfig
+from avt_jax.errors import UserError
 from avt_jax.evaluation import classification
 from avt_jax.experiment.own_batches import OwnBatches, checked
 from avt_jax.experiment.parts import Parts, parse
@@ -207,6 +208,11 @@ class Experiment:
           UserError: clips are to be mixed although a loss needs them whole.
         """
         parts = self.parts
+        if parts.data.is_tokens and parts.mixing.cutmix_alpha:
+            raise UserError(
+                f"config.mixing.cutmix_alpha is {parts.mixing.cutmix_alpha:g}; cached tokens have "
+                "no picture to cut a box from, give 0."
+            )
         mix = make_mix(parts.mixing, self.objective.weights)
         hide = {}
         if self.objective.hides:

@@ -203,7 +203,8 @@ class _Judging:
             self._source,
             self._data,
             batch_size=self._size,
-            with_baseline=with_baseline,
+            # The baseline looks at frames and sound.
+            with_baseline=with_baseline and not self._data.is_tokens,
         )
         if not agree.is_first():
             return {}
@@ -249,9 +250,9 @@ def _open(settings: DataConfig, trained: Run, given: str | OwnData | None, run_d
     """The split's clips, after checking that their classes are the run's."""
     if not isinstance(given, OwnData):
         origin = _SETTING.format(run_dir) if given is None else "--data"
-        found = read_info(settings.path, origin)
+        found = read_info(settings.path, origin, settings)
         check_classes(trained.label_sets, found.label_sets, settings.path)
-        return open_source(settings.path, settings.eval_split)
+        return open_source(settings.path, settings.eval_split, tokens=settings.is_tokens)
     check_classes(trained.label_sets, given.label_sets, "OwnData")
     if given.val is None:
         raise UserError("OwnData.val is None; give the clips to evaluate there.")
@@ -260,7 +261,8 @@ def _open(settings: DataConfig, trained: Run, given: str | OwnData | None, run_d
 
 def _variants(modalities: str, data: DataConfig) -> dict[str, Change]:
     """{name: change of a batch}: as it is, and for two modalities with either one silenced."""
-    if modalities != "av":
+    # What encoders make of silence is not among cached tokens.
+    if modalities != "av" or data.is_tokens:
         return {"": dict}
     return {
         "": dict,
