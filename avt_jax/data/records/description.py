@@ -183,6 +183,8 @@ def _tokens(found: Any) -> TokensInfo | None:
     if found["dtype"] not in ("float16", "float32"):
         raise ValueError(f"tokens of type {found['dtype']!r:.40}")
     blocks = {name: dict(found["config"][name]) for name in ("model", "data")}
+    for name in ("video_encoder", "audio_encoder"):
+        dict(blocks["model"].get(name, {}))  # a block, too
     encoders = {str(name): str(digest) for name, digest in found["encoders"].items()}
     return TokensInfo(shapes, found["dtype"], blocks, encoders, int(found["views"]))
 

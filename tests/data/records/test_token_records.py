@@ -94,6 +94,7 @@ def test_bytes_that_are_no_record_or_of_another_shape(described):
         {"dtype": "object"},
         {"config": None},
         {"config": {"model": 3, "data": {}}},
+        {"config": {"model": {"video_encoder": 5}, "data": {}}},
         {"encoders": 4},
         {"views": "many"},
         None,
