@@ -122,6 +122,11 @@ def evaluate_run(
     folder = Path(out_dir) if out_dir else Path(run_dir) / f"evaluation-{split}"
     if write:
         _make(folder)
+    if judging.is_tokens:
+        say(
+            "on cached tokens no modality is silenced, and there is no baseline; 'avt tokens "
+            "--join' makes a run that has both"
+        )
     evaluation, predicted = judging.judge(say)
     if predicted is not None:
         found = judging.standings(predicted, with_baseline)
@@ -178,6 +183,11 @@ class _Judging:
         known = is_source(self._source) and agree.is_first()
         self._names = clip_names(self._source) if known else []
         self._group_n = groups_of(self._names, group_by)
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether cached tokens are read in place of clips."""
+        return self._data.is_tokens
 
     def judge(self, say: Say) -> tuple[report.Evaluation, ClipPredictions | None]:
         """What was found, and the predictions for single clips, where these can be known."""
