@@ -18,7 +18,8 @@ A batch is a dict with the keys below:
     video, audio  [b, n, d] float32      instead, where config.data reads cached tokens
     has_audio  [b] bool                  False: the clip has no audio stream, `audio` is silence
     has_video  [b] bool                  False: the clip has no picture, `video` is the mean colour
-    labels     {label set: [b] int32}    one entry for each label set
+    labels     {label set: [b] int32}    one entry for each label set; of a multi-label set,
+                                         where a clip may have several classes, [b, y] of 0 and 1
     group      [b] int32                 source video; equal = cut from the same video
     valid      [b] bool                  False: padding, counts nowhere
     id         [b] str                   clip id; stays on the host
@@ -28,8 +29,12 @@ A batch is a dict with the keys below:
 
 and, on the device only, where clips are mixed with each other (`training.mixing`):
 
-    partner_labels  {label set: [b] int32}   labels of the clip that was mixed in
+    partner_labels  {label set: [b] int32}   labels of the clip that was mixed in, or [b, y]
     own_share       [b] float32              how much of the example is the clip itself
+
+and where classes have weights (`losses.objective`), without a batch axis:
+
+    class_weights   {label set: [y] float32}
 """
 
 VIDEO = "video"
@@ -42,6 +47,7 @@ VALID = "valid"
 ID = "id"
 PARTNER_LABELS = "partner_labels"
 OWN_SHARE = "own_share"
+CLASS_WEIGHTS = "class_weights"
 NOTES = "notes"
 
 # What goes to the device; strings cannot.

@@ -13,6 +13,7 @@ from avt_jax.models.build import recipe_block
 
 __all__ = [
     "AUDIO_STATISTICS",
+    "audioset",
     "finish",
     "get_config",
     "has_accelerator",
@@ -60,6 +61,18 @@ def mbt(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def audioset(config: ConfigDict) -> ConfigDict:
+    """AudioSet's sound, and its loss on the scale on which MBT's was published.
+
+    The sigmoid loss is a mean over the classes, Scenic's is their sum, hence the weight of 527. It
+    also puts the loss beside the other terms, which are of a few nats.
+    """
+    mean, std = AUDIO_STATISTICS["audioset"]
+    config.data.update(audio_mean=mean, audio_std=std, freq_mask_bins=48, time_mask_frames=150)
+    config.losses.weights.classification = 527.0
+    return config
+
+
 def tiny(config: ConfigDict) -> ConfigDict:
     """Shrinks the model to one that a CPU trains from scratch in minutes."""
     shared = dict(dim=64, num_heads=4, mlp_ratio=3.0, drop_path=0.0, precision="float32")
@@ -87,19 +100,23 @@ def _take_variant(config: ConfigDict, variant: str) -> None:
         config.model[name] = ConfigDict(dict(name=config.model[name].name, variant=variant))
 
 
-def finish(config: ConfigDict, arg: str, label_sets: dict[str, int]) -> ConfigDict:
+def finish(
+    config: ConfigDict, arg: str, label_sets: dict[str, int], multi_label: tuple[str, ...] = ()
+) -> ConfigDict:
     """Applies the argument after the colon and locks the config.
 
     Args:
       config: the recipe's config.
       arg: "" for the recipe as it is, "smoke" for a few steps of a tiny model on generated clips.
       label_sets: {label set: number of classes} for the generated clips.
+      multi_label: those of which a clip has any number of classes.
 
     Raises:
       ValueError: any other argument.
     """
     if arg == "smoke":
-        sets = ",".join(f"{name}={number}" for name, number in label_sets.items())
+        marks = {name: "+" for name in multi_label}
+        sets = ",".join(f"{k}={number}{marks.get(k, '')}" for k, number in label_sets.items())
         tiny(config)
         _shallow(config)
         config.data.update(

@@ -15,6 +15,9 @@ _QUICK = "" if "xla_backend_optimization_level" in _GIVEN else QUICK_FLAGS
 # Flags that are given come last, so they count.
 os.environ["XLA_FLAGS"] = " ".join((_QUICK, EIGHT_DEVICES, _GIVEN)).strip()
 
+# pytest-xdist tells its workers the width of the terminal; tables are to be as they are in a file.
+os.environ.pop("COLUMNS", None)
+
 # The tests start several processes that compile the same steps; the second one need not.
 _CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))

@@ -53,3 +53,39 @@ def touch(folder: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     return folder
+
+
+AUDIOSET_CLASSES = [
+    ("/m/09x0r", "Speech"),
+    ("/m/05zppz", "Male speech, man speaking"),
+    ("/m/04rlf", "Music"),
+    ("/m/0bt9lr", "Dog"),
+    ("/m/07qfr4h", "Speech synthesizer"),
+]
+
+
+def write_audioset(path: Path, rows) -> Path:
+    """Rows of (id, start, end, [mid]) behind three comments, spaces and quotes as published."""
+    found = {mid for *_, mids in rows for mid in mids}
+    lines = [
+        "# Segments csv created Sun Mar  5 10:54:31 2017",
+        f"# num_ytids={len(rows)}, num_segs={len(rows)}, num_unique_labels={len(found)}, "
+        f"num_positive_labels={sum(len(mids) for *_, mids in rows)}",
+        "# YTID, start_seconds, end_seconds, positive_labels",
+    ]
+    lines += [f'{i}, {start:.3f}, {end:.3f}, "{",".join(mids)}"' for i, start, end, mids in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_audioset_classes(path: Path) -> Path:
+    """`class_labels_indices.csv`: index, mid and name, the name in quotes."""
+    lines = [f'{i},{mid},"{name}"' for i, (mid, name) in enumerate(AUDIOSET_CLASSES)]
+    path.write_text("\n".join(["index,mid,display_name", *lines]) + "\n")
+    return path
+
+
+def write_vggsounder(path: Path, rows) -> Path:
+    """Rows of (id_start, label, modality); one for each label of a clip."""
+    header = ["video_id", "label", "modality", "background_music", "static_image", "voice_over"]
+    return write_csv(path, [(*row, "False", "False", "True") for row in rows], header)

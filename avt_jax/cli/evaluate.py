@@ -20,11 +20,17 @@ EPILOG = """\
 Prints top-1, top-5 and the accuracy of every class, for a model that sees and hears the same with
 either of the two silenced, and beside the accuracy what it is worth: a 95 % interval over sources,
 the training clips, chance, always the same answer, and a baseline that is fitted in seconds to the
-same clips (avt baseline). A line says when the model does not beat it.
+same clips (avt baseline). A line says when the model does not beat it, and for a model that sees
+and hears one gives mu, the share of clips that sound or picture alone gets right and both together
+get wrong, and says when fusion hurts.
+
+Of a multi-label set (docs/multi_label.md) it prints mAP, AUC and d', hit rates and F1, and average
+precision, AUC and d' of every class, in place of accuracies.
 
 Writes results.json, clips.csv (what was predicted for each clip), confusion_<label set>.csv and
-.png, mistakes_<label set>.png and training_curves.png to RUN_DIR/evaluation-<split>; for a model
-with decoders also reconstruction_<modality>.png, what was hidden and what the model makes of it.
+.png (multi-label: classes_<label set>.csv and .png), mistakes_<label set>.png and
+training_curves.png to RUN_DIR/evaluation-<split>; for a model with decoders also
+reconstruction_<modality>.png, what was hidden and what the model makes of it.
 
   avt evaluate --checkpoint runs/quickstart/av
   avt evaluate --checkpoint runs/mine --data other/shards --split val --out report
@@ -61,6 +67,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="squares of each frame, along its longer side (default: the run's)",
     )
     add_step(cli)
+    cli.add_argument(
+        "--weights",
+        choices=("averaged", "raw"),
+        default="averaged",
+        help="of a run with config.optimizer.ema_decay: the averaged weights, which validation and "
+        "prediction use, or those that were trained (to RUN_DIR/evaluation-SPLIT-raw; default "
+        "%(default)s)",
+    )
     cli.add_argument("--no-baseline", action="store_true", help="do not compare with the baseline")
     cli.add_argument(
         "--group-by",
@@ -108,6 +122,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         with_baseline=not args.no_baseline,
         group_by=args.group_by,
         table=args.table,
+        weights=args.weights,
         say=functools.partial(show, file=sys.stderr),
     )
     if is_first():
@@ -121,12 +136,10 @@ def _show(found: EvaluationResult) -> None:
     from avt_jax.host.output.tables import new_console
 
     console = new_console()
-    console.print(report.accuracy_table(found.evaluation))
-    for name in found.evaluation.standings:
-        console.print(report.standing_table(name, found.evaluation))
-    for name, one in found.evaluation.reports.items():
-        if "classes" in one:
-            console.print(report.class_table(name, one))
+    for table in report.tables(found.evaluation):
+        console.print(table)
+    for line in report.notes(found.evaluation):
+        console.print(line, soft_wrap=True)
     for path in found.files:
         console.print(f"wrote {path}", soft_wrap=True)
     for name, standing in found.evaluation.standings.items():

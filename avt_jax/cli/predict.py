@@ -192,7 +192,9 @@ def _write(predictor: Predictor, files: Sequence[str], args: argparse.Namespace)
     keys = [key(file) for file in files]
     again = keys if args.retry_failed else ()
     begun = time.monotonic()
-    with open_results(args.out, made, predictor.label_sets, again=again) as results:
+    several = predictor.multi_label
+    opened = open_results(args.out, made, predictor.label_sets, again=again, multi_label=several)
+    with opened as results:
         todo = [i for i, one in enumerate(keys) if one not in results.failed]
         try:
             if todo:

@@ -179,13 +179,17 @@ def _encoder(
 
 def _check_settings(trained: Any, model: Any) -> None:
     """Refuses blocks that fit by their shapes and would compute something else."""
-    if type(trained) is type(model):
-        told = KINDS["mbt"].TOLD if isinstance(model, MBT) else _TOLD
-        check_same(dataclasses.asdict(trained.config), model.config, told, "config.model")
+    if type(trained) is not type(model):
+        return
+    if isinstance(model, MBT):
+        stored, config, told = dataclasses.asdict(trained.config), model.config, KINDS["mbt"].TOLD
+    else:
+        stored, config, told = {name: getattr(trained, name) for name in _TOLD}, model, _TOLD
+    check_same(stored, config, told, "config.model")
 
 
 def _fusion(model: Any) -> str:
-    return f"{type(model).__name__} {model.config.fusion}"
+    return f"MBT {model.config.fusion}" if isinstance(model, MBT) else f"AVT {model.fusion_kind}"
 
 
 def _part(path: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from avt_jax.data.loading.sampling import source_group
 from avt_jax.data.media.jpeg import decode_frame
 from avt_jax.data.records import evenly_spread, lazy_reader
+from avt_jax.data.records.labels import is_several
 from avt_jax.errors import UserError
 
 VIDEO, AUDIO = "video", "audio"
@@ -40,7 +41,7 @@ class Features:
 
     Attributes:
       blocks: {"video": [n, 1892] float32, "audio": [n, 128] float32}.
-      labels: {label set: [n] int64}.
+      labels: {label set: [n] int64}, without multi-label sets.
       group_n: [n] int64, equal = cut from the same source.
       index_n: [n] int64 where each clip lies in its split; damaged ones are left out.
     """
@@ -174,7 +175,8 @@ def read_features(
         groups.append(source_group(record["source"]))
         kept.append(index)
         for name, label in record["labels"].items():
-            labels.setdefault(name, []).append(int(label))
+            if not is_several(label):
+                labels.setdefault(name, []).append(int(label))
     if not kept:
         raise UserError("no clip of the split can be read; run 'avt shards verify' on its folder.")
     return Features(

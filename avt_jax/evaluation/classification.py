@@ -1,4 +1,4 @@
-"""Accuracy of single-label classification over a split, in plain NumPy.
+"""Accuracy of classification over a split, in plain NumPy; of multi-label sets see `multi_label`.
 
 Whatever predicts is handed in as a function, so the same code judges a model in training, a run
 folder, or anything else. Everything is counted in integers: padding counts nowhere.
@@ -6,14 +6,15 @@ folder, or anything else. Everything is counted in integers: padding counts nowh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 
 from avt_jax import axes
-from avt_jax.data.loading.sampling import blank_colour
 from avt_jax.errors import UserError
+from avt_jax.evaluation.fusion import ALONE, WHOLE, FusionReport, FusionTally
+from avt_jax.evaluation.multi_label.scores import MultiLabelReport, Scores
 from avt_jax.evaluation.multiview import ViewAverage
 
 Batch = dict[str, Any]
@@ -51,6 +52,7 @@ class ClassificationReport(TypedDict, total=False):
       mean_class_accuracy: mean of the classes' own accuracies, over classes with clips.
       classes: one `ClassReport` for each class.
       confusion: int64 [y, y] clips; row = true class, column = predicted class.
+      fusion: for a model of two modalities; see `evaluation.fusion`.
 
     The joint report of several label sets has the first three only.
     """
@@ -62,6 +64,10 @@ class ClassificationReport(TypedDict, total=False):
     mean_class_accuracy: float
     classes: list[ClassReport]
     confusion: np.ndarray
+    fusion: FusionReport
+
+
+Report = ClassificationReport | MultiLabelReport
 
 
 def class_ranks(probabilities_by: np.ndarray, labels_b: np.ndarray) -> np.ndarray:
@@ -123,22 +129,20 @@ class Confusion:
         self._confusion_yy = np.zeros((len(self._names), len(self._names)), np.int64)
         self._top5 = self._loss = 0
 
-    def add(self, probabilities_by: np.ndarray, labels_b: np.ndarray) -> None:
-        """Adds real examples (leave padding out): [b, y] float and [b] int."""
+    def add(self, probabilities_by: np.ndarray, labels_b: np.ndarray) -> np.ndarray:
+        """Adds real examples (leave padding out), [b, y] float and [b] int; [b] which are right."""
         ranks_b = class_ranks(probabilities_by, labels_b)
         true_b = np.take_along_axis(probabilities_by, labels_b[:, None], axis=1)[:, 0]
         loss_b = -np.log(np.maximum(true_b.astype(np.float64), _LEAST_P))
         self._loss += int(np.round(loss_b / _LOSS_UNIT).astype(np.int64).sum())
         np.add.at(self._confusion_yy, (labels_b, np.argmax(probabilities_by, axis=1)), 1)
         self._top5 += int(np.sum(ranks_b < TOP_K))
+        right_b: np.ndarray = ranks_b == 0
+        return right_b
 
-    @property
-    def counts(self) -> np.ndarray:
-        """All that is counted, [y * y + 2] int64."""
-        return np.append(self._confusion_yy, [self._top5, self._loss])
-
-    @counts.setter
-    def counts(self, counts: np.ndarray) -> None:
+    def combine(self, total: Total, index: int = 0, processes: int = 1) -> None:
+        """Adds what others have counted."""
+        counts = total(np.append(self._confusion_yy, [self._top5, self._loss]))
         self._confusion_yy = counts[:-2].reshape(self._confusion_yy.shape)
         self._top5, self._loss = map(int, counts[-2:])
 
@@ -167,21 +171,19 @@ class Joint:
     def __init__(self) -> None:
         self._count = self._top1 = self._top5 = 0
 
-    def add(self, probabilities: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> None:
-        """Adds real examples: for each label set, [b, y] float and [b] int."""
+    def add(self, probabilities: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> np.ndarray:
+        """Adds real examples, for each label set [b, y] float and [b] int; [b] which are right."""
         classes_bkl, _ = top_combinations(probabilities, TOP_K)
         hit_bk = np.all(classes_bkl == np.stack(labels, axis=-1)[:, None], axis=-1)
         self._count += len(hit_bk)
         self._top1 += int(hit_bk[:, 0].sum())
         self._top5 += int(hit_bk.any(axis=1).sum())
+        right_b: np.ndarray = hit_bk[:, 0]
+        return right_b
 
-    @property
-    def counts(self) -> np.ndarray:
-        """All that is counted, [3] int64."""
-        return np.array([self._count, self._top1, self._top5], np.int64)
-
-    @counts.setter
-    def counts(self, counts: np.ndarray) -> None:
+    def combine(self, total: Total) -> None:
+        """Adds what others have counted."""
+        counts = total(np.array([self._count, self._top1, self._top5], np.int64))
         self._count, self._top1, self._top5 = map(int, counts)
 
     def report(self) -> ClassificationReport:
@@ -195,47 +197,62 @@ class _Evaluation:
     """All label sets of one evaluation."""
 
     def __init__(
-        self, label_sets: Mapping[str, Sequence[str]], num_views: int, judged: Judged | None
+        self,
+        label_sets: Mapping[str, Sequence[str]],
+        num_views: int,
+        judged: Judged | None,
+        multi_label: Collection[str],
     ):
         self._views = ViewAverage(num_views) if num_views > 1 else None
-        self._sets = {name: Confusion(classes) for name, classes in label_sets.items()}
+        self._sets: dict[str, Confusion | Scores] = {
+            name: Scores(classes) if name in multi_label else Confusion(classes)
+            for name, classes in label_sets.items()
+        }
         self._judged = judged
         # A data set that labels actions itself keeps its own.
-        self._joint = Joint() if len(label_sets) > 1 and JOINT not in label_sets else None
+        is_joint = len(label_sets) > 1 and JOINT not in label_sets and not multi_label
+        self._joint = Joint() if is_joint else None
+        self.right: dict[str, np.ndarray] = {}  # of the clips added last
 
     def add(self, probabilities: Mapping[str, np.ndarray], batch: Batch) -> int:
         if self._views:
             probabilities, batch = self._views.add(probabilities, batch)
         valid_b = np.asarray(batch[axes.VALID], bool)
+        self.right = {}
         if not valid_b.any():
             return 0
         found, labels = [], []
-        for name, confusion in self._sets.items():
+        for name, counted in self._sets.items():
             p_by = np.asarray(probabilities[name])[valid_b]
             _check_finite(p_by, name, batch, valid_b)
             labels_b = np.asarray(batch[axes.LABELS][name])[valid_b].astype(np.int64)
-            confusion.add(p_by, labels_b)
+            self.right[name] = counted.add(p_by, labels_b)
             found.append(p_by)
             labels.append(labels_b)
         if self._joint:
-            self._joint.add(found, labels)
+            self.right[JOINT] = self._joint.add(found, labels)
         if self._judged:
             found_by_name = dict(zip(self._sets, found, strict=True))
             labels_by_name = dict(zip(self._sets, labels, strict=True))
             self._judged(found_by_name, labels_by_name, np.asarray(batch[axes.GROUP])[valid_b])
         return int(valid_b.sum())
 
-    def combine(self, total: Total) -> None:
+    def combine(self, total: Total, index: int, processes: int) -> None:
         """Adds what others have counted."""
         if self._views and self._views.num_waiting:
             raise ValueError(f"the last record lacks views: {self._views.num_waiting} came")
-        for confusion in self._sets.values():
-            confusion.counts = total(confusion.counts)
+        for counted in self._sets.values():
+            counted.combine(total, index, processes)
         if self._joint:
-            self._joint.counts = total(self._joint.counts)
+            self._joint.combine(total)
 
-    def report(self) -> dict[str, ClassificationReport]:
-        reports = {name: confusion.report() for name, confusion in self._sets.items()}
+    @property
+    def joint(self) -> tuple[str, ...]:
+        """(JOINT,) where there is such a report."""
+        return (JOINT,) if self._joint else ()
+
+    def report(self) -> dict[str, Report]:
+        reports: dict[str, Report] = {name: one.report() for name, one in self._sets.items()}
         return reports | {JOINT: self._joint.report()} if self._joint else reports
 
 
@@ -257,7 +274,9 @@ def evaluate(
     *,
     num_views: int = 1,
     total: Total = np.asarray,
-) -> dict[str, ClassificationReport]:
+    multi_label: Collection[str] = (),
+    part: tuple[int, int] = (0, 1),
+) -> dict[str, Report]:
     """Judges predictions over a split.
 
     Args:
@@ -266,16 +285,25 @@ def evaluate(
       label_sets: {label set: class names}.
       num_views: rows that each clip has, one after another; their probabilities are averaged.
       total: the sum of integers over all who judge a part of the split.
+      multi_label: the label sets whose labels are [b, y] of 0 and 1.
+      part: (number of this process, how many there are).
 
     Returns:
-      {label set: report}; with several label sets also `JOINT`.
+      {label set: report}; with several label sets, none of them multi-label, also `JOINT`.
 
     Raises:
       UserError: there is no clip, or a probability is not finite.
     """
     return evaluate_variants(
-        predict, batches, label_sets, {"": dict}, num_views=num_views, total=total
-    )[""]
+        predict,
+        batches,
+        label_sets,
+        {WHOLE: dict},
+        num_views=num_views,
+        total=total,
+        multi_label=multi_label,
+        part=part,
+    )[WHOLE]
 
 
 def evaluate_variants(
@@ -288,7 +316,9 @@ def evaluate_variants(
     on_batch: Callable[[int], None] = lambda num_clips: None,
     total: Total = np.asarray,
     judged: Judged | None = None,
-) -> dict[str, dict[str, ClassificationReport]]:
+    multi_label: Collection[str] = (),
+    part: tuple[int, int] = (0, 1),
+) -> dict[str, dict[str, Report]]:
     """Judges predictions on several versions of every batch; the data is read once.
 
     Args:
@@ -301,57 +331,38 @@ def evaluate_variants(
       total: the sum of integers over all who judge a part of the split.
       judged: called with the clips of each batch, whose views are averaged, as the variant ""
         sees them; the batches then hold `axes.GROUP`.
+      multi_label, part: as for `evaluate`.
 
     Returns:
-      {variant: {label set: report}}; with several label sets also `JOINT`.
+      {variant: {label set: report}}; with several label sets, none of them multi-label, also
+      `JOINT`. With the variants "", "audio" and "video" the first has "fusion" in each report.
 
     Raises:
       UserError: there is no clip, or a probability is not finite.
     """
     evaluations = {
-        name: _Evaluation(label_sets, num_views, None if name else judged) for name in variants
+        name: _Evaluation(label_sets, num_views, None if name else judged, multi_label)
+        for name in variants
     }
+    has_both = {WHOLE, *ALONE.values()} <= variants.keys()
+    names = (*label_sets, *evaluations[WHOLE].joint) if has_both else ()
+    fusion = {name: FusionTally() for name in names}
     count = 0
     for batch in batches:
         num_clips = 0
         for name, change in variants.items():
             changed = change(batch)
             num_clips = evaluations[name].add(predict(changed), changed)
+        for name, tally in fusion.items() if num_clips else ():
+            tally.add({variant: one.right[name] for variant, one in evaluations.items()})
         count += num_clips
         on_batch(num_clips)
     for evaluation in evaluations.values():
-        evaluation.combine(total)
+        evaluation.combine(total, *part)
     if not int(total(np.array([count]))[0]):
         raise UserError("there is no clip to evaluate; give a split that is not empty.")
-    return {name: evaluation.report() for name, evaluation in evaluations.items()}
-
-
-def silence_audio(batch: Batch, log_floor: float) -> Batch:
-    """The batch as if no clip had sound.
-
-    Args:
-      batch: see `avt_jax.axes`.
-      log_floor: log-mel of digital silence (`avt_jax.audio.melspec.LOG_FLOOR`).
-
-    Returns:
-      A changed copy; the arrays that stay the same are shared.
-    """
-    audio_bsf = np.full_like(batch[axes.AUDIO], log_floor)
-    has_audio_b = np.zeros_like(batch[axes.HAS_AUDIO])
-    return batch | {axes.AUDIO: audio_bsf, axes.HAS_AUDIO: has_audio_b}
-
-
-def silence_video(batch: Batch, video_mean: Sequence[float]) -> Batch:
-    """The batch as if every frame were one flat colour, the mean, so that the model sees zeros.
-
-    Args:
-      batch: see `avt_jax.axes`.
-      video_mean: mean RGB colour that the model subtracts, on the [0, 1] scale.
-
-    Returns:
-      A changed copy; the arrays that stay the same are shared.
-    """
-    video_bthwc = np.empty_like(batch[axes.VIDEO])
-    video_bthwc[:] = blank_colour(video_mean)
-    has_video_b = np.zeros_like(batch[axes.HAS_VIDEO])
-    return batch | {axes.VIDEO: video_bthwc, axes.HAS_VIDEO: has_video_b}
+    reports = {name: evaluation.report() for name, evaluation in evaluations.items()}
+    for name, tally in fusion.items():
+        tally.combine(total)
+        reports[WHOLE][name]["fusion"] = tally.report()
+    return reports

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avt_jax.data.manifests.label_columns import join_names
 from avt_jax.evaluation.classification import TOP_K, class_ranks
 from avt_jax.host.new_files import replacing, replacing_path
 from avt_jax.host.output.cells import CellWriter
@@ -24,6 +25,8 @@ class SetPredictions:
       true_n: [n] float32 probability of the true class.
       top_nk: [n, k] int64 most probable classes, best first; k = 5, or all where there are fewer.
       p_nk: [n, k] float32 their probabilities.
+      labels_ny: of a multi-label set, [n, y] of 0 and 1; then the true class above is the most
+        probable one that applies, -1 of a clip without any.
     """
 
     label_n: np.ndarray
@@ -31,6 +34,7 @@ class SetPredictions:
     true_n: np.ndarray
     top_nk: np.ndarray
     p_nk: np.ndarray
+    labels_ny: np.ndarray | None = None
 
     @property
     def right_n(self) -> np.ndarray:
@@ -74,17 +78,20 @@ class Keeper:
 
         Args:
           probabilities: {label set: [b, y] float}.
-          labels: {label set: [b] int}.
+          labels: {label set: [b] int, or [b, y] of 0 and 1}.
           group_b: [b] int of the source.
         """
         columns = [np.asarray(group_b, np.int64)[:, None]]
         for name, p_by in probabilities.items():
             p_by, label_b = np.asarray(p_by, np.float32), np.asarray(labels[name], np.int64)
+            if label_b.ndim > 1:
+                columns.append(np.packbits(label_b > 0, axis=1).astype(np.int64))
+                label_b = _likeliest(p_by, label_b)
             top_bk = np.argsort(-p_by, axis=1, kind="stable")[:, :TOP_K]
             true_b1 = np.take_along_axis(p_by, label_b[:, None], axis=1)
             columns += [
                 label_b[:, None],
-                class_ranks(p_by, label_b)[:, None],
+                np.where(label_b < 0, p_by.shape[1], class_ranks(p_by, label_b))[:, None],
                 _as_integers(true_b1),
                 top_bk,
                 _as_integers(np.take_along_axis(p_by, top_bk, axis=1)),
@@ -99,6 +106,7 @@ class Keeper:
         index: int = 0,
         processes: int = 1,
         total: Callable[[np.ndarray], np.ndarray] = np.asarray,
+        multi_label: Collection[str] = (),
     ) -> ClipPredictions:
         """Puts the parts of all processes together.
 
@@ -108,18 +116,28 @@ class Keeper:
           index: number of this process, which judged clips index, index + processes, ...
           processes: how many share the split.
           total: the sum of integers over them.
+          multi_label: the label sets whose labels are [b, y] of 0 and 1.
 
         Returns:
           The same in every process.
         """
         widths = {name: 3 + 2 * min(TOP_K, len(label_sets[name])) for name in label_sets}
-        everything = np.zeros((count, 1 + sum(widths.values())), np.int64)
+        packed = {
+            name: -(-len(label_sets[name]) // 8) for name in label_sets if name in multi_label
+        }
+        width = 1 + sum(widths.values()) + sum(packed.values())
+        everything = np.zeros((count, width), np.int64)
         if self._rows:
             mine = np.concatenate(self._rows)
             everything[index::processes][: len(mine)] = mine
         everything = total(everything)
         sets, start = {}, 1
         for name, width in widths.items():
+            labels_ny = None
+            if name in packed:
+                bits = everything[:, start : start + packed[name]].astype(np.uint8)
+                labels_ny = np.unpackbits(bits, axis=1, count=len(label_sets[name]))
+                start += packed[name]
             part, start = everything[:, start : start + width], start + width
             k = (width - 3) // 2
             sets[name] = SetPredictions(
@@ -128,8 +146,15 @@ class Keeper:
                 _as_floats(part[:, 2]),
                 part[:, 3 : 3 + k],
                 _as_floats(part[:, 3 + k :]),
+                labels_ny,
             )
         return ClipPredictions(sets, everything[:, 0])
+
+
+def _likeliest(p_by: np.ndarray, label_by: np.ndarray) -> np.ndarray:
+    """[b] the most probable class of those that apply; -1 where none does."""
+    best_b = np.where(label_by > 0, p_by, -np.inf).argmax(axis=1)
+    return np.where(label_by.any(axis=1), best_b, -1)
 
 
 def _as_integers(values: np.ndarray) -> np.ndarray:
@@ -155,7 +180,8 @@ def rows(
 
     Yields:
       `names` of the clip, and for each label set the columns set, set_predicted, set_right,
-      set_p_true (of the true class), set_top (names, best first, with their probabilities).
+      set_p_true (of the true class), set_top (names, best first, with their probabilities). Of a
+      multi-label set the first has all names, and the true class is the most probable of them.
     """
     for i, row in enumerate(names):
         made = dict(row)
@@ -163,10 +189,12 @@ def rows(
             classes = label_sets[name]
             best = zip(one.top_nk[i], one.p_nk[i], strict=True)
             made |= {
-                name: classes[one.label_n[i]],
+                name: classes[one.label_n[i]]
+                if one.labels_ny is None
+                else join_names([classes[y] for y in np.flatnonzero(one.labels_ny[i]).tolist()]),
                 f"{name}_predicted": classes[one.top_nk[i, 0]],
                 f"{name}_right": bool(one.rank_n[i] == 0),
-                f"{name}_p_true": round(float(one.true_n[i]), 6),
+                f"{name}_p_true": round(float(one.true_n[i]), 6) if one.label_n[i] >= 0 else None,
                 f"{name}_top": "; ".join(f"{classes[y]} {p:.4f}" for y, p in best),
             }
         yield made

@@ -55,7 +55,8 @@ def _no_formula(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A class name as it stands beside an axis."""
     name = _no_formula(name)
     return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
 
@@ -94,7 +95,7 @@ def draw_confusion(
     image = axes.imshow(share_yy, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     step = math.ceil(number / _MAX_TICKS)
     ticks = range(0, number, step)
-    names = [_short(class_names[i]) for i in ticks]
+    names = [short_name(class_names[i]) for i in ticks]
     size = 9 if number <= 20 else 7 if number <= _MAX_CELL_TEXT else 6
     axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
     axes.set_yticks(ticks, names, fontsize=size)
@@ -220,7 +221,7 @@ _OBSERVED = ("wait_data_sec", "host_sec", "device_sec", "mfu", "memory_peak_gib"
 
 
 def _is_accuracy(name: str) -> bool:
-    return "top1" in name or "top5" in name
+    return any(part in name for part in ("top1", "top5", "hit1", "mAP", "auc"))
 
 
 def _series(entries: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], np.ndarray]:

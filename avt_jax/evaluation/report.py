@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from avt_jax.evaluation.classification import ClassificationReport
+from avt_jax.evaluation.classification import ClassificationReport, Report
+from avt_jax.evaluation.fusion import sentence
 from avt_jax.evaluation.intervals import Interval
+from avt_jax.evaluation.multi_label import report as several
+from avt_jax.evaluation.multi_label.scores import MultiLabelReport
 from avt_jax.evaluation.standing import Standing
 from avt_jax.host.new_files import replacing
 from avt_jax.host.output.cells import CellWriter
@@ -36,9 +39,31 @@ class Evaluation:
     """
 
     about: Mapping[str, Any]
-    reports: Mapping[str, ClassificationReport]
-    silenced: Mapping[str, Mapping[str, ClassificationReport]]
+    reports: Mapping[str, Report]
+    silenced: Mapping[str, Mapping[str, Report]]
     standings: Mapping[str, Standing] = field(default_factory=dict)
+
+    @property
+    def single(self) -> dict[str, ClassificationReport]:
+        """The reports of the sets of which a clip has one class."""
+        return {n: cast(Any, r) for n, r in self.reports.items() if not several.is_multi_label(r)}
+
+    @property
+    def multi(self) -> dict[str, MultiLabelReport]:
+        """The reports of the multi-label sets."""
+        return {n: cast(Any, r) for n, r in self.reports.items() if several.is_multi_label(r)}
+
+    @property
+    def title(self) -> str:
+        """What was evaluated."""
+        about = self.about
+        step = f"step {about['step']}{which_weights(about)}"
+        return f"{about['run']}, {step}, split {about['split']!r}"
+
+
+def which_weights(about: Mapping[str, Any]) -> str:
+    """What a title says of the weights: the averaged ones are what is used, so nothing of these."""
+    return " (raw weights)" if about.get("weights") == "raw" else ""
 
 
 def results(evaluation: Evaluation) -> dict[str, Any]:
@@ -46,14 +71,20 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
 
     Returns:
       {label set: {"top1", "top5", "count", ..., "audio_silenced": {"top1", "top5"},
-      "video_silenced": ..., "classes": [{"name", "accuracy", "count"}]}}, what `Standing.to_dict`
-      gives, and what was evaluated under `ABOUT`. The confusion matrix is left to its own file.
+      "video_silenced": ..., "fusion": {"mu", ...}, "classes": [{"name", "accuracy", "count"}]}},
+      what `Standing.to_dict` gives, and what was evaluated under `ABOUT`. A multi-label set has
+      the keys of `MultiLabelReport`. The confusion matrix is left to its own file.
     """
     found: dict[str, Any] = {ABOUT: dict(evaluation.about)}
     for name, report in evaluation.reports.items():
         entry = {k: v for k, v in report.items() if k not in ("classes", "confusion")}
         for modality, reports in evaluation.silenced.items():
-            entry[f"{modality}_silenced"] = {k: reports[name][k] for k in ("top1", "top5")}
+            other: Mapping[str, Any] = reports[name]
+            entry[f"{modality}_silenced"] = (
+                several.main_values(other)
+                if several.is_multi_label(other)
+                else {k: other[k] for k in ("top1", "top5")}
+            )
         if name in evaluation.standings:
             entry |= evaluation.standings[name].to_dict()
         if "classes" in report:
@@ -62,8 +93,37 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
     return found
 
 
+def validation(
+    reports: Mapping[str, Any], label_sets: Iterable[str]
+) -> tuple[dict[str, float], float]:
+    """What a training logs of its validation split.
+
+    Args:
+      reports: {label set: report}.
+      label_sets: those that count.
+
+    Returns:
+      ({"top1/<set>", "loss/<set>"} of single-label sets, {"mAP/<set>", "auc/<set>", "hit1/<set>",
+      "loss/<set>"} of multi-label ones without what is None, the mean of top-1 and mAP).
+    """
+    logged: dict[str, float | None] = {}
+    for name in label_sets:
+        one = reports[name]
+        main = several.main_values(one) if several.is_multi_label(one) else {"top1": one["top1"]}
+        logged |= {f"{key}/{name}": value for key, value in main.items()}
+    logged |= {f"loss/{name}": reports[name]["loss"] for name in label_sets}
+    known = {key: value for key, value in logged.items() if value is not None}
+    scores = [value for key, value in known.items() if is_score(key)]
+    return known, sum(scores) / len(scores) if scores else 0.0
+
+
+def is_score(name: str) -> bool:
+    """Whether a logged metric is one that the best checkpoint is chosen by."""
+    return name.startswith(("top1/", "mAP/"))
+
+
 def write_results(evaluation: Evaluation, out_dir: Path) -> list[Path]:
-    """Writes `results.json` and, for each label set, `confusion_<set>.csv`.
+    """Writes `results.json` and for each label set `confusion_<set>.csv` or `classes_<set>.csv`.
 
     Args:
       evaluation: what was found.
@@ -79,7 +139,10 @@ def write_results(evaluation: Evaluation, out_dir: Path) -> list[Path]:
     with replacing(written[0]) as file:
         json.dump(results(evaluation), file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
-    for name, report in evaluation.reports.items():
+    for name, found in evaluation.multi.items():
+        written.append(out_dir / f"classes_{name}.csv")
+        several.write_class_table(written[-1], found)
+    for name, report in evaluation.single.items():
         if "confusion" not in report:
             continue
         written.append(out_dir / f"confusion_{name}.csv")
@@ -91,14 +154,30 @@ def write_results(evaluation: Evaluation, out_dir: Path) -> list[Path]:
     return written
 
 
+def tables(evaluation: Evaluation) -> list[PlainTable]:
+    """All that is printed: every label set, beside what it stands, and its classes."""
+    found = [accuracy_table(evaluation)] if evaluation.single else []
+    if evaluation.multi:
+        title = evaluation.title
+        found.append(several.set_table(title, evaluation.multi, evaluation.silenced))
+    found += [standing_table(name, evaluation) for name in evaluation.standings]
+    found += [class_table(n, one) for n, one in evaluation.single.items() if "classes" in one]
+    return found + [several.class_table(name, one) for name, one in evaluation.multi.items()]
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """What the tables do not say of the label sets, a line each: absent classes, mu."""
+    lines = [line for name, one in evaluation.multi.items() for line in several.notes(name, one)]
+    fused = {name: one["fusion"] for name, one in evaluation.reports.items() if "fusion" in one}
+    return lines + [sentence(name, fusion) for name, fusion in fused.items()]
+
+
 def accuracy_table(evaluation: Evaluation) -> PlainTable:
-    """Accuracies of every label set, with either modality silenced beside them."""
-    about = evaluation.about
+    """Accuracies of every single-label set, with either modality silenced beside them."""
     titles = ["clips", "top-1", "top-5", "mean of classes"]
     titles += [f"top-1, no {modality}" for modality in evaluation.silenced]
-    title = f"{about['run']}, step {about['step']}, split {about['split']!r}"
-    table = PlainTable(title, "label set", *titles)
-    for name, report in evaluation.reports.items():
+    table = PlainTable(evaluation.title, "label set", *titles)
+    for name, report in evaluation.single.items():
         mean = report.get("mean_class_accuracy")
         table.row(
             name,
@@ -106,7 +185,7 @@ def accuracy_table(evaluation: Evaluation) -> PlainTable:
             _percent(report["top1"]),
             _percent(report["top5"]),
             _percent(mean),
-            *(_percent(reports[name]["top1"]) for reports in evaluation.silenced.values()),
+            *(_percent(_top1(reports[name])) for reports in evaluation.silenced.values()),
         )
     return table
 
@@ -124,7 +203,7 @@ def standing_table(name: str, evaluation: Evaluation) -> PlainTable:
     table = PlainTable(f"{name}: {about['split']}, {clips} clips", "", "top-1", interval)
     table.row("this model", _percent(found.top1.value), _ends(found.top1))
     for modality, reports in evaluation.silenced.items():
-        table.row(f"  without {modality}", _percent(reports[name]["top1"]), "")
+        table.row(f"  without {modality}", _percent(_top1(reports[name])), "")
     if found.train_top1 is not None:
         table.row("  on its training clips", _percent(found.train_top1), "")
     if found.baseline_top1 and found.ahead:
@@ -210,6 +289,11 @@ def _most_confused(report: ClassificationReport, true: int) -> str:
         return ""
     worst = int(wrong_y.argmax())
     return f"{report['classes'][worst]['name']} ({wrong_y[worst]} x)"
+
+
+def _top1(report: Mapping[str, Any]) -> float:
+    top1: float = report["top1"]
+    return top1
 
 
 def _percent(share: float | None) -> str:

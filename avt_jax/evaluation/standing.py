@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from avt_jax.evaluation.classification import JOINT, ClassificationReport
+from avt_jax.evaluation.classification import JOINT, Report
 from avt_jax.evaluation.clips import ClipPredictions
 from avt_jax.evaluation.intervals import Interval, mean_interval
 
@@ -29,7 +29,7 @@ class Reference:
         where it cannot}; {} = not computed.
     """
 
-    train_reports: Mapping[str, ClassificationReport]
+    train_reports: Mapping[str, Report]
     train_labels: Mapping[str, np.ndarray]
     baseline: Mapping[str, np.ndarray]
 
@@ -86,7 +86,7 @@ def standings(
     reference: Reference,
     group_n: np.ndarray | None = None,
 ) -> dict[str, Standing]:
-    """Where each label set stands.
+    """Where each label set stands, but multi-label ones, which have no accuracy.
 
     Args:
       found: the model's predictions for the evaluated clips.
@@ -95,7 +95,9 @@ def standings(
       group_n: [n] groups of sources that the intervals draw; None = the sources.
     """
     groups = found.group_n if group_n is None else group_n
-    names = [*found.sets, *([JOINT] if len(found.sets) > 1 and JOINT not in found.sets else [])]
+    names = [name for name, one in found.sets.items() if one.labels_ny is None]
+    if len(found.sets) > 1 and JOINT not in found.sets and len(names) == len(found.sets):
+        names.append(JOINT)
     return {name: _standing(name, found, label_sets, reference, groups) for name in names}
 
 
@@ -127,10 +129,14 @@ def _standing(
         float(np.prod([1 / len(label_sets[one]) for one in sets])),
         float((label_nj == constant).all(axis=1).mean()),
         " ".join(label_sets[one][y] for one, y in zip(sets, constant, strict=True)),
-        trained["top1"] if trained else None,
+        _top1(trained),
         baseline,
         ahead,
     )
+
+
+def _top1(report: Mapping[str, Any] | None) -> float | None:
+    return report["top1"] if report else None
 
 
 def verdict(name: str, standing: Standing) -> str:

@@ -17,10 +17,13 @@ from ml_collections import ConfigDict
 
 from avt_jax import axes, tree
 from avt_jax.data.loading import pipeline, tune_workers
+from avt_jax.data.loading.balance import ClipLabels, clips_by_class
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError
 from avt_jax.evaluation import classification
-from avt_jax.experiment.own_batches import OwnBatches, checked
+from avt_jax.evaluation.report import validation
+from avt_jax.experiment.class_balance import check_balance, training_labels, weights_of_classes
+from avt_jax.experiment.own_batches import OwnBatches, evaluated_batches
 from avt_jax.experiment.parts import Parts, parse
 from avt_jax.experiment.splits import OwnData, Splits, is_source, length, open_splits
 from avt_jax.losses.objective import Objective
@@ -60,6 +63,7 @@ class Experiment:
       config: from `load_config`, or {block: {field: value}}.
       data: used in place of the shards that the config names.
       classes: {label set: number of classes}, where no data are to be opened (profiling).
+      multi_label: with `classes`: those of which a clip may have any number of classes.
       devices: to compute on; None = all.
       run_dir: of a run that is continued; its shards are also looked for where they were then.
 
@@ -76,6 +80,7 @@ class Experiment:
         *,
         data: OwnData | None = None,
         classes: Mapping[str, int] | None = None,
+        multi_label: Sequence[str] = (),
         devices: Sequence[jax.Device] | None = None,
         run_dir: Path | None = None,
     ):
@@ -84,6 +89,7 @@ class Experiment:
         self.parts = config if isinstance(config, Parts) else parse(config)
         self._own = data
         self._classes = None if classes is None else dict(classes)
+        self._multi_label = None if classes is None else tuple(multi_label)
         self._devices, self._run_dir = devices, run_dir
 
     @cached_property
@@ -118,6 +124,11 @@ class Experiment:
     def classes(self) -> dict[str, int]:
         """{label set: number of classes}."""
         return self.splits.classes if self._classes is None else self._classes
+
+    @property
+    def multi_label(self) -> tuple[str, ...]:
+        """The label sets of which a clip may have any number of classes, as the data say."""
+        return self.splits.info.multi_label if self._multi_label is None else self._multi_label
 
     @cached_property
     def spec(self) -> InputSpec:
@@ -165,7 +176,16 @@ class Experiment:
             modalities=model["modalities"],
             abilities=abilities(model),
             warmup_steps=round(warmup or 0),
+            class_weights=self.class_weights,
         )
+
+    @cached_property
+    def class_weights(self) -> dict[str, np.ndarray]:
+        """{label set: [y]} in the loss; {} = all weigh 1, also where nothing is opened."""
+        given = self.parts.losses.class_weights
+        if not given or self._classes is not None:
+            return {}
+        return weights_of_classes(given, self.splits.info, lambda: self.train_labels)
 
     @property
     def num_clips(self) -> int:
@@ -208,10 +228,9 @@ class Experiment:
           UserError: clips are to be mixed although a loss needs them whole.
         """
         parts = self.parts
-        if parts.data.is_tokens and parts.mixing.cutmix_alpha:
+        if parts.data.is_tokens and (alpha := parts.mixing.cutmix_alpha):
             raise UserError(
-                f"config.mixing.cutmix_alpha is {parts.mixing.cutmix_alpha:g}; cached tokens have "
-                "no picture to cut a box from, give 0."
+                f"config.mixing.cutmix_alpha is {alpha:g}; cached tokens have no picture, give 0."
             )
         mix = make_mix(parts.mixing, self.objective.weights)
         hide = {}
@@ -269,6 +288,7 @@ class Experiment:
           UserError: a batch cannot be divided as the config says.
         """
         parts = self.parts
+        check_balance(parts.data, self.splits)
         local = meshes.check_batch_size(parts.train.batch_size, self.mesh)
         check_micro_batches(
             parts.train.accumulate,
@@ -290,7 +310,9 @@ class Experiment:
         train, parts = self.splits.train, self.parts
         local = self.check_batches()
         if not is_source(train):
-            return OwnBatches(train, self.spec, self.classes, local)
+            return OwnBatches(train, self.spec, self.classes, local, self.multi_label)
+        balance = parts.data.balance
+        groups = clips_by_class(self.train_labels, balance) if balance else ()
         data = tune_workers.settle(train, self.data, say=say)
         return pipeline.make_train_iterator(
             train,
@@ -299,11 +321,19 @@ class Experiment:
             seed=parts.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            groups=groups,
         )
 
     @cached_property
+    def train_labels(self) -> ClipLabels:
+        """The labels of all training clips; going through them may take long."""
+        return training_labels(self.data, self.splits)
+
+    @cached_property
     def evaluate(self) -> Evaluate:
-        """(state, asked) -> (metrics, score) on the validation split; the score is the mean top-1.
+        """(state, asked) -> (metrics, score) on the validation split.
+
+        The score is the mean over the label sets of top-1, or mAP where a set is multi-label.
 
         Several processes go through a part of it each. Without a validation split there are no
         metrics, and the score is None.
@@ -323,17 +353,17 @@ class Experiment:
                 label_sets,
                 num_views=data.eval_views,
                 total=total,
+                multi_label=self.multi_label,
+                part=(jax.process_index(), jax.process_count()),
             )
-            top1 = {f"top1/{name}": result[name]["top1"] for name in label_sets}
-            losses = {f"loss/{name}": result[name]["loss"] for name in label_sets}
-            return top1 | losses, float(np.mean(list(top1.values())))
+            return validation(result, label_sets)
 
         return evaluate
 
     @cached_property
     def _predict(self) -> Callable[..., tuple[dict[str, jax.Array], jax.Array]]:
         """Jitted: (parameters, statistics, batch) -> (probabilities, a signal to stop or 0)."""
-        predict = make_predict(self.skeleton, normalisation(self.parts.data))
+        predict = make_predict(self.skeleton, normalisation(self.parts.data), self.multi_label)
 
         def predict_and_read(
             params: Any, stats: Any, batch: Mapping[str, Any]
@@ -367,25 +397,4 @@ class Experiment:
 
     def eval_batches(self, split: Any, data: DataConfig, batch_size: int) -> Any:
         """Every clip of this process's part of a split once, padded; own batches as they are."""
-        if is_source(split):
-            return pipeline.eval_batches(
-                split,
-                data,
-                batch_size=batch_size,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-        return (
-            _padded(checked(batch, self.spec, self.classes, batch_size), batch_size)
-            for batch in split
-        )
-
-
-def _padded(batch: dict[str, Any], size: int) -> dict[str, Any]:
-    """Fills a batch up with copies of its last clip, not valid."""
-    missing = size - len(batch[axes.VALID])
-    if not missing:
-        return batch
-    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
-    filled[axes.VALID][-missing:] = False
-    return filled
+        return evaluated_batches(split, data, self.spec, self.classes, batch_size, self.multi_label)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import jax
 
 from avt_jax import tree
+from avt_jax.experiment.class_balance import weighing
 from avt_jax.experiment.config import Overrides, load_config, recipes
 from avt_jax.experiment.parts import parse
 from avt_jax.experiment.splits import length
 from avt_jax.settings import Block, fields_of
 from avt_jax.training.durations import chosen_unit
+from avt_jax.training.loop import TrainConfig
 
 if TYPE_CHECKING:
     from avt_jax.experiment.assemble import Experiment
@@ -84,7 +86,11 @@ def _paragraph(text: str) -> list[str]:
 
 
 def announcement(
-    experiment: Experiment, workdir: Path, done: int, trace: Trace | None
+    experiment: Experiment,
+    workdir: Path,
+    done: int,
+    trace: Trace | None,
+    gave_up: bool = False,
 ) -> list[str]:
     """What is trained, for the user.
 
@@ -93,6 +99,7 @@ def announcement(
       workdir: the run's folder.
       done: steps that an earlier start has done.
       trace: that was asked for.
+      gave_up: whether the run ended early, at the end of its patience.
 
     Returns:
       Lines.
@@ -102,6 +109,7 @@ def announcement(
     terms = ", ".join(f"{weight:g} x {name}" for name, weight in objective.weights.items())
     if objective.skipped:
         terms += f" (left out with one modality: {', '.join(objective.skipped)})"
+    terms += "".join(f"; {line}" for line in weighing(experiment.class_weights, splits.info))
     clips, val = (
         f"own {name} batches" if count is None else f"{count} {name} clips"
         for name, count in (
@@ -112,15 +120,9 @@ def announcement(
     more = []
     if experiment.shards not in (None, experiment.parts.data.path):
         more.append(f"the run's shards were found at {experiment.shards}")
-    if done >= total:
-        progress = (
-            f"already finished: step {done} of {total}; a larger "
-            f"--config.train.{chosen_unit(train, '')} goes on"
-        )
-    else:
-        progress = f"{f'continuing at step {done} of' if done else 'training for'} {total} steps"
-        if "tensorboard" in train.writers:
-            more.append(f"curves: tensorboard --logdir {shlex.quote(str(workdir))}")
+    progress = _progress(train, done, total, gave_up)
+    if "tensorboard" in train.writers and not (gave_up or done >= total):
+        more.append(f"curves: tensorboard --logdir {shlex.quote(str(workdir))}")
     where = f"{mesh.size} {jax.default_backend()} device(s)"
     if jax.process_count() > 1:
         where += f" of {jax.process_count()} processes"
@@ -134,6 +136,21 @@ def announcement(
         f"{progress}; everything goes to {workdir}",
         *more,
     ]
+
+
+def _progress(train: TrainConfig, done: int, total: int, gave_up: bool) -> str:
+    """Where a training stands, and what goes on with one that is over."""
+    if gave_up and done < total:
+        return (
+            f"already finished: {train.patience} evaluations in a row without a better validation "
+            f"score, step {done} of {total}; --config.train.patience={2 * train.patience} goes on"
+        )
+    if done >= total:
+        return (
+            f"already finished: step {done} of {total}; a larger "
+            f"--config.train.{chosen_unit(train, '')} goes on"
+        )
+    return f"{f'continuing at step {done} of' if done else 'training for'} {total} steps"
 
 
 def _mib_on_a_device(birth: Birth) -> float:

@@ -21,14 +21,13 @@ from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.records import RecordSource
 from avt_jax.errors import UserError
 from avt_jax.evaluation import pictures, report, standing
-from avt_jax.evaluation.classification import (
-    evaluate_variants,
-    silence_audio,
-    silence_video,
-)
+from avt_jax.evaluation.classification import evaluate_variants
 from avt_jax.evaluation.clips import ClipPredictions, Keeper, rows, write_clips
+from avt_jax.evaluation.fusion import silence_audio, silence_video
 from avt_jax.evaluation.mistakes import draw_mistakes
+from avt_jax.evaluation.multi_label.pictures import draw_precisions
 from avt_jax.experiment.assemble import Experiment, Say, silent
+from avt_jax.experiment.judging.judged import find_shards, open_judged
 from avt_jax.experiment.judging.reference import (
     clip_names,
     groups_of,
@@ -39,20 +38,13 @@ from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import write_reconstructions
 from avt_jax.experiment.splits import (
     OwnData,
-    check_classes,
     is_source,
-    open_source,
-    own_split,
-    read_info,
 )
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.inference.load import LoadedRun
-from avt_jax.training import shards_place
 from avt_jax.training.checkpoint import Run
 from avt_jax.training.processes import agree
 from avt_jax.training.writer import METRICS_FILE
-
-_SETTING = "config.data.path in {}/config.json"
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -78,6 +70,12 @@ class EvaluationResult:
         """{label set: share of clips whose most probable class is the true one}."""
         return {name: found["top1"] for name, found in self.results.items() if "top1" in found}
 
+    @property
+    def score(self) -> dict[str, float]:
+        """The same, and mAP for multi-label sets with a clip of some class."""
+        found = {name: one.get("mAP") for name, one in self.results.items()}
+        return self.top1 | {name: mean for name, mean in found.items() if mean is not None}
+
 
 def evaluate_run(
     run_dir: str | Path,
@@ -93,6 +91,7 @@ def evaluate_run(
     with_baseline: bool = True,
     group_by: str | None = None,
     table: str = "csv",
+    weights: str = "averaged",
     say: Say = silent,
 ) -> EvaluationResult:
     """Evaluates a trained run.
@@ -105,21 +104,23 @@ def evaluate_run(
       batch_size: clips at once; None = the run's.
       clips: spans of each record whose probabilities are averaged; None = the run's.
       crops: squares of each frame; None = the run's.
-      out_dir: where to write; None = RUN_DIR/evaluation-SPLIT.
+      out_dir: where to write; None = RUN_DIR/evaluation-SPLIT, and -raw after it for raw weights.
       write: False writes nothing, draws nothing.
       with_baseline: compare with the baseline, which takes some seconds.
       group_by: regular expression; sources in which its groups read the same are one source to
         the intervals, as for `avt manifest --group-by`.
       table: "csv" or "parquet", of the predictions for single clips.
+      weights: of a run that keeps an average, the "averaged" or the "raw" ones.
       say: is told what goes on, and how long it took.
 
     Raises:
       UserError: no such run, data that do not fit it, or a folder that cannot be written.
     """
     write, say = (write, say) if agree.is_first() else (False, silent)
-    settings = (split, step, batch_size, clips, crops, group_by)
+    settings = (split, step, weights, batch_size, clips, crops, group_by)
     judging = _Judging(Path(run_dir), data, *settings, say)
-    folder = Path(out_dir) if out_dir else Path(run_dir) / f"evaluation-{split}"
+    name = f"evaluation-{split}{'-raw' if judging.weights == 'raw' else ''}"
+    folder = Path(out_dir) if out_dir else Path(run_dir) / name
     if write:
         _make(folder)
     if judging.is_tokens:
@@ -153,6 +154,7 @@ class _Judging:
         data: str | OwnData | None,
         split: str,
         step: str,
+        weights: str,
         batch_size: int | None,
         clips: int | None,
         crops: int | None,
@@ -160,16 +162,18 @@ class _Judging:
         say: Say,
     ):
         self._run_dir = run_dir
-        self._model = LoadedRun(run_dir, step, say=None if say is silent else say)
+        told = None if say is silent else say
+        self._model = LoadedRun(run_dir, step, say=told, weights=weights)
         self._trained = self._model.run
-        self._experiment = Experiment(
-            parse_saved(self._trained.config), classes=_classes(self._trained)
-        )
+        self.weights = self._trained.weights
+        if self.weights:
+            say(f"the {self.weights} weights; --weights averaged|raw takes either")
+        parts = parse_saved(self._trained.config)
         self._own = data if isinstance(data, OwnData) else None
-        saved = self._experiment.parts.data
+        saved = parts.data
         path = saved.path
         if not isinstance(data, OwnData):
-            path = _place(data, saved.path, run_dir, say)
+            path = find_shards(data, saved.path, run_dir, say)
         self._data = replace(
             saved,
             path=path,
@@ -177,7 +181,8 @@ class _Judging:
             eval_clips=clips or saved.eval_clips,
             eval_crops=crops or saved.eval_crops,
         )
-        self._source = _open(self._data, self._trained, data, run_dir)
+        self._source, several = open_judged(self._data, self._trained, data, run_dir)
+        self._experiment = Experiment(parts, classes=_classes(self._trained), multi_label=several)
         self._size = batch_size or self._experiment.parts.train.eval_batch_size
         # Read first: a pattern that does not fit should not cost an evaluation.
         known = is_source(self._source) and agree.is_first()
@@ -194,6 +199,7 @@ class _Judging:
         about = {
             "run": str(self._run_dir),
             "step": self._trained.step,
+            **({"weights": self.weights} if self.weights else {}),
             "data": self._data.path,
             "split": self._data.eval_split,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -244,31 +250,6 @@ def _classes(trained: Run) -> dict[str, int]:
     return {name: len(names) for name, names in trained.label_sets.items()}
 
 
-def _place(given: str | None, saved: str, run_dir: Path, say: Say) -> str:
-    """The shard folder that was given, or else the run's, wherever it lies by now."""
-    option = "--data SHARDS"
-    if given is not None:
-        return shards_place.find(given, None, origin="--data", option=option)
-    origin = _SETTING.format(run_dir)
-    found = shards_place.find(saved, run_dir, origin=origin, option=option)
-    if found != saved:
-        say(f"the run's shards were found at {found}")
-    return found
-
-
-def _open(settings: DataConfig, trained: Run, given: str | OwnData | None, run_dir: Path) -> Any:
-    """The split's clips, after checking that their classes are the run's."""
-    if not isinstance(given, OwnData):
-        origin = _SETTING.format(run_dir) if given is None else "--data"
-        found = read_info(settings.path, origin, settings)
-        check_classes(trained.label_sets, found.label_sets, settings.path)
-        return open_source(settings.path, settings.eval_split, tokens=settings.is_tokens)
-    check_classes(trained.label_sets, given.label_sets, "OwnData")
-    if given.val is None:
-        raise UserError("OwnData.val is None; give the clips to evaluate there.")
-    return own_split(given, "val")
-
-
 def _variants(modalities: str, data: DataConfig) -> dict[str, Change]:
     """{name: change of a batch}: as it is, and for two modalities with either one silenced."""
     # What encoders make of silence is not among cached tokens.
@@ -317,6 +298,8 @@ def _evaluate(
             on_batch=bar.update,
             total=agree.total,
             judged=keeper.add if keeper else None,
+            multi_label=experiment.multi_label,
+            part=(jax.process_index(), jax.process_count()),
         )
     seconds = time.monotonic() - began
     whole = found.pop("")
@@ -331,6 +314,7 @@ def _evaluate(
         index=jax.process_index(),
         processes=jax.process_count(),
         total=agree.total,
+        multi_label=experiment.multi_label,
     )
     return report.Evaluation(about, whole, found), predicted
 
@@ -338,7 +322,13 @@ def _evaluate(
 def _write(evaluation: report.Evaluation, out_dir: Path, run_dir: Path) -> list[Path]:
     """Writes all tables and draws their pictures."""
     written = report.write_results(evaluation, out_dir)
-    for name, found in evaluation.reports.items():
+    for name, several in evaluation.multi.items():
+        path = out_dir / f"classes_{name}.png"
+        mean = "no class has clips" if several["mAP"] is None else f"mAP {several['mAP']:.3f}"
+        title = f"{name}: {mean} over {several['count']} clips"
+        if draw_precisions(path, several, title=title, subtitle=_what(evaluation.about)):
+            written.append(path)
+    for name, found in evaluation.single.items():
         if "confusion" not in found:
             continue
         written.append(out_dir / f"confusion_{name}.png")
@@ -360,7 +350,8 @@ def _write(evaluation: report.Evaluation, out_dir: Path, run_dir: Path) -> list[
 
 def _what(about: Mapping[str, Any]) -> str:
     """What was evaluated, in a line of a picture."""
-    return f"{about['run']}, step {about['step']}, split {about['split']}, {about['date'][:10]}"
+    step = f"step {about['step']}{report.which_weights(about)}"
+    return f"{about['run']}, {step}, split {about['split']}, {about['date'][:10]}"
 
 
 def _draw_mistakes(
@@ -373,6 +364,8 @@ def _draw_mistakes(
     """Draws the worst mistakes of each label set."""
     written = []
     for name, one in predicted.sets.items():
+        if one.labels_ny is not None:
+            continue
         path = out_dir / f"mistakes_{name}.png"
         title = f"{name}: wrong with the most conviction. {_what(evaluation.about)}"
         classes = source.info.label_sets[name]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from avt_jax import axes
+from avt_jax.data.loading import pipeline
+from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError, nearest
+from avt_jax.experiment.splits import is_source
 from avt_jax.models.inputs import InputSpec
 from avt_jax.training.inputs import as_array, checked_inputs, flags, given
 
@@ -23,6 +27,7 @@ class OwnBatches:
       spec: shape of what the model reads.
       classes: {label set: number of classes}.
       batch_size: clips of a batch.
+      multi_label: the label sets whose labels are [b, y] of 0 and 1.
     """
 
     def __init__(
@@ -31,9 +36,11 @@ class OwnBatches:
         spec: InputSpec,
         classes: Mapping[str, int],
         batch_size: int,
+        multi_label: Collection[str] = (),
     ):
         self._batches = batches
         self._spec, self._classes, self._batch_size = spec, classes, batch_size
+        self._multi_label = multi_label
         self._running: Iterator[Mapping[str, Any]] = iter(batches)
         self._position = 0
 
@@ -51,7 +58,9 @@ class OwnBatches:
         Raises:
           UserError: the iterator has ended, or a batch is not what the config says.
         """
-        batch = checked(self._take(), self._spec, self._classes, self._batch_size)
+        batch = checked(
+            self._take(), self._spec, self._classes, self._batch_size, self._multi_label
+        )
         if len(batch[axes.VALID]) != self._batch_size:
             raise UserError(
                 f"batch {self._position} has {len(batch[axes.VALID])} clips, but "
@@ -95,7 +104,11 @@ class OwnBatches:
 
 
 def checked(
-    batch: Mapping[str, Any], spec: InputSpec, classes: Mapping[str, int], most: int
+    batch: Mapping[str, Any],
+    spec: InputSpec,
+    classes: Mapping[str, int],
+    most: int,
+    multi_label: Collection[str] = (),
 ) -> dict[str, Any]:
     """A batch with every key of `avt_jax.axes`, after checking what is given.
 
@@ -107,6 +120,7 @@ def checked(
       spec: shape of what the model reads.
       classes: {label set: number of classes}.
       most: most clips a batch may have.
+      multi_label: the label sets whose labels are [b, y] of 0 and 1.
 
     Raises:
       UserError: a key is missing, or an array of another shape, type or range.
@@ -115,7 +129,7 @@ def checked(
     count = len(inputs[axes.VIDEO])
     if count > most:
         raise UserError(f"a batch has {count} clips; give 1 to {most}.")
-    labels = _labels(given(batch, axes.LABELS), classes, count)
+    labels = _labels(given(batch, axes.LABELS), classes, count, multi_label)
     found: dict[str, Any] = {**inputs, axes.LABELS: labels, axes.GROUP: _groups(batch, count)}
     found[axes.VALID] = np.ones(count, bool)
     if axes.VALID in batch:
@@ -126,7 +140,9 @@ def checked(
     return found | {axes.ID: id_b}
 
 
-def _labels(labels: Any, classes: Mapping[str, int], count: int) -> dict[str, np.ndarray]:
+def _labels(
+    labels: Any, classes: Mapping[str, int], count: int, multi_label: Collection[str]
+) -> dict[str, np.ndarray]:
     if not isinstance(labels, Mapping):
         raise UserError(
             f"a batch's 'labels' is a {type(labels).__name__}; give a dict, "
@@ -139,8 +155,18 @@ def _labels(labels: Any, classes: Mapping[str, int], count: int) -> dict[str, np
                 f"a batch's 'labels' has no {name!r}{nearest(name, map(str, labels))}; give an "
                 "array for every label set."
             )
-        found[name] = _classes(as_array(labels[name], f"labels[{name!r}]"), name, number, count)
+        check = _many_hot if name in multi_label else _classes
+        found[name] = check(as_array(labels[name], f"labels[{name!r}]"), name, number, count)
     return found
+
+
+def _many_hot(label_by: np.ndarray, name: str, number: int, count: int) -> np.ndarray:
+    if label_by.shape != (count, number) or not np.isin(label_by, (0, 1)).all():
+        raise UserError(
+            f"a batch's labels[{name!r}], {label_by.dtype} {label_by.shape}, are not 0 and 1 of "
+            f"each class; the set is multi-label, so give ({count}, {number}) of them."
+        )
+    return label_by.astype(np.int32)
 
 
 def _classes(label_b: np.ndarray, name: str, number: int, count: int) -> np.ndarray:
@@ -148,7 +174,8 @@ def _classes(label_b: np.ndarray, name: str, number: int, count: int) -> np.ndar
     if label_b.shape == (count, number) and number > 1:
         raise UserError(
             f"{start} has the shape {label_b.shape}, a number for each class; give class indices "
-            f"({count},): labels.argmax(1)."
+            f"({count},): labels.argmax(1); or, where a clip has several classes, give "
+            f"OwnData(multi_label=({name!r},))."
         )
     if label_b.shape != (count,):
         raise UserError(
@@ -180,3 +207,43 @@ def _groups(batch: Mapping[str, Any], count: int) -> np.ndarray:
             "one for each source video."
         )
     return group_b.astype(np.int32)
+
+
+def evaluated_batches(
+    split: Any,
+    data: DataConfig,
+    spec: InputSpec,
+    classes: Mapping[str, int],
+    batch_size: int,
+    multi_label: Collection[str],
+) -> Any:
+    """Every clip of this process's part of a split once, padded; own batches as they are.
+
+    Args:
+      split: records by index, or an iterable of batches.
+      data: the data block.
+      spec, classes, multi_label: as for `OwnBatches`.
+      batch_size: of this process.
+    """
+    if is_source(split):
+        return pipeline.eval_batches(
+            split,
+            data,
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+    return (
+        _padded(checked(batch, spec, classes, batch_size, multi_label), batch_size)
+        for batch in split
+    )
+
+
+def _padded(batch: dict[str, Any], size: int) -> dict[str, Any]:
+    """Fills a batch up with copies of its last clip, not valid."""
+    missing = size - len(batch[axes.VALID])
+    if not missing:
+        return batch
+    filled = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
+    filled[axes.VALID][-missing:] = False
+    return filled

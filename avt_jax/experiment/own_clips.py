@@ -32,7 +32,7 @@ def read_tokens(path: str) -> tuple[TokensInfo, int]:
     """
     info, tokens = read_tokens_info(path)
     split = str(tokens.config["data"].get("train_split", "train"))
-    return tokens, max(1, info.splits.get(split, 1))
+    return tokens, max(1, info.num_clips(split))
 
 
 def has_accelerator() -> bool:

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from avt_jax.conversion.initial import InitConfig
 from avt_jax.errors import UserError
+from avt_jax.evaluation.report import is_score
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import step_arguments
 from avt_jax.experiment.describe import announcement
@@ -40,6 +41,7 @@ from avt_jax.training.observing import trackers
 from avt_jax.training.observing.goodput import Goodput
 from avt_jax.training.observing.trace import Trace
 from avt_jax.training.observing.watch import Watch
+from avt_jax.training.patience import Patience
 from avt_jax.training.processes import agree
 from avt_jax.training.run_lock import RunLock
 from avt_jax.training.state import TrainState, with_variables
@@ -54,8 +56,8 @@ class TrainingResult:
     Attributes:
       state: at its end, on the devices.
       metrics: {"train/loss": ..., "val/top1/label": ...}, the last ones logged.
-      best_score: highest validation score of the run, the mean top-1 over the label sets; None
-        where nothing was validated.
+      best_score: highest validation score of the run, the mean top-1 or mAP over the label sets;
+        None where nothing was validated.
       run_dir: the run's folder: `evaluate_run(run_dir)`, `Predictor(run_dir)`.
       metrics_file: all metrics, a JSON object a line.
     """
@@ -141,9 +143,11 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
         restored = checkpointer.restore(birth.shapes, birth.shardings)
         done = int(restored[0].step) if restored else 0
         is_due = _is_evaluation_due(experiment, workdir, done)
-        if restored and done >= experiment.schedule.total_steps and not is_due:
+        patience = _patience(experiment, workdir, done)
+        is_done = done >= experiment.schedule.total_steps or patience.is_over
+        if restored and is_done and not is_due:
             said += _record_changes(experiment, workdir, changes, done)
-            _say_all(say, said, announcement(experiment, workdir, done, trace))
+            _say_all(say, said, announcement(experiment, workdir, done, trace, patience.is_over))
             return restored[0]
         batches = agree.together(lambda: experiment.train_batches(say))
         stack.enter_context(contextlib.closing(batches))
@@ -176,6 +180,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
             max_damaged=experiment.parts.data.max_damaged,
             evaluation_is_due=is_due,
             watch=watch,
+            patience=patience,
         )
 
 
@@ -193,6 +198,9 @@ def _checked(
     said: list[str] = []
     if continues:
         changes = agree.together(lambda: _checked_changes(experiment, workdir))
+        kept = agree.together(lambda: run_folder.saved_class_weights(workdir))
+        if kept is not None and experiment.parts.losses.class_weights:
+            experiment.class_weights = kept
     agree.together(experiment.check_batches)
     if not continues:
         init = experiment.parts.init
@@ -224,7 +232,12 @@ def _open_folder(experiment: Experiment, workdir: Path, lock: RunLock, continues
         )
     remove_partial(workdir)
     run_folder.prepare(
-        workdir, experiment.config, experiment.splits.info, experiment.mesh, experiment.shards
+        workdir,
+        experiment.config,
+        experiment.splits.info,
+        experiment.mesh,
+        experiment.shards,
+        experiment.class_weights,
     )
 
 
@@ -336,6 +349,15 @@ def _is_evaluation_due(experiment: Experiment, workdir: Path, step: int) -> bool
     return agree.as_the_first(is_due and not has_line(workdir, step, "val"))
 
 
+def _patience(experiment: Experiment, workdir: Path, done: int) -> Patience:
+    """What is left of it after the evaluations up to a step."""
+    most = experiment.parts.train.patience
+    scores: list[float] = []
+    if agree.is_first() and most and done:
+        scores = [score for step, score in _evaluations(workdir) if step <= done]
+    return Patience(most, scores).as_the_first()
+
+
 def _to_stderr(line: str) -> None:
     show(line, file=sys.stderr, flush=True)
 
@@ -345,6 +367,8 @@ def _programs(experiment: Experiment) -> list[Any]:
     parts, mesh = experiment.parts, experiment.mesh
     train = parts.train
     sizes = [train.batch_size, train.eval_batch_size, train.accumulate, experiment.classes]
+    sizes += list(experiment.multi_label)
+    sizes += [(name, one.tolist()) for name, one in experiment.class_weights.items()]
     devices = [mesh.devices.flat[0].device_kind, dict(mesh.shape), jax.process_count()]
     blocks = {k: v for k, v in experiment.config.items() if k not in ("seed", "init", "data")}
     # The learning rate's schedule is in the program.
@@ -353,14 +377,20 @@ def _programs(experiment: Experiment) -> list[Any]:
     return ["train", jax.__version__, devices, sizes, inputs, blocks]
 
 
+def _evaluations(workdir: Path) -> list[tuple[int, float]]:
+    """(step, score) of each evaluation that a run has logged: its mean top-1 or mAP."""
+    found = []
+    for entry in read_metrics(workdir / METRICS_FILE):
+        scores = [value for name, value in entry.items() if is_score(name)]
+        if entry["split"] == "val" and scores:
+            found.append((entry["step"], sum(scores) / len(scores)))
+    return found
+
+
 def _result(state: TrainState, workdir: Path) -> TrainingResult:
     metrics: dict[str, float] = {}
-    best_score = None
     for entry in read_metrics(workdir / METRICS_FILE):
         values = {name: value for name, value in entry.items() if name not in ("step", "split")}
         metrics |= {f"{entry['split']}/{name}": value for name, value in values.items()}
-        scores = [value for name, value in values.items() if name.startswith("top1/")]
-        if entry["split"] == "val" and scores:
-            score = sum(scores) / len(scores)
-            best_score = score if best_score is None else max(best_score, score)
+    best_score = max((score for _, score in _evaluations(workdir)), default=None)
     return TrainingResult(state, metrics, best_score, workdir, workdir / METRICS_FILE)

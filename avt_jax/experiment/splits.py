@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.loading.damaged import WrongRecord
 from avt_jax.data.records.from_arrays import check_labels
 from avt_jax.data.records.generated import is_generated, open_generated
+from avt_jax.data.records.labels import check_sets
 from avt_jax.errors import UserError
 from avt_jax.evaluation.report import first_class_difference
 
@@ -41,6 +42,8 @@ class OwnData:
       frame_rate_hz: with which `Predictor` reads a raw file.
       short_side_px: the same; shorter side of the frames it keeps.
       jpeg_quality: the same, 1 to 100.
+      multi_label: the label sets of which a clip may have any number of classes; their labels are
+        arrays of 0 and 1, a number for each class.
     """
 
     label_sets: Mapping[str, Sequence[str]]
@@ -49,6 +52,7 @@ class OwnData:
     frame_rate_hz: float = 8.0
     short_side_px: int = 256
     jpeg_quality: int = 90
+    multi_label: Collection[str] = ()
 
 
 class OwnRecords:
@@ -58,10 +62,18 @@ class OwnRecords:
       source: see `OwnData`.
       classes: {label set: number of classes}.
       name: of the field of `OwnData`, for messages.
+      multi_label: as in `OwnData`.
     """
 
-    def __init__(self, source: Source, classes: Mapping[str, int], name: str):
+    def __init__(
+        self,
+        source: Source,
+        classes: Mapping[str, int],
+        name: str,
+        multi_label: Collection[str] = (),
+    ):
         self._source, self._classes, self._name = source, dict(classes), name
+        self._multi_label = tuple(multi_label)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -86,7 +98,9 @@ class OwnRecords:
         if missing := [name for name in _FIELDS if name not in record]:
             raise WrongRecord(f"{what} has no {missing[0]!r}; give a record, {_MAKE}.")
         try:
-            check_labels(record["labels"], f"the labels of {what}", self._classes)
+            check_labels(
+                record["labels"], f"the labels of {what}", self._classes, self._multi_label
+            )
         except UserError as error:
             raise WrongRecord(str(error)) from error
         return record
@@ -225,7 +239,8 @@ def _open_own(own: OwnData) -> Splits:
         frame_rate_hz=own.frame_rate_hz,
         short_side_px=own.short_side_px,
         jpeg_quality=own.jpeg_quality,
-        schema_version=records.SCHEMA_VERSION,
+        schema_version=records.written_version(own.multi_label),
+        multi_label=_multi_label(own),
     )
     return Splits(train, val, info)
 
@@ -234,7 +249,17 @@ def own_split(own: OwnData, name: str) -> Source | Batches:
     """The field `name` of own data; each of its records is checked when it is read."""
     split: Source | Batches = getattr(own, name)
     classes = {label_set: len(names) for label_set, names in own.label_sets.items()}
-    return OwnRecords(split, classes, name) if is_source(split) else split
+    if not is_source(split):
+        return split
+    return OwnRecords(split, classes, name, _multi_label(own))
+
+
+def _multi_label(own: OwnData) -> tuple[str, ...]:
+    try:
+        names = [own.multi_label] if isinstance(own.multi_label, str) else own.multi_label
+        return check_sets(names, own.label_sets)
+    except ValueError as error:
+        raise UserError(f"OwnData.{error}; give names of OwnData.label_sets.") from error
 
 
 def _check_sets(label_sets: Any) -> None:

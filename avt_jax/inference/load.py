@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,7 @@ class LoadedRun:
       run_dir: what `avt train --workdir` wrote.
       step: "best" (highest validation score), "last", or a step in digits.
       say: is told that it is compiled, and how long that takes; None = nobody.
+      weights: "averaged" or "raw", where the run kept an average.
 
     Attributes:
       run: what was read.
@@ -45,10 +47,15 @@ class LoadedRun:
     """
 
     def __init__(
-        self, run_dir: str | Path, step: str = "best", say: Callable[[str], None] | None = None
+        self,
+        run_dir: str | Path,
+        step: str = "best",
+        say: Callable[[str], None] | None = None,
+        *,
+        weights: str = "averaged",
     ):
         self._say = say
-        self.run = load_run(run_dir, step)
+        self.run = load_run(run_dir, step, weights=weights)
         self.data = data_config(self.run)
         self._skeleton = load_skeleton(self.run, self.data, run_dir)
         self._variables = jax.device_put((self.run.params, self.run.stats))
@@ -57,14 +64,17 @@ class LoadedRun:
     def predict(self) -> BatchFn:
         """Batch (see `avt_jax.axes`) -> {label set: probabilities [b, y] float32}.
 
+        Those of a multi-label set are independent of each other.
+
         Of a batch only video, audio and has_audio are read.
         """
-        return self._function(make_predict)
+        multi_label = self.run.multi_label
+        return self._function(functools.partial(make_predict, multi_label=multi_label), "predict")
 
     @cached_property
     def embed(self) -> BatchFn:
         """Batch -> {"video", "audio", "fused": [b, d] float32 of length 1}, see `make_embed`."""
-        return self._function(make_embed)
+        return self._function(make_embed, "embed")
 
     @property
     def projects(self) -> bool:
@@ -72,11 +82,12 @@ class LoadedRun:
         model = self._skeleton.merge(self._skeleton.params, self._skeleton.stats)
         return bool(model.projects)
 
-    def _function(self, make: Callable[..., Predict]) -> BatchFn:
+    def _function(self, make: Callable[..., Predict], what: str) -> BatchFn:
         inputs_are = normalisation(self.data)
         jitted = jax.jit(make(self._skeleton, inputs_are))
         compiled: set[tuple[Any, ...]] = set()
-        model = [make.__name__, jax.__version__, kept.device_kind(), inputs_are]
+        model = [what, jax.__version__, kept.device_kind(), inputs_are]
+        model += list(self.run.multi_label)
         model += [self.run.config["model"], {k: len(v) for k, v in self.run.label_sets.items()}]
 
         def call(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -46,6 +46,7 @@ class FilePrediction:
       windows: in order of time.
       overall: {label set: [y] float32} mean over the windows.
       preview: a small picture of the file.
+      multi_label: the label sets whose classes have independent probabilities.
     """
 
     path: str
@@ -56,6 +57,7 @@ class FilePrediction:
     windows: tuple[Window, ...]
     overall: dict[str, np.ndarray]
     preview: Preview
+    multi_label: tuple[str, ...] = ()
 
     def top(self, number: int = 5) -> dict[str, list[tuple[str, float]]]:
         """The most probable classes of the whole file.
@@ -64,10 +66,10 @@ class FilePrediction:
           number: how many; fewer when there are fewer classes.
 
         Returns:
-          {label set: [(class name, probability), ...]}, best first. With several label sets also
-          `JOINT`: the classes of all sets together, joined by " + ".
+          {label set: [(class name, probability), ...]}, best first. With several label sets, none
+          of them multi-label, also `JOINT`: the classes of all sets together, joined by " + ".
         """
-        return top_classes(self.overall, self.label_sets, number)
+        return top_classes(self.overall, self.label_sets, number, self.multi_label)
 
     def to_dict(self, number: int = 5) -> dict[str, Any]:
         """The prediction as JSON-able values: `number` classes for the file and each window.
@@ -86,7 +88,9 @@ class FilePrediction:
                     }
                     for indices, label, p in found
                 ]
-                for name, found in _ranked(probabilities, self.label_sets, number).items()
+                for name, found in _ranked(
+                    probabilities, self.label_sets, number, self.multi_label
+                ).items()
             }
 
         return {
@@ -94,6 +98,7 @@ class FilePrediction:
             "duration_sec": self.duration_sec,
             "has_audio": self.has_audio,
             "has_video": self.has_video,
+            **({"multi_label": list(self.multi_label)} if self.multi_label else {}),
             "top": named(self.overall),
             "windows": [
                 {"start_sec": w.start_sec, "end_sec": w.end_sec, "top": named(w.probabilities)}
@@ -103,7 +108,10 @@ class FilePrediction:
 
 
 def top_classes(
-    probabilities: Mapping[str, np.ndarray], label_sets: Mapping[str, Sequence[str]], number: int
+    probabilities: Mapping[str, np.ndarray],
+    label_sets: Mapping[str, Sequence[str]],
+    number: int,
+    multi_label: Collection[str] = (),
 ) -> dict[str, list[tuple[str, float]]]:
     """The most probable classes of each label set, and of all together.
 
@@ -111,28 +119,32 @@ def top_classes(
       probabilities: {label set: [y] float}.
       label_sets: {label set: class names}.
       number: how many of each.
+      multi_label: the label sets whose classes have independent probabilities.
 
     Returns:
       As `FilePrediction.top`.
     """
-    ranked = _ranked(probabilities, label_sets, number)
+    ranked = _ranked(probabilities, label_sets, number, multi_label)
     return {name: [(label, p) for _, label, p in found] for name, found in ranked.items()}
 
 
-def has_joint(label_sets: Collection[str]) -> bool:
+def has_joint(label_sets: Collection[str], multi_label: Collection[str] = ()) -> bool:
     """Whether there is something to score under `JOINT`."""
-    return len(label_sets) > 1 and JOINT not in label_sets
+    return len(label_sets) > 1 and JOINT not in label_sets and not multi_label
 
 
 def _ranked(
-    probabilities: Mapping[str, np.ndarray], label_sets: Mapping[str, Sequence[str]], number: int
+    probabilities: Mapping[str, np.ndarray],
+    label_sets: Mapping[str, Sequence[str]],
+    number: int,
+    multi_label: Collection[str],
 ) -> dict[str, list[_Entry]]:
     """As `top_classes`, with the class index of each label set that has a part in it."""
     found: dict[str, list[_Entry]] = {}
     for name, names in label_sets.items():
         best = np.argsort(-probabilities[name], kind="stable")[:number]
         found[name] = [((int(i),), names[i], float(probabilities[name][i])) for i in best]
-    if has_joint(label_sets):
+    if has_joint(label_sets, multi_label):
         # The best combinations consist of classes that are among the best of their own set.
         combined = [
             (

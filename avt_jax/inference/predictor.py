@@ -74,6 +74,11 @@ class Predictor:
         return self.run.label_sets
 
     @property
+    def multi_label(self) -> tuple[str, ...]:
+        """The label sets whose classes have independent probabilities."""
+        return self.run.multi_label
+
+    @property
     def model(self) -> LoadedRun:
         """The run's model."""
         return self._model
@@ -229,7 +234,7 @@ class Predictor:
         on_window: Callable[[str, int, int], None],
     ) -> Generator[tuple[str, FilePrediction | UserError], None, None]:
         def begin(path: str, spans: Sequence[Span], media: MediaInfo) -> _Prediction:
-            return _Prediction(path, spans, media, self.label_sets)
+            return _Prediction(path, spans, media, self.label_sets, self.multi_label)
 
         # Looked up now: `predict_batch` is public.
         function, undone = self.predict_batch, "was not classified"
@@ -277,8 +282,10 @@ class _Prediction:
         spans: Sequence[Span],
         media: MediaInfo,
         label_sets: Mapping[str, tuple[str, ...]],
+        multi_label: tuple[str, ...],
     ):
         self._path, self._media, self._label_sets = path, media, dict(label_sets)
+        self._multi_label = multi_label
         aspect = media.width_px / max(1, media.height_px) or 1.0
         self._preview = PreviewBuilder(media.duration_sec, spans, aspect=aspect)
         self._windows: list[Window] = []
@@ -304,6 +311,7 @@ class _Prediction:
                 for name in self._label_sets
             },
             preview=self._preview.build(),
+            multi_label=self._multi_label,
         )
 
 

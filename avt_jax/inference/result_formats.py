@@ -11,7 +11,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from avt_jax.host.output.cells import CellWriter, cell_text
@@ -102,9 +102,15 @@ def _check_made(made: Made, stored: Mapping[str, Any]) -> None:
 class _JsonLines:
     """A line of JSON for each media file; the windows are in it."""
 
-    def __init__(self, made: Made, label_sets: Mapping[str, Sequence[str]]):
+    def __init__(
+        self,
+        made: Made,
+        label_sets: Mapping[str, Sequence[str]],
+        multi_label: Collection[str] = (),
+    ):
         self._made = made
         about = dataclasses.asdict(made) | {"classes": {k: len(v) for k, v in label_sets.items()}}
+        about |= {"multi_label": list(multi_label)} if multi_label else {}
         self.head = json.dumps({_MARK: _FORMAT} | about) + "\n"
 
     def read(self, lines: Iterator[str]) -> Iterator[Entry]:
@@ -141,12 +147,17 @@ class _JsonLines:
 class _Csv:
     """A row for each media file: the most probable classes of the whole file."""
 
-    def __init__(self, made: Made, label_sets: Mapping[str, Sequence[str]]):
+    def __init__(
+        self,
+        made: Made,
+        label_sets: Mapping[str, Sequence[str]],
+        multi_label: Collection[str] = (),
+    ):
         self._made = made
         self._ranks: list[tuple[str, int]] = []
         for name, classes in label_sets.items():
             self._ranks += [(name, rank) for rank in range(min(made.top, len(classes)))]
-        if has_joint(label_sets):
+        if has_joint(label_sets, multi_label):
             # As many as the best classes of each set can be combined to.
             shown = math.prod(min(made.top, len(classes)) for classes in label_sets.values())
             self._ranks += [(JOINT, rank) for rank in range(min(made.top, shown))]

@@ -84,6 +84,7 @@ def open_results(
     label_sets: Mapping[str, Sequence[str]],
     *,
     again: Collection[str] = (),
+    multi_label: Collection[str] = (),
 ) -> Generator[Results, None, None]:
     """Opens a file of results, new or to be continued. Two processes cannot have the same one.
 
@@ -92,6 +93,7 @@ def open_results(
       made: what makes the new results.
       label_sets: {label set: class names}.
       again: keys of media files whose entry is removed if they failed.
+      multi_label: the label sets whose classes have independent probabilities.
 
     Yields:
       The open results.
@@ -101,7 +103,7 @@ def open_results(
         another process, or cannot be written.
     """
     check_file(path)
-    form = FORMATS[path.suffix.lower()](made, label_sets)
+    form = FORMATS[path.suffix.lower()](made, label_sets, multi_label)
     with continued(path, form, "avt predict", option="--out ", again=again) as results:
         yield results
 

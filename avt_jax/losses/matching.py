@@ -63,8 +63,8 @@ def sample_hard_negatives(
       valid_b: [b] bool; False (padding, no pair) neither picks nor is picked.
       noise_bb: [b, b] standard Gumbel noise, by which a partner is drawn.
       temperature: > 0, no unit; lower is harder.
-      label_bl: [b, l] int32 labels, one column per label set; rows that agree in all of them are
-        not negatives either. None: labels play no part.
+      label_bl: [b, l] int32 labels, one column per label set, and per class of a multi-label set;
+        rows that agree in all of them are not negatives either. None: labels play no part.
       group_size: clips whose number divided by this gives the same are each other's only negatives;
         0 = all are.
 
@@ -140,7 +140,10 @@ def matching_loss(
 def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
     z_video_bd, z_audio_bd = jax.lax.stop_gradient(forward.embeddings)
     valid_b = paired(batch)
-    labels = [batch[axes.LABELS][name] for name in sorted(batch[axes.LABELS])]
+    # Of a multi-label set every class is a column.
+    labels = [
+        batch[axes.LABELS][name].reshape(len(valid_b), -1) for name in sorted(batch[axes.LABELS])
+    ]
     temperature = contrastive.bounded_temperature(
         forward.log_temperature, options.temperature_min, options.temperature_max
     )
@@ -149,7 +152,7 @@ def _term(forward: Forward, batch: Batch, options: Options) -> Metrics:
         group_b=batch[axes.GROUP],
         valid_b=valid_b,
         temperature=jax.lax.stop_gradient(temperature),
-        label_bl=None if options.matching_same_label else jnp.stack(labels, -1),
+        label_bl=None if options.matching_same_label else jnp.concatenate(labels, -1),
         group_size=options.matching_group,
     )
     # Two products, and not one and its transpose: rows stay on the device of their clip.

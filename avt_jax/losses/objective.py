@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from avt_jax import axes
 from avt_jax.errors import UserError, nearest
 from avt_jax.losses import classification, contrastive, matching, reconstruction
 from avt_jax.losses.interface import Batch, Forward, Metrics, Term
@@ -93,6 +95,7 @@ class Objective:
         (`skipped` names them).
       abilities: what the model can do, as `models.build.abilities` gives it; None = everything.
       warmup_steps: in which the weights of all terms but classification grow from 0.
+      class_weights: {label set: [y]} for the classification, see `classification_loss`.
 
     Raises:
       UserError: no term is left to train on, or one that the model has nothing for.
@@ -105,8 +108,10 @@ class Objective:
         modalities: str = "av",
         abilities: Collection[str] | None = None,
         warmup_steps: int = 0,
+        class_weights: Mapping[str, np.ndarray] | None = None,
     ):
         self.config = config
+        self.class_weights = dict(class_weights or {})
         self.warmup_steps = warmup_steps
         wanted = {name: weight for name, weight in config.weights.items() if weight > 0}
         present = set(_MODALITIES[modalities])
@@ -167,6 +172,8 @@ class Objective:
           terms: their names.
         """
         metrics: Metrics = {}
+        if self.class_weights:
+            batch = {**batch, axes.CLASS_WEIGHTS: jax.tree.map(jnp.asarray, self.class_weights)}
         for name in self.weights:
             if name in terms:
                 metrics |= TERMS[name][0].compute(forward, batch, self.config)
@@ -193,5 +200,7 @@ class Objective:
             if name in sums:
                 loss_sum, count = sums[name]
                 scale = weight if name == "classification" else weight * ramp
-                total += scale * loss_sum / jnp.maximum(counts[name] if counts else count, 1)
+                number = counts[name] if counts else count
+                # The weights of a batch's classes may add up to less than 1.
+                total += scale * loss_sum / jnp.where(number > 0, number, 1)
         return total

@@ -127,8 +127,10 @@ class AVT(nnx.Module):
         patch_values: Mapping[str, int],
         rngs: nnx.Rngs,
     ):
-        self.config = config
         self.modalities = config.modalities
+        # What the shapes of its arrays do not tell, for a training that starts from them.
+        self.fusion_kind = config.fusion
+        self.num_heads, self.decoder_heads = config.num_heads, config.decoder_heads
         names = config.names
         shared: dict[str, Any] = dict(dtype=config.dtype, rngs=rngs)
         for name, encoder in (("video", video_encoder), ("audio", audio_encoder)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -245,15 +245,24 @@ class Forward:
 Predict = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], dict[str, jax.Array]]
 
 
-def make_predict(skeleton: tree.Skeleton[nnx.Module], normalisation: Normalisation) -> Predict:
-    """Builds the pure function (params, stats, batch) -> {label set: probabilities [b, y]}."""
+def make_predict(
+    skeleton: tree.Skeleton[nnx.Module],
+    normalisation: Normalisation,
+    multi_label: Collection[str] = (),
+) -> Predict:
+    """Builds the pure function (params, stats, batch) -> {label set: probabilities [b, y]}.
+
+    Those of a clip add up to 1; of the sets `multi_label` each class has a probability of its own.
+    """
 
     def predict(
         params: Mapping[str, Any], stats: Mapping[str, Any], batch: Mapping[str, Any]
     ) -> dict[str, jax.Array]:
         forward = Forward(skeleton.merge(params, stats), batch, normalisation, train=False)
         return {
-            name: jax.nn.softmax(logits_by.astype("float32"), axis=-1)
+            name: jax.nn.sigmoid(logits_by.astype("float32"))
+            if name in multi_label
+            else jax.nn.softmax(logits_by.astype("float32"), axis=-1)
             for name, logits_by in forward.logits.items()
         }
 

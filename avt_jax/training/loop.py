@@ -29,6 +29,7 @@ from avt_jax.training.observing import trackers
 from avt_jax.training.observing.clock import DATA, DEVICE
 from avt_jax.training.observing.progress import Progress
 from avt_jax.training.observing.watch import Watch
+from avt_jax.training.patience import Patience
 from avt_jax.training.processes import agree, peers
 from avt_jax.training.processes.stop import Interrupted, Stopped, StopRequest
 from avt_jax.training.state import TrainState
@@ -67,6 +68,13 @@ class TrainConfig(Block, where="config.train"):
     )
     checkpoint_every_examples: int = in_examples_setting(0, "from one checkpoint to the next")
     checkpoint_every_epochs: float = in_epochs_setting(0.0, "from one checkpoint to the next")
+    patience: int = setting(
+        0,
+        "evaluations in a row without a better validation score that end the training early; 0 = "
+        "it goes on to the end",
+        at_least=0,
+        at_most=10**6,
+    )
     keep_last: int = setting(2, "newest checkpoints kept", at_least=1, at_most=10**6)
     keep_best: int = setting(
         1, "checkpoints of highest validation score kept", at_least=0, at_most=10**6
@@ -177,23 +185,22 @@ def fit(
     max_damaged: int | None = None,
     evaluation_is_due: bool = False,
     watch: Watch | None = None,
+    patience: Patience | None = None,
 ) -> TrainState:
-    """Trains from `state.step` to `schedule.total_steps`.
+    """Trains from `state.step` to `schedule.total_steps`, or until patience is at its end.
 
     Args:
-      state: where to start, in the form that the step takes.
-      train_step: the jitted step.
+      state, train_step: where to start, in the form that the jitted step takes.
       batches: endless; its position is saved with every checkpoint.
       key: PRNG key of the run; the step folds it with the step number.
       mesh, schedule: where, and when to log, evaluate and save.
       batch_size: clips per step over all devices, for the rate shown.
       checkpointer, writer: where states and metrics go.
-      learning_rate: step -> learning rate, to be logged.
-      evaluate: see `Evaluate`.
+      learning_rate, evaluate: step -> learning rate, to be logged; see `Evaluate`.
       unpack: from the form that the step takes to the one that is saved.
       max_damaged: most records that all processes together may pass over; None = any number.
       evaluation_is_due: whether the state's own step is still to be evaluated.
-      watch: measures; None = a new one.
+      watch, patience: measure, and end it early; None = new ones.
 
     Returns:
       The final state, unpacked.
@@ -202,14 +209,15 @@ def fit(
       UserError: a loss is not finite; names step and terms. The last good checkpoint stays.
       Stopped: after Ctrl-C or SIGTERM of any process, once a checkpoint is saved.
     """
-    last, stopped, watch = int(state.step), 0, watch or Watch()
+    last, stopped = int(state.step), 0
+    watch, patience = watch or Watch(), patience or Patience()
     train_step = watch.counting(train_step)
     with Progress(last, schedule.total_steps, batch_size) as progress, StopRequest() as stop:
         pending = _Pending(progress, stop, max_damaged, watch)
-        keeper = _Keeper(batches, checkpointer, writer, evaluate, unpack, pending, progress, stop)
+        keeper = _Keeper(batches, checkpointer, writer, evaluate, unpack, pending, patience)
         if evaluation_is_due:
             stopped = keeper.keep(last, state, evaluates=True, replaces=True)
-        while last < schedule.total_steps and not stopped:
+        while last < schedule.total_steps and not stopped and not patience.is_over:
             state, metrics = train_step(state, _next_batch(last + 1, batches, pending, mesh), key)
             last += 1
             pending.add(last, metrics)
@@ -232,15 +240,14 @@ class _Keeper:
     evaluate: Evaluate
     unpack: Callable[[TrainState], TrainState]
     pending: _Pending
-    progress: Progress
-    request: StopRequest
+    patience: Patience
 
     def log(self, step: int, more: dict[str, float]) -> None:
         """Writes and shows the training metrics since the last time."""
         self.pending.drain()
         damaged = max(self.pending.num_damaged, self.batches.num_damaged)
         more = more | {"damaged": damaged} | self.pending.watch.values()
-        self.writer.write(step, "train", self.progress.log(more))
+        self.writer.write(step, "train", self.pending.progress.log(more))
 
     def keep(self, step: int, state: TrainState, *, evaluates: bool, replaces: bool = False) -> int:
         """Returns the signal after which the training stops now, 0 without one."""
@@ -254,11 +261,13 @@ class _Keeper:
         if evaluates:
             peers.doing(f"evaluating after step {step}")
             try:
-                values, score = self.evaluate(state, self.request.asked)
+                values, score = self.evaluate(state, self.pending.request.asked)
                 self._draw(step, state)
             except Interrupted as error:
                 interrupted = error.signal
-        self.progress.evaluated(step, values, self.writer)
+        if score is not None:
+            self.patience.saw(score)
+        self.pending.progress.evaluated(step, values, self.writer)
         peers.doing(f"saving after step {step}")
         self.writer.sync()
         if not replaces or score is not None:
@@ -275,10 +284,17 @@ class _Keeper:
     def end(self, step: int, stopped: int) -> None:
         """Waits for what is being saved; raises where a signal stopped the training."""
         self.checkpointer.wait()
+        if self.patience.is_over and not stopped:
+            self.pending.progress.say(
+                f"ended at step {step}: {self.patience.most} evaluations in a row without a better "
+                "validation score (config.train.patience)"
+            )
         if summary := self.pending.watch.summary():
-            self.progress.say(summary)
+            self.pending.progress.say(summary)
         if stopped:
-            self.progress.say(f"stopped at step {step}, checkpoint saved; run again to continue")
+            self.pending.progress.say(
+                f"stopped at step {step}, checkpoint saved; run again to continue"
+            )
             raise Stopped(stopped)
 
 
@@ -308,7 +324,7 @@ class _Pending:
     def __init__(
         self, progress: Progress, stop: StopRequest, max_damaged: int | None, watch: Watch
     ):
-        self._progress, self._max_damaged = progress, max_damaged
+        self.progress, self._max_damaged = progress, max_damaged
         self.request, self.watch = stop, watch
         self._steps: collections.deque[tuple[int, Metrics]] = collections.deque()
         self._stop = 0
@@ -321,7 +337,7 @@ class _Pending:
 
     def add(self, step: int, metrics: Metrics) -> None:
         if told := self.watch.handed_over(step, metrics):
-            self._progress.say(told)
+            self.progress.say(told)
         self._steps.append((step, metrics))
         # The first step compiles: its end is where the clock starts.
         self.drain(keep=1 if self.watch.clock.runs else 0)
@@ -336,7 +352,7 @@ class _Pending:
             if axes.NOTES in metrics:
                 self._stop, self.num_damaged = map(int, metrics.pop(axes.NOTES))
             _check_finite(step, metrics)
-            self._progress.add(step, metrics)
+            self.progress.add(step, metrics)
             if self._max_damaged is not None and self.num_damaged > self._max_damaged:
                 raise UserError(
                     f"step {step}: the processes met {self.num_damaged} damaged records and "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from avt_jax.data.records import RecordsInfo
@@ -31,6 +32,9 @@ from avt_jax.training.writer import BOARD_FOLDER, METRICS_FILE
 
 _PACKAGES = ("avt_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 
+CLASS_WEIGHTS = "class_weights"
+"""Key in run.json."""
+
 # What may be another when a run is continued, as regular expressions over the config's fields: how
 # long it goes on and how fast, what is logged and kept, where the data lie and how they come, on
 # what they are computed. Everything else is the model, its input or its targets, or would leave
@@ -39,7 +43,7 @@ CHANGEABLE = (
     r"train\..*",
     r"optimizer\.(lr|min_lr|warmup_.*|weight_decay(_rules)?|layer_decay|clip_norm|momentum|b1|b2)",
     r"losses\.warmup_.*",
-    r"data\.(path|train_split|eval_.*|num_threads|num_workers|prefetch|max_damaged)",
+    r"data\.(path|train_split|balance|eval_.*|num_threads|num_workers|prefetch|max_damaged)",
     r"model\.(precision|kernels|(.*\.)?remat)",
     r"mesh\..*",
     # Only read when a run begins.
@@ -53,6 +57,7 @@ def prepare(
     info: RecordsInfo,
     mesh: Mesh,
     shards: str | None = None,
+    class_weights: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes config.json and run.json unless the run has begun; only for who alone writes there.
 
@@ -62,6 +67,7 @@ def prepare(
       info: of the shards.
       mesh: the devices in use, to be recorded.
       shards: the folder that the config's data.path stands for; None = there are none.
+      class_weights: {label set: [y]} of the loss; a run that goes on keeps them.
 
     Raises:
       UserError: the folder holds something else, or cannot be written.
@@ -71,6 +77,7 @@ def prepare(
     make(workdir)
     facts = {
         "label_sets": {name: list(classes) for name, classes in info.label_sets.items()},
+        **({"multi_label": list(info.multi_label)} if info.multi_label else {}),
         "records": {
             "frame_rate_hz": info.frame_rate_hz,
             "short_side_px": info.short_side_px,
@@ -78,6 +85,7 @@ def prepare(
             "schema_version": info.schema_version,
         },
         SHARDS: place(config["data"]["path"], shards, workdir) if shards else {},
+        **({CLASS_WEIGHTS: _as_lists(class_weights)} if class_weights else {}),
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "git_hash": _git_hash(),
         "devices": {"platform": jax.default_backend(), "count": mesh.size},
@@ -93,6 +101,39 @@ def prepare(
             say(f"{path} was damaged and is now {set_aside(path)}; written anew")
         # Not even a power failure leaves them without content.
         write_json(path, content, indent=1, durable=True)
+
+
+def _as_lists(class_weights: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    return {name: weight_y.tolist() for name, weight_y in class_weights.items()}
+
+
+def saved_class_weights(workdir: Path) -> dict[str, np.ndarray] | None:
+    """The class weights that a run began with, {label set: float32 [y]}; None where it has none.
+
+    Raises:
+      UserError: they cannot be read, or are none for its classes.
+    """
+    if not (Path(workdir) / RUN_FILE).exists():
+        return None
+    facts = read_facts(workdir)
+    saved = facts.get(CLASS_WEIGHTS)
+    if saved is None:
+        return None
+    try:
+        found = {name: np.array(weights, np.float32) for name, weights in saved.items()}
+        fits = all(
+            weight_y.shape == (len(facts["label_sets"][name]),)
+            and bool((np.isfinite(weight_y) & (weight_y >= 0)).all())
+            for name, weight_y in found.items()
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"{Path(workdir) / RUN_FILE} is damaged: its class_weights are no numbers for its "
+            "classes; move it away, and the command that trained the run writes it anew."
+        )
+    return found
 
 
 def make(workdir: Path) -> None:
@@ -216,7 +257,14 @@ def check_continuation(
     classes = {name: list(names) for name, names in info.label_sets.items()}
     # One that is gone is written anew; the shapes of the arrays are checked anyway.
     is_there = (Path(workdir) / RUN_FILE).exists()
-    before = read_facts(workdir)["label_sets"] if is_there else classes
+    facts = read_facts(workdir) if is_there else {}
+    before = facts.get("label_sets", classes)
+    several = facts.get("multi_label", []) if is_there else list(info.multi_label)
+    if several != list(info.multi_label):
+        raise UserError(
+            f"{workdir} was trained with the multi-label sets {several}, these shards have "
+            f"{list(info.multi_label)}; use another --workdir or the shards of that run."
+        )
     if before != classes:
         here, there = ({k: len(v) for k, v in x.items()} for x in (classes, before))
         raise UserError(

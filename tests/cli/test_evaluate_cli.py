@@ -2,10 +2,14 @@ import csv
 import json
 import shutil
 
+import jax
+import numpy as np
 import pytest
 from tiny_run import make_run, tiny_run_fixture  # noqa: F401
 
 from avt_jax.cli import main as cli
+from avt_jax.training.checkpoint import Checkpointer, load_run
+from avt_jax.training.state import TrainState
 
 
 def evaluate(run, *words):
@@ -118,3 +122,31 @@ def test_the_checkpoint_of_a_step(run, tmp_path, capsys):
         with pytest.raises(SystemExit):
             evaluate(run, f"--step={bad}")
         assert "is neither best nor last nor a step" in capsys.readouterr().err
+
+
+def test_raw_weights_beside_the_averaged_ones(run, capsys):
+    # Averaged weights of zero give every class the same probability, so the first one is said.
+    trained = load_run(run)
+    params = trained.params
+    average = jax.tree.map(np.zeros_like, params)
+    state = TrainState(np.int32(5), params, trained.stats, average, {})
+    checkpointer = Checkpointer(run, keep_last=1, keep_best=1)
+    checkpointer.save(jax.tree.map(jax.numpy.asarray, state), {}, score=0.9)
+    checkpointer.close()
+
+    def judged(*words):
+        assert evaluate(run, "--no-baseline", *words) == 0
+        folder = run / f"evaluation-test{'-raw' if words else ''}"
+        with open(folder / "clips.csv", newline="") as file:
+            said = {clip["label_predicted"] for clip in csv.DictReader(file)}
+        return json.loads((folder / "results.json").read_text())["evaluated-on"], said
+
+    about, said = judged()
+    out, err = capsys.readouterr()
+    assert about["weights"] == "averaged" and len(said) == 1
+    assert "the averaged weights; --weights averaged|raw takes either" in err
+    assert "raw weights" not in out
+    about, said = judged("--weights", "raw")
+    assert about["weights"] == "raw" and len(said) > 1
+    # A title may be broken into lines.
+    assert "step 5 (raw weights)" in " ".join(capsys.readouterr().out.split())

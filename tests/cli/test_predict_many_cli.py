@@ -27,7 +27,7 @@ from avt_jax.inference.windows import Preview
 
 class Predictor:
     run = types.SimpleNamespace(step=7)
-    clip_sec, label_sets = 2.0, {"label": ("a", "b")}
+    clip_sec, label_sets, multi_label = 2.0, {"label": ("a", "b")}, ()
     def __init__(self, *args, **options): pass
     def predict_files(self, paths, **options):
         for path in paths:

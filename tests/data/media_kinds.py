@@ -103,6 +103,7 @@ class Picture:
       matrix: display matrix, nine numbers in FFmpeg's fixed point.
       bsf: bit-stream filter of the packets.
       setup: further attributes of the codec context.
+      title: of the stream; "" = none.
     """
 
     images: list
@@ -116,6 +117,7 @@ class Picture:
     bsf: str | None = None
     disposition: int | None = None
     setup: dict[str, object] = dataclasses.field(default_factory=dict)
+    title: str = ""
 
 
 @dataclasses.dataclass
@@ -181,6 +183,8 @@ def _add(container, item, usual):
             stream.codec_context.sample_aspect_ratio = item.sar
         if item.matrix is not None:
             stream.set_display_matrix(item.matrix)
+        if item.title:
+            stream.metadata["title"] = item.title
         for name, value in item.setup.items():
             setattr(stream.codec_context, name, value)
     if item.disposition is not None:

@@ -35,7 +35,7 @@ def token_record(index, *, views=1, shapes=SHAPES, dtype="float32", **changes):
     }
 
 
-def write_tokens(folder, made, **changes):
+def write_tokens(folder, made, *, multi_label=(), **changes):
     """Writes {split: records}."""
     folder.mkdir()
     writer = RecordWriter(
@@ -43,6 +43,7 @@ def write_tokens(folder, made, **changes):
         label_sets={"label": ("a", "b", "c")},
         frame_rate_hz=8.0,
         short_side_px=24,
+        multi_label=multi_label,
         tokens=tokens_info(**changes),
     )
     for split, found in made.items():

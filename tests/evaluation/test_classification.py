@@ -9,10 +9,9 @@ from avt_jax.evaluation.classification import (
     class_ranks,
     evaluate,
     evaluate_variants,
-    silence_audio,
-    silence_video,
     top_combinations,
 )
+from avt_jax.evaluation.fusion import silence_audio, silence_video
 
 NAMES = {"label": ("a", "b", "c")}
 

@@ -15,7 +15,7 @@ from avt_jax.training.state import TrainState
 def test_evaluations_use_the_average_where_there_is_one(monkeypatch, with_ema):
     """Parameters that always choose class 0, and an average that always chooses class 1."""
 
-    def make_predict(skeleton, normalisation):
+    def make_predict(skeleton, normalisation, multi_label):
         def predict(params, stats, batch):
             number = batch[axes.VALID].shape[0]
             return {"label": jnp.broadcast_to(params["chosen"], (number, 3))}

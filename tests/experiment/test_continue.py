@@ -56,6 +56,7 @@ def copy(trained, tmp_path):
         {"model.precision": "bfloat16", "train.steps": 6},
         {"data.max_damaged": 99, "train.steps": 6, "train.eval_every_steps": 3},
         {"train.batch_size": 16, "train.steps": 6},
+        {"data.balance": "label", "train.steps": 6},
         {"data.path": "generated:20:label=3", "train.steps": 6},
     ],
     ids=lambda changes: next(iter(changes)),

@@ -27,6 +27,15 @@ def check(**changes):
     return checked(batch, SPEC, CLASSES, 8)
 
 
+def test_labels_of_several_classes():
+    hot = np.eye(4, dtype=bool)[LABEL]
+    found = checked(RIGHT | labels(hot), SPEC, CLASSES, 8, ("label",))
+    np.testing.assert_array_equal(found["labels"]["label"], hot)
+    for wrong in (LABEL, hot[:, :3], hot * 2):
+        with pytest.raises(avt_jax.UserError, match="are not 0 and 1 of each class"):
+            checked(RIGHT | labels(wrong), SPEC, CLASSES, 8, ("label",))
+
+
 def labels(label_b):
     return {"labels": {"label": label_b}}
 
@@ -125,7 +134,8 @@ WRONG = {
     "one-hot": (
         labels(np.eye(4)[LABEL]),
         "labels['label'] has the shape (6, 4), a number for each class; give class indices (6,): "
-        "labels.argmax(1).",
+        "labels.argmax(1); or, where a clip has several classes, give "
+        "OwnData(multi_label=('label',)).",
     ),
     "fewer labels": (labels(LABEL[:5]), "(5,) and 'video' has 6 clips; give (6,)."),
     "float labels": (labels(LABEL / 1), "is of type float64; give whole numbers from 0 to 3."),

@@ -13,7 +13,7 @@ from avt_jax.data.extraction.extract import extract
 from avt_jax.data.loading import pipeline
 from avt_jax.data.manifests.manifest import read_manifest
 from avt_jax.errors import UserError
-from avt_jax.evaluation.classification import silence_video
+from avt_jax.evaluation.fusion import silence_video
 from avt_jax.inference import Predictor, load
 from avt_jax.inference.load import LoadedRun
 from avt_jax.models.build import build_model

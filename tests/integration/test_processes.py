@@ -12,8 +12,6 @@ from job import Job
 
 from avt_jax.training.checkpoint import load_run
 
-pytestmark = pytest.mark.processes
-
 RECIPE = ["train", "--config", "quickstart:smoke", "--config.data.path=generated:22:label=4"]
 SETTINGS = [
     *RECIPE,

@@ -12,7 +12,12 @@ from quick_flags import QUICK_FLAGS
 import configs
 from avt_jax.training.checkpoint import load_run
 
-ELSEWHERE = {"mbt_kinetics_sounds", "mbt_vggsound", "mbt_epic_kitchens_100"}
+ELSEWHERE = {
+    "mbt_kinetics_sounds",
+    "mbt_vggsound",
+    "mbt_epic_kitchens_100",
+    "mbt_audioset",  # test_multi_label_run.py
+}
 RECIPES = sorted(
     path.stem
     for path in Path(configs.__file__).parent.glob("*.py")

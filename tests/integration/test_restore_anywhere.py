@@ -8,11 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import pytest
 from job import free_port
 from quick_flags import QUICK_FLAGS
-
-pytestmark = pytest.mark.processes
 
 STAGE = Path(__file__).with_name("restore_stage.py")
 

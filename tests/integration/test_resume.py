@@ -8,11 +8,8 @@ import sys
 import time
 
 import numpy as np
-import pytest
 
 from avt_jax.training.checkpoint import load_run
-
-pytestmark = pytest.mark.processes
 
 STEPS = 12
 OVERRIDES = [

@@ -106,6 +106,19 @@ def test_micro_batches_make_the_whole_batchs_step(weights):
     assert_same(step_once(experiment(4, weights), batch), expected)
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+def test_class_weights_are_of_the_whole_batch(devices):
+    changes = {"losses.class_weights": "balanced"}
+    weights = {"classification": 1.0}
+    one = experiment(1, weights, **changes)
+    spread = {name: np.ptp(weight_y) for name, weight_y in one.class_weights.items()}
+    assert min(spread.values()) > 0.1, "the classes should weigh differently"
+    batch = first_batch(one)
+    expected = step_once(one, batch)
+    several = experiment(1 if devices > 1 else 4, weights, devices=devices, **changes)
+    assert_same(step_once(several, batch), expected)
+
+
 def test_label_smoothing_and_mixed_clips():
     changes = {"mixing": {"mixup_alpha": 1.0, "cutmix_alpha": 1.0}, "losses.label_smoothing": 0.2}
     weights = {"classification": 1.0}

@@ -121,6 +121,20 @@ def test_load_run_prefers_the_average(run_dir):
     chex.assert_trees_all_equal(run.stats, state_at(2).stats)
     assert run.label_sets == {"label": ("cat", "dog")}
     assert all(isinstance(leaf, np.ndarray) for leaf in run.params.values())
+    raw = load_run(run_dir, weights="raw")
+    chex.assert_trees_all_equal(raw.params, state_at(2).params)
+    chex.assert_trees_all_equal(raw.stats, run.stats)
+    assert (run.weights, raw.weights) == ("averaged", "raw")
+    with pytest.raises(UserError, match=r"weights='ema' is not known; give 'averaged' or 'raw'"):
+        load_run(run_dir, weights="ema")
+
+
+@pytest.mark.parametrize("weights", ["averaged", "raw"])
+def test_a_run_without_an_average_has_one_set_of_weights(run_dir, weights):
+    write(run_dir, [2], with_ema=False)
+    run = load_run(run_dir, weights=weights)
+    chex.assert_trees_all_equal(run.params, state_at(2, with_ema=False).params)
+    assert run.weights == ""
 
 
 @pytest.mark.parametrize("kind", ["flipped", "truncated", "missing"])

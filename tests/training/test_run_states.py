@@ -39,7 +39,8 @@ INFO = RecordsInfo({"label": ("cat", "dog")}, {"train": 4}, 8.0, 64, 90, "1.0.0"
 
 def experiment(config=CONFIG):
     mesh = meshes.make_mesh(meshes.MeshConfig(-1, 1, ((".*", "replicate"),)))
-    return SimpleNamespace(config=config, splits=SimpleNamespace(info=INFO), mesh=mesh, shards=None)
+    splits = SimpleNamespace(info=INFO)
+    return SimpleNamespace(config=config, splits=splits, mesh=mesh, shards=None, class_weights={})
 
 
 def start(folder):

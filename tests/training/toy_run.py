@@ -91,6 +91,7 @@ def run(
     evaluate=lambda state, asked: ({"top1/label": 0.5}, 0.5),
     batches=None,
     watch=None,
+    patience=None,
 ):
     """Trains from `state` on, with its files in `folder`; returns the final state."""
     start = int(state.step)
@@ -110,6 +111,7 @@ def run(
             learning_rate=learning_rate,
             evaluate=evaluate,
             watch=watch,
+            patience=patience,
         )
     finally:
         checkpointer.close()

@@ -62,6 +62,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="class list of a label set, one name per line; position = class index; '# ' begins a "
         "comment (default: the sorted labels of the manifest); may be given once per label set",
     )
+    add(
+        "--multi-label",
+        action="append",
+        default=[],
+        metavar="SET",
+        help="clips may have any number of classes of this label set: a|b in a cell, several rows "
+        "for one clip, or a column of 0 and 1 for each class; a column called labels or "
+        "labels_SET says the same (docs/multi_label.md)",
+    )
     return parser
 
 
@@ -99,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--runner beam."
         )
     classes = {name: read_classes(path) for name, path in _class_files(args.classes)}
-    clips = read_manifest(args.manifest, classes)
+    clips = read_manifest(args.manifest, classes, multi_label=args.multi_label)
     _warn(clips)
     summary = extract(
         clips,

@@ -110,8 +110,8 @@ def _add_data_set(parser: argparse.ArgumentParser) -> None:
         "--classes",
         action="append",
         metavar="SET=FILE",
-        help="class list of a label set: one name per line, or a CSV with the columns id and key; "
-        "rows of other classes are left out",
+        help="class list of a label set: one name per line, or a CSV with the columns id and key "
+        "(or index and display_name); rows of other classes are left out",
     )
     add(
         "--trimmed",

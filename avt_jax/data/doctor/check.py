@@ -13,6 +13,7 @@ from avt_jax.data.doctor.findings import SEVERITIES, Files, Finding, found
 from avt_jax.data.doctor.leaks import check_copies, check_leaks, group_names
 from avt_jax.data.doctor.senses import check_senses
 from avt_jax.data.manifests.manifest import Manifest
+from avt_jax.data.records.labels import class_indices
 from avt_jax.host import collecting
 
 
@@ -75,7 +76,10 @@ def _of_clips(
     if splits is not None:
         yield from check_splits(splits, files)
     yield from check_leaks(clips, grouping, files)
-    counts = {name: collections.Counter(clip.labels[name] for clip in clips) for name in label_sets}
+    counts = {
+        name: collections.Counter(i for clip in clips for i in class_indices(clip.labels[name]))
+        for name in label_sets
+    }
     yield from check_names(label_sets, counts)
     # Of a part of the clips nothing can be said to be missing.
     if is_complete:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from avt_jax.data.doctor.facts import ClipFacts
 from avt_jax.data.doctor.findings import Files, Finding, found
 from avt_jax.data.records import SPLITS
+from avt_jax.data.records.labels import class_indices, is_several
 
 FEW_CLIPS = 10
 """Classes with fewer training clips are named."""
@@ -39,7 +40,9 @@ def count_classes(clips: Sequence[ClipFacts], label_set: str) -> Counts:
     """
     counts: Counts = {split: collections.Counter() for split in SPLITS}
     for clip in clips:
-        counts.setdefault(clip.split, collections.Counter())[clip.labels[label_set]] += 1
+        counts.setdefault(clip.split, collections.Counter()).update(
+            class_indices(clip.labels[label_set])
+        )
     return counts
 
 
@@ -94,7 +97,9 @@ def check_classes(
         counts = count_classes(clips, label_set)
         prefix = "" if len(label_sets) == 1 else f"{label_set}: "
         yield from _missing(counts, names, prefix, files)
-        yield from _rare(counts["train"], names, prefix)
+        several = [clip for clip in clips if is_several(clip.labels[label_set])]
+        yield from _rare(counts["train"], names, prefix, is_multi_label=bool(several))
+        yield from _without_class([clip for clip in several if not clip.labels[label_set]], prefix)
 
 
 def _missing(counts: Counts, names: Sequence[str], prefix: str, files: Files) -> Iterator[Finding]:
@@ -135,7 +140,21 @@ def _missing(counts: Counts, names: Sequence[str], prefix: str, files: Files) ->
             )
 
 
-def _rare(train: Mapping[int, int], names: Sequence[str], prefix: str) -> Iterator[Finding]:
+def _without_class(clips: Sequence[ClipFacts], prefix: str) -> Iterator[Finding]:
+    """Clips of a multi-label set that have nothing of it."""
+    if clips:
+        yield found(
+            "hint",
+            "clips_without_class",
+            f"{prefix}{len(clips)} clip(s) have no class: they teach that nothing applies",
+            "leave them in if that is so, otherwise write their classes into the manifest",
+            [clip.source for clip in clips],
+        )
+
+
+def _rare(
+    train: Mapping[int, int], names: Sequence[str], prefix: str, *, is_multi_label: bool
+) -> Iterator[Finding]:
     there = sorted((count, index) for index, count in train.items() if count)
     few = [(count, index) for count, index in there if count < FEW_CLIPS]
     if few:
@@ -146,15 +165,17 @@ def _rare(train: Mapping[int, int], names: Sequence[str], prefix: str) -> Iterat
             "record more of them, or join them with other classes in the manifest",
             [f"{names[index]} ({count})" for count, index in few],
         )
-    if there and there[-1][0] > MOST_TIMES * there[0][0]:
+    # Average precision is of each class by itself.
+    if there and there[-1][0] > MOST_TIMES * there[0][0] and not is_multi_label:
         (least, rarest), (most, commonest) = there[0], there[-1]
         yield found(
             "warning",
             "imbalance",
             f"{prefix}the largest class has {most / least:.0f} times the training clips of the "
             "smallest: a model that always says the largest looks good",
-            "record more of the small ones, or leave clips of the large ones out; judge by the "
-            "mean accuracy of the classes, which avt evaluate gives",
+            "record more of the small ones, or draw all equally often (config.data.balance, "
+            "docs/own_videos.md); judge by the mean accuracy of the classes, which avt evaluate "
+            "gives",
             [f"{names[commonest]} ({most})", f"{names[rarest]} ({least})"],
         )
 

@@ -17,6 +17,7 @@ from avt_jax.audio.melspec import LOG_FLOOR
 from avt_jax.data import records
 from avt_jax.data.media.jpeg import frame_shape
 from avt_jax.data.records import RecordsInfo, RecordSource
+from avt_jax.data.records.labels import Label, compact
 from avt_jax.data.shard_tools.moments import Moments
 from avt_jax.errors import UserError, first_line
 from avt_jax.host.progress import progress_bar
@@ -57,7 +58,7 @@ class ClipFacts:
     Attributes:
       split: where it lies.
       source: the file it was cut from.
-      labels: {label set: class index}.
+      labels: {label set: class index, or the indices of a multi-label set}.
       length_sec: of its span.
       num_frames: stored.
       content: None for those that are not looked at more closely.
@@ -65,7 +66,7 @@ class ClipFacts:
 
     split: str
     source: str
-    labels: dict[str, int]
+    labels: Mapping[str, Label]
     length_sec: float
     num_frames: int
     content: Content | None
@@ -118,7 +119,7 @@ class Facts:
     def _clip_facts(
         self, record: Mapping[str, Any], split: str, *, with_content: bool
     ) -> ClipFacts:
-        source, labels = record["source"], record["labels"]
+        source, labels = record["source"], compact(record["labels"])
         return ClipFacts(
             split=split,
             # Most clips share these with others: kept once, they take no memory.

@@ -11,6 +11,7 @@ from avt_jax.data.doctor.facts import ClipFacts, Content
 from avt_jax.data.doctor.findings import Files, Finding, found
 from avt_jax.data.manifests.name_groups import Grouping, find_grouping
 from avt_jax.data.records import SPLITS
+from avt_jax.data.records.labels import class_indices
 
 # Of very many alike the first ones tell enough.
 _COMPARED = 50
@@ -38,7 +39,8 @@ def group_names(
     classes_of: dict[str, set[str]] = {}
     for clip in clips:
         if clip.source in looked_at:
-            classes_of.setdefault(clip.source, set()).add(classes[clip.labels[label_set]])
+            own = classes_of.setdefault(clip.source, set())
+            own.update(classes[index] for index in class_indices(clip.labels[label_set]))
     grouping = find_grouping(classes_of)
     if grouping and len(looked_at) < len(sources):
         # What is proposed must fit the others, too.

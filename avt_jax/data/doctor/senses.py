@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from avt_jax.data.doctor.facts import ClipFacts, Content
 from avt_jax.data.doctor.findings import Finding, found
+from avt_jax.data.records.labels import class_indices
 
 # Of a class; fewer silent or still clips do not decide what a model learns of it.
 _MOST_SHARE = 0.5
@@ -60,7 +61,8 @@ def _classes(
 ) -> Iterator[Finding]:
     by_class = collections.defaultdict(list)
     for clip in seen:
-        by_class[clip.labels[label_set]].append(clip)
+        for index in class_indices(clip.labels[label_set]):
+            by_class[index].append(clip)
     numbers = {index: _number(clips, lacks) for index, clips in sorted(by_class.items())}
     mostly = [
         i

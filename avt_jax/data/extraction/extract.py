@@ -125,7 +125,7 @@ def extract(
     finished = work_folder.read_finished(out, plan)
     if finished is not None:
         return _finished_summary(finished, plan, out)
-    job = ShardJob(manifest.label_sets, config, clip_timeout_sec)
+    job = ShardJob(manifest.label_sets, config, clip_timeout_sec, manifest.multi_label)
     runner = runner or functools.partial(run_in_pool, num_workers=num_workers)
     with work_folder.open_work_folder(out, plan) as folder:
         if os.path.lexists(out / work_folder.DONE_FILE):
@@ -194,7 +194,11 @@ def _finish(
         raise UserError(_all_failed_message(manifest, failures))
     config = job.config
     info = FolderInfo(
-        job.label_sets, config.frame_rate_hz, config.short_side_px, config.jpeg_quality
+        job.label_sets,
+        config.frame_rate_hz,
+        config.short_side_px,
+        config.jpeg_quality,
+        job.multi_label,
     )
     kept = dataclasses.asdict(summary)
     for name in ("num_before", "elapsed_sec"):  # differ from run to run

@@ -57,11 +57,13 @@ class ShardJob:
       label_sets: class names per label set.
       config: how clips are stored.
       clip_timeout_sec: > 0, a clip that takes longer to decode fails.
+      multi_label: the label sets of which a clip may have any number of classes.
     """
 
     label_sets: dict[str, tuple[str, ...]]
     config: ExtractConfig
     clip_timeout_sec: float
+    multi_label: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +138,7 @@ def write_shards(
     Raises:
       UserError: a shard cannot be written.
     """
-    serialize = make_serializer(job.label_sets)
+    serialize = make_serializer(job.label_sets, job.multi_label)
     clips = itertools.chain.from_iterable(shard.clips for shard in shards)
     with contextlib.closing(_decode(clips, job, num_workers)) as results:
         for shard in shards:

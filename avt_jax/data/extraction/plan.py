@@ -16,7 +16,7 @@ from typing import Any
 from avt_jax.data.extraction.clip_record import ExtractConfig
 from avt_jax.data.manifests.clips import Clip
 from avt_jax.data.manifests.manifest import Manifest
-from avt_jax.data.records import SCHEMA_VERSION, SPLITS
+from avt_jax.data.records import SPLITS, written_version
 from avt_jax.errors import UserError
 
 _FORMAT = 1
@@ -96,10 +96,11 @@ def make_plan(manifest: Manifest, config: ExtractConfig, clips_per_shard: int) -
             shards.append(PlannedShard(split, index, clips[first : first + clips_per_shard]))
     identity = {
         "format": _FORMAT,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": written_version(manifest.multi_label),
         **dataclasses.asdict(config),
         "clips_per_shard": clips_per_shard,
         "classes": _sha256(json.dumps(manifest.label_sets)),
+        **({"multi_label": list(manifest.multi_label)} if manifest.multi_label else {}),
         "clips": _sha256(manifest.clips.json_lines()),
     }
     return Plan(tuple(shards), identity)

@@ -24,8 +24,16 @@ class DataConfig(Block, where="config.data"):
         "shard folder that `avt extract` made, URL of one, or generated:CLIPS:LABELS=CLASSES "
         "for a trial on noise",
     )
-    train_split: str = setting("train", "split to train on")
+    train_split: str = setting(
+        "train", "split to train on, or several: train+val, with eval_split=test beside it"
+    )
     eval_split: str = setting("val", "split to evaluate on while training")
+    balance: str = setting(
+        "",
+        "name of a label set: training draws each of its classes equally often, and an epoch is as "
+        'many draws as the split has clips; "" = every clip once an epoch',
+        empty=True,
+    )
     num_frames: int = setting(
         16, "frames per clip, spread evenly over clip_sec", at_least=1, at_most=4096
     )

@@ -105,10 +105,18 @@ def make_usable_example(
                 break
         else:
             return example | {KEY: json.dumps(damaged) if damaged else ""}
-    raise _too_many(len(damaged), damaged[-1][1], path=path, max_damaged=max_damaged)
+    raise too_many(len(damaged), damaged[-1][1], path=path, max_damaged=max_damaged)
 
 
-def _too_many(count: int, last: str, *, path: str, max_damaged: int) -> UserError:
+def too_many(count: int, last: str, *, path: str, max_damaged: int) -> UserError:
+    """The error of a training that has met more damaged records than it may.
+
+    Args:
+      count: how many.
+      last: what was wrong with the last one.
+      path: shard folder.
+      max_damaged: how many may be.
+    """
     return UserError(
         f"training met {count} damaged record(s) and config.data.max_damaged is {max_damaged}; the "
         f"last one: {last} 'avt shards verify {path}' lists all of them, 'avt shards reshard "
@@ -154,7 +162,7 @@ class DamageCount:
         indices = self._indices | met.keys()
         if len(indices) > self._max_damaged:
             last = list(met.values())[-1]
-            raise _too_many(len(indices), last, path=self._path, max_damaged=self._max_damaged)
+            raise too_many(len(indices), last, path=self._path, max_damaged=self._max_damaged)
         for index in sorted(met.keys() - self._indices):
             said = printable(f"passed over a damaged record: {met[index]}")
             logging.getLogger(__name__).warning("%s", said)

@@ -2,7 +2,8 @@
 
 Training walks over an endless sequence of positions. Position g stands for one clip of epoch
 g // len(source), shuffled anew each epoch, and for one draw of every random number that varies it;
-both depend on (seed, g) alone. Process p of P takes every P-th position, starting at p. So the
+both depend on (seed, g) alone. With balanced classes g stands for a draw of one class, see
+`balance`. Process p of P takes every P-th position, starting at p. So the
 number of threads, workers and processes changes who prepares an example, never what it is.
 
 A damaged record ends an evaluation, whose result would be of other clips than it says. Training
@@ -12,7 +13,7 @@ takes the next record instead and counts, see `damaged`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import grain
@@ -20,6 +21,7 @@ import numpy as np
 from absl import flags
 
 from avt_jax.data.loading import damaged, shared_arrays
+from avt_jax.data.loading.balance import BalancedClips
 from avt_jax.data.loading.batches import (
     EvalBatches,
     MakeTrainBatch,
@@ -40,6 +42,7 @@ def make_train_iterator(
     seed: int,
     process_index: int = 0,
     process_count: int = 1,
+    groups: Sequence[np.ndarray] = (),
 ) -> TrainIterator:
     """Endless batches of randomly varied clips, every clip once per epoch.
 
@@ -55,6 +58,7 @@ def make_train_iterator(
       seed: >= 0; decides order and variation.
       process_index: of this process, in [0, process_count).
       process_count: processes that share the data; together they see what one would.
+      groups: from `balance.clips_by_class`, classes to be drawn equally often; () = none are.
 
     Returns:
       An iterator over batches (see `avt_jax.axes`), all of them valid.
@@ -67,12 +71,10 @@ def make_train_iterator(
     _check_training(source, config, seed)
     shuffle_seed, vary_seed = map(int, np.random.SeedSequence(seed).generate_state(2, np.uint32))
     # Every process sees all draws: the index that seeds each example is the global one.
-    draws = (
-        grain.MapDataset.range(len(source))
-        .shuffle(seed=shuffle_seed)
-        .repeat()
-        .random_map(draw_seed, seed=vary_seed)
-    )
+    indices = grain.MapDataset.range(len(source)).shuffle(seed=shuffle_seed).repeat()
+    if groups:
+        indices = indices.map_with_index(BalancedClips(groups, len(source), seed))
+    draws = indices.random_map(draw_seed, seed=vary_seed)
 
     def batches_from(first: int) -> grain.MapDataset:
         # There is no remainder to drop, but without this Grain computes the endless length in

@@ -80,7 +80,7 @@ def eval_example(
       The keys of `avt_jax.axes` for one example, without "valid": "video" uint8 [t, h, w, 3], all
       `blank_colour` for a clip without a picture; "audio" float32 [s, f] raw log-mel, 0.0 past the
       record's end, log floor for a clip without audio; "has_audio" and "has_video" bool; "labels"
-      {label set: int32}; "group" int32; "id" str.
+      {label set: int32, [y] for a multi-label set}; "group" int32; "id" str.
 
     Raises:
       ValueError: the record has lost its frames, or one is not a JPEG.
@@ -275,7 +275,9 @@ def _with_facts(
         axes.AUDIO: arrays[axes.AUDIO],
         axes.HAS_AUDIO: np.bool_(record["has_audio"]),
         axes.HAS_VIDEO: np.bool_(has_picture),
-        axes.LABELS: {name: np.int32(value) for name, value in record["labels"].items()},
+        axes.LABELS: {
+            name: np.asarray(value, np.int32)[()] for name, value in record["labels"].items()
+        },
         axes.GROUP: np.int32(source_group(record["source"])),
         axes.ID: record["id"],
     }

@@ -10,11 +10,12 @@ from array import array
 from collections.abc import Iterator, Sequence
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
 from avt_jax.data.records import SPLITS
+from avt_jax.data.records.labels import Label
 from avt_jax.host.output.terminal import without_controls
 
 
@@ -28,7 +29,7 @@ class Clip:
       path: where the file is.
       start_sec: >= 0, where the clip starts in the file.
       end_sec: > start_sec, or None for the end of the file.
-      labels: class index per label set.
+      labels: per label set the class index, or the ascending indices of a multi-label set.
       split: "train", "val" or "test".
       line: line number in the manifest, from 1.
     """
@@ -38,7 +39,7 @@ class Clip:
     path: Path
     start_sec: float
     end_sec: float | None
-    labels: dict[str, int]
+    labels: dict[str, Label]
     split: str
     line: int
 
@@ -60,15 +61,30 @@ class Columns:
         self.labels = tuple(array("i") for _ in label_sets)
         self.splits = array("b")
         self.lines = array("q")
-        self._shared: dict[tuple[int, ...], dict[str, int]] = {}
+        # Of multi-label sets: what the numbers in `labels` stand for.
+        self.combinations: dict[str, tuple[tuple[int, ...], ...]] = {}
+        self._shared: dict[tuple[int, ...], dict[str, Label]] = {}
 
-    def labels_of(self, row: int) -> dict[str, int]:
+    def labels_of(self, row: int) -> dict[str, Label]:
         """The labels of a row; rows with the same labels share them."""
         indices = tuple([column[row] for column in self.labels])
         found = self._shared.get(indices)
         if found is None:
-            found = self._shared[indices] = dict(zip(self.label_sets, indices, strict=True))
+            found = self._shared[indices] = {
+                name: self.combinations[name][code] if name in self.combinations else code
+                for name, code in zip(self.label_sets, indices, strict=True)
+            }
         return found
+
+    def leave_out(self, rows: Sequence[int]) -> None:
+        """Forgets some rows."""
+        lost = set(rows)
+        kept = [row for row in range(len(self.sources)) if row not in lost]
+        self.sources = [self.sources[row] for row in kept]
+        for name in ("starts", "ends", "splits", "lines"):
+            column: array[Any] = getattr(self, name)
+            setattr(self, name, array(column.typecode, (column[row] for row in kept)))
+        self.labels = tuple(array("i", (codes[row] for row in kept)) for codes in self.labels)
 
     def path_of(self, source: str) -> str:
         """Where the file of a source is."""
@@ -146,7 +162,7 @@ class Clips(Sequence[Clip]):
         return (SPLITS[self._columns.splits[row]] for row in self._rows.tolist())
 
     @property
-    def labels(self) -> Iterator[dict[str, int]]:
+    def labels(self) -> Iterator[dict[str, Label]]:
         """The labels of each clip; not to be changed."""
         return map(self._columns.labels_of, self._rows.tolist())
 

@@ -1,6 +1,7 @@
 """Manifests: the CSV file that says which span of which video shows what.
 
-Columns: `path`, `start_sec`, `end_sec`, `label` and/or `label_<set>`, `split`. See docs/data.md.
+Columns: `path`, `start_sec`, `end_sec`, `label` and/or `label_<set>`, `split`. See docs/data.md,
+and docs/multi_label.md for sets of which a clip may have several classes.
 Everything is checked before any video is opened, so that a typo in line 40 000 costs a second.
 """
 
@@ -10,12 +11,9 @@ import dataclasses
 import math
 import os
 import re
-from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
-
-import numpy as np
 
 from avt_jax.data.manifests.clips import Clips, Columns
 from avt_jax.data.manifests.fields import (
@@ -25,18 +23,33 @@ from avt_jax.data.manifests.fields import (
     read_path,
     split_named,
 )
+from avt_jax.data.manifests.label_columns import (
+    DEFAULT_LABEL_SET,
+    LabelColumns,
+    OneClass,
+    SeveralClasses,
+    find_label_columns,
+)
+from avt_jax.data.manifests.repeated import settle
 from avt_jax.data.manifests.table import Rows, open_text
 from avt_jax.data.records import SPLITS
 from avt_jax.errors import UserError, nearest
 from avt_jax.host import collecting
 
 COLUMNS = ("path", "start_sec", "end_sec", "label", "split")
-DEFAULT_LABEL_SET = "label"
 
-_LABEL_PREFIX = "label_"
+__all__ = [
+    "COLUMNS",
+    "DEFAULT_LABEL_SET",
+    "Manifest",
+    "path_prefix",
+    "read_classes",
+    "read_manifest",
+    "read_rows",
+    "write_classes",
+]
 # A comment of a class list, or a name that would be one but for the backslashes before it.
 _LIKE_A_COMMENT = re.compile(r"\\*#(?:\s|$)")
-_SET_NAME = re.compile(r"[a-z0-9_]{1,64}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +62,7 @@ class Manifest:
       label_sets: class names per label set, in the order of their indices.
       has_splits: some line says which split its clip is in.
       warnings: what a user should know, a sentence each.
+      multi_label: the label sets of which a clip may have any number of classes.
     """
 
     path: Path
@@ -56,6 +70,7 @@ class Manifest:
     label_sets: dict[str, tuple[str, ...]]
     has_splits: bool = True
     warnings: tuple[str, ...] = ()
+    multi_label: tuple[str, ...] = ()
 
 
 def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -95,53 +110,13 @@ def write_classes(file: IO[str], names: Iterable[str]) -> None:
         file.write(f"\\{name}\n" if _LIKE_A_COMMENT.match(name) else f"{name}\n")
 
 
-class _Names:
-    """The class names of one label set, numbered as they come or as a list has them."""
-
-    def __init__(self, column: str, listed: Sequence[str] | None):
-        self.column = column
-        self.is_listed = bool(listed)
-        self._listed = tuple(map(clean_label, listed or ()))
-        self.index_of = {name: i for i, name in enumerate(self._listed)}
-        self._spellings: dict[str, int] = {}
-        self._first: dict[int, str] = {}
-        self.warnings: list[str] = []
-
-    def index(self, text: str) -> int:
-        """The class index of what a manifest says."""
-        if (known := self._spellings.get(text)) is not None:
-            return known
-        name = clean_label(text)
-        if not name:
-            raise ValueError(f"{self.column} is empty; every clip needs one")
-        if self.is_listed and name not in self.index_of:
-            raise ValueError(
-                f"{self.column} {text!r} is not in the class list{nearest(name, self.index_of)}; "
-                "correct it or add it to the list"
-            )
-        number = self.index_of.setdefault(name, len(self.index_of))
-        first = self._first.setdefault(number, text)
-        if first != text:
-            self.warnings.append(
-                f"{self.column} {name!r} is written in two forms of Unicode, {ascii(first)} and "
-                f"{ascii(text)}: they are taken for one class"
-            )
-        self._spellings[text] = number
-        return number
-
-    def finish(self, numbers: array[int]) -> tuple[tuple[str, ...], array[int]]:
-        """(names in their final order, the indices that stand for them)."""
-        if self.is_listed:
-            return self._listed, numbers
-        names = sorted(self.index_of)
-        place = np.empty(len(names), np.intc)
-        place[[self.index_of[name] for name in names]] = np.arange(len(names))
-        return tuple(names), array("i", place[np.frombuffer(numbers, np.intc)].tobytes())
-
-
 @collecting.put_off()
 def read_manifest(
-    path: str | os.PathLike[str], classes: Mapping[str, Sequence[str]] | None = None
+    path: str | os.PathLike[str],
+    classes: Mapping[str, Sequence[str]] | None = None,
+    *,
+    multi_label: Collection[str] = (),
+    join: bool = True,
 ) -> Manifest:
     """Reads and checks a manifest. Whether the videos exist is left to the extraction.
 
@@ -149,6 +124,9 @@ def read_manifest(
       path: CSV file with a header line; see `table.Rows` for what it may be like.
       classes: class names per label set; a label set that is not in it gets the sorted names that
         occur in the manifest.
+      multi_label: label sets that are multi-label, whatever their columns are called; see
+        `label_columns.find_label_columns`.
+      join: rows of one clip are joined where a set is multi-label; False leaves every row a clip.
 
     Returns:
       The clips with their labels as class indices.
@@ -160,34 +138,60 @@ def read_manifest(
     classes = dict(classes or {})
     with open_text(path, "manifest") as file:
         rows = Rows(file, path, "manifest", COLUMNS)
-        label_columns = _check_header(path, rows.header)
+        found = find_label_columns(path, rows.header, COLUMNS, multi_label)
         for name in classes:
-            if name not in label_columns:
+            if name not in found:
                 raise UserError(
-                    f"there is a class list for label set {name!r}{nearest(name, label_columns)}, "
-                    f"but manifest {path} has the label sets {', '.join(label_columns)}."
+                    f"there is a class list for label set {name!r}{nearest(name, found)}, "
+                    f"but manifest {path} has the label sets {', '.join(found)}."
                 )
-        names = [_Names(column, classes.get(name)) for name, column in label_columns.items()]
-        columns = Columns(path.parent, tuple(label_columns))
-        has_splits = _fill(columns, rows, names, path)
+        readers = _readers(path, rows.header, found, classes)
+        columns = Columns(path.parent, tuple(found))
+        has_splits = _fill(columns, rows, tuple(readers.values()), path)
     if not columns.sources:
         raise UserError(f"manifest {path} has a header but no clips; add one line per clip.")
     _join_spellings(columns, path)
-    finished = [one.finish(numbers) for one, numbers in zip(names, columns.labels, strict=True)]
-    columns.labels = tuple(numbers for _, numbers in finished)
-    label_sets = {name: found for name, (found, _) in zip(label_columns, finished, strict=True)}
-    warnings = tuple(warning for one in names for warning in one.warnings)
-    return Manifest(path, Clips(columns), label_sets, has_splits, warnings)
+    warnings = [warning for reader in readers.values() for warning in reader.warnings]
+    if join:
+        warnings += settle(columns, readers)
+    label_sets = {}
+    for place, (name, reader) in enumerate(readers.items()):
+        label_sets[name], codes, combinations = reader.finish(columns.labels[place])
+        columns.labels = (*columns.labels[:place], codes, *columns.labels[place + 1 :])
+        if not label_sets[name]:
+            raise UserError(f"manifest {path}: no clip has a class of the set {name!r}; add some.")
+        if combinations is not None:
+            columns.combinations[name] = combinations
+    return Manifest(
+        path, Clips(columns), label_sets, has_splits, tuple(warnings), tuple(columns.combinations)
+    )
 
 
-def _fill(columns: Columns, rows: Rows, names: Sequence[_Names], path: Path) -> bool:
+def _readers(
+    path: Path,
+    header: Sequence[str],
+    found: Mapping[str, LabelColumns],
+    classes: Mapping[str, Sequence[str]],
+) -> dict[str, OneClass | SeveralClasses]:
+    """What reads each label set."""
+    place = {name: number for number, name in enumerate(header)}
+    try:
+        return {
+            name: (SeveralClasses if own.is_several else OneClass)(own, place, classes.get(name))
+            for name, own in found.items()
+        }
+    except ValueError as error:
+        raise UserError(f"manifest {path}, line 1: {error}.") from None
+
+
+def _fill(
+    columns: Columns, rows: Rows, readers: Sequence[OneClass | SeveralClasses], path: Path
+) -> bool:
     """Takes all rows; returns whether one of them names a split."""
     place = {name: number for number, name in enumerate(rows.header)}
     at_path, at_split = place["path"], place.get("split")
     at_times = [place.get(name) for name in ("start_sec", "end_sec")]
-    at_labels = [
-        (place[one.column], one, to) for one, to in zip(names, columns.labels, strict=True)
-    ]
+    read_labels = [(one.code, to.append) for one, to in zip(readers, columns.labels, strict=True)]
     decimal_comma = rows.delimiter != ","
     codes: dict[str, int] = {"": 0}
     for line, fields in rows:
@@ -202,8 +206,8 @@ def _fill(columns: Columns, rows: Rows, names: Sequence[_Names], path: Path) -> 
             if end_sec is not None and end_sec <= start_sec:
                 raise ValueError(f"end_sec {end_sec:g} is not after start_sec {start_sec:g}")
             source = read_path(fields[at_path])
-            for at, one, to in at_labels:
-                to.append(one.index(fields[at]))
+            for code, append in read_labels:
+                append(code(fields))
             split = "" if at_split is None else fields[at_split]
             if split not in codes:
                 codes[split] = _split_code(split)
@@ -276,27 +280,3 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     with open_text(path, "manifest") as file:
         rows = Rows(file, path, "manifest", COLUMNS)
         return rows.header, [dict(zip(rows.header, fields, strict=True)) for _, fields in rows]
-
-
-def _check_header(path: Path, header: list[str]) -> dict[str, str]:
-    """Checks the column names; returns {label set: column}."""
-    label_columns = {}
-    for name in header:
-        if header.count(name) > 1:
-            raise UserError(f"manifest {path}: column {name!r} appears twice; keep it once.")
-        label_set = DEFAULT_LABEL_SET if name == "label" else name.removeprefix(_LABEL_PREFIX)
-        if name == "label" or (name.startswith(_LABEL_PREFIX) and _SET_NAME.fullmatch(label_set)):
-            if label_set in label_columns:
-                raise UserError(f"manifest {path}: columns 'label' and {name!r} mean the same.")
-            label_columns[label_set] = name
-        elif name not in COLUMNS:
-            raise UserError(
-                f"manifest {path}: unknown column {name!r}{nearest(name, COLUMNS)}; columns are "
-                f"{', '.join(COLUMNS)} and label_<set> (small letters, digits, _), with commas, "
-                "semicolons or tabs between them."
-            )
-    if "path" not in header:
-        raise UserError(f"manifest {path}: there is no column 'path'; it names the video files.")
-    if not label_columns:
-        raise UserError(f"manifest {path}: there is no column 'label' or 'label_<set>'.")
-    return label_columns

@@ -12,8 +12,11 @@ from avt_jax.data.manifests.manifest import Manifest, path_prefix, read_manifest
 from avt_jax.data.manifests.name_groups import find_grouping
 from avt_jax.data.manifests.table import write_rows
 from avt_jax.data.records import SPLITS
+from avt_jax.data.records.labels import Label, class_indices
 from avt_jax.errors import UserError
 from avt_jax.host.new_files import check_new, write_new
+
+_NO_CLASS = "(no class)"
 
 
 def split_manifest(
@@ -47,7 +50,7 @@ def split_manifest(
         no regular expression or is not found in some path.
     """
     path, out = Path(path), Path(out)
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, join=False)
     check_new([out])
     header, rows = read_rows(path)
     if manifest.has_splits and not replace:
@@ -68,7 +71,8 @@ def split_manifest(
     _write(out, header if "split" in header else [*header, "split"], new_rows)
     counts = {name: dict.fromkeys(SPLITS, 0) for name in files}
     for clip, split in zip(manifest.clips, splits, strict=True):
-        counts[_class_of(manifest, clip.labels)][split] += 1
+        for name in _classes_of(manifest, clip.labels):
+            counts[name][split] += 1
     if group_by:
         return Divided(counts, division.num_groups(), None)
     return Divided(counts, None, find_grouping(_classes_of_sources(manifest)))
@@ -81,17 +85,17 @@ def _write(out: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]])
     write_new({out: write})
 
 
-def _class_of(manifest: Manifest, labels: dict[str, int]) -> str:
-    """The class of a clip, of the manifest's first label set."""
+def _classes_of(manifest: Manifest, labels: Mapping[str, Label]) -> list[str]:
+    """The class of a clip, or all of them, of the manifest's first label set."""
     name, classes = next(iter(manifest.label_sets.items()))
-    return classes[labels[name]]
+    return [classes[index] for index in class_indices(labels[name])] or [_NO_CLASS]
 
 
 def _classes_of_sources(manifest: Manifest) -> dict[str, set[str]]:
     """{source: classes of its clips}, as `name_groups.find_grouping` takes it."""
     found: dict[str, set[str]] = {}
     for clip in manifest.clips:
-        found.setdefault(clip.source, set()).add(_class_of(manifest, clip.labels))
+        found.setdefault(clip.source, set()).update(_classes_of(manifest, clip.labels))
     return found
 
 
@@ -99,7 +103,8 @@ def _files_of_classes(manifest: Manifest) -> dict[str, list[Path]]:
     """Per class, in the order of their names: the division must not depend on that of the lines."""
     files: dict[str, dict[Path, None]] = {}
     for clip in manifest.clips:
-        files.setdefault(_class_of(manifest, clip.labels), {})[clip.path] = None
+        for name in _classes_of(manifest, clip.labels):
+            files.setdefault(name, {})[clip.path] = None
     return {name: list(files[name]) for name in sorted(files)}
 
 

@@ -161,7 +161,7 @@ def _find_delimiter(line: str, known: set[str]) -> str:
 
     def score(delimiter: str) -> int:
         names = [name.strip().strip('"').strip() for name in line.strip().split(delimiter)]
-        return sum(name in known or name.startswith("label_") for name in names)
+        return sum(name in known or name.startswith(("label_", "labels")) for name in names)
 
     return max(DELIMITERS, key=score)
 

@@ -16,6 +16,7 @@ from typing import Any
 import av
 
 from avt_jax.data.media.demux import MAX_FRAME_PX
+from avt_jax.data.media.whole import is_scrambled
 
 REASON_CODES = (
     "missing_file",  # there is nothing at the path
@@ -145,6 +146,8 @@ def _explain_open_error(path: str | os.PathLike[str], error: Exception) -> Decod
         return DecodeError("unreadable", f"{path} cannot be read: {read_error.strerror}")
     if isinstance(error, MemoryError):
         return DecodeError("too_large", f"{path} states sizes for which there is no memory")
+    if is_scrambled(path):
+        return DecodeError("encrypted", f"{path} is encrypted and cannot be shown without its key")
     if head[4:8] in _ISO_BOX_TYPES:
         return DecodeError("truncated", f"{path} is cut off or damaged: its index is missing")
     if head.startswith(b"RIFF") and head[8:] == _WEBP:

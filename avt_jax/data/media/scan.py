@@ -36,6 +36,7 @@ _HAS_INDEX = "mov,mp4,m4a,3gp,3g2,mj2"
 _INDEX_OFF_SEC = 0.15
 # Formats that know encryption.
 _CAN_ENCRYPT = ("matroska,webm", _HAS_INDEX)
+_KEY_OF_MATROSKA = "enc_key_id"
 
 
 class Track:
@@ -172,6 +173,8 @@ def scan(container: av.container.InputContainer, num_bytes: int) -> Scan:
       What was found.
     """
     found = Scan(_new_tracks(container))
+    # Of Matroska's own way to encrypt FFmpeg tells the key and no more.
+    found.encrypted = {s.index for s in container.streams if _KEY_OF_MATROSKA in s.metadata}
     for stream in container.streams.video:
         if stream.codec_context is not None:
             use_one_thread(stream)

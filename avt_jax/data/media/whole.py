@@ -14,6 +14,7 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 # The properties stand near the start.
 _ASF_HEAD_BYTES = 64 * 2**10
+_TS_SYNC, _TS_PACKET_BYTES, _TS_HEAD_PACKETS = 0x47, 188, 2000
 # An Ogg file of more bytes is judged by its last page.
 _SMALL_OGG_BYTES = 32 * 2**20
 _OGG, _OGG_PAGE_BYTES, _LAST_OF_STREAM = b"OggS", 27, 4
@@ -102,6 +103,23 @@ def is_broken_ogg(path: str | os.PathLike[str]) -> bool:
             if page[5] & _LAST_OF_STREAM:
                 del numbers[stream]
         return bool(numbers)
+
+
+def is_scrambled(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a transport stream whose pictures and sound are encrypted.
+
+    FFmpeg finds no streams in one, and does not say why.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_TS_HEAD_PACKETS * _TS_PACKET_BYTES)
+    packets = range(0, len(head) - _TS_PACKET_BYTES + 1, _TS_PACKET_BYTES)
+    if not packets or any(head[place] != _TS_SYNC for place in packets):
+        return False
+    # The tables say what is in the stream, and are never encrypted; nor is what fills it up.
+    own = [
+        place for place in packets if 0x20 <= (head[place + 1] & 31) << 8 | head[place + 2] < 8191
+    ]
+    return 2 * sum(head[place + 3] >= 0x80 for place in own) > len(own)
 
 
 def _ogg_page(file: BinaryIO) -> bytes | None:

@@ -14,8 +14,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from avt_jax.data.records.labels import check_sets
 from avt_jax.data.records.remote import local_folder
-from avt_jax.data.records.schema import CHECKSUM_FILE, SCHEMA_VERSION, RecordsInfo, TokensInfo
+from avt_jax.data.records.schema import (
+    CHECKSUM_FILE,
+    MULTI_LABEL_VERSION,
+    SCHEMA_VERSION,
+    RecordsInfo,
+    TokensInfo,
+)
 from avt_jax.errors import UserError, first_line
 from avt_jax.host.checksum import sha256_of
 
@@ -143,13 +150,15 @@ def read_description(path: str | os.PathLike[str]) -> RecordsInfo:
     metadata = _read_json(folder / "metadata.json", folder)
     try:
         version = str(metadata["schema_version"])
+        label_sets = {name: _classes(name, v) for name, v in metadata["label_sets"].items()}
         result = RecordsInfo(
-            label_sets={name: _classes(name, v) for name, v in metadata["label_sets"].items()},
+            label_sets=label_sets,
             splits=_splits(info["splits"]),
             frame_rate_hz=float(metadata["frame_rate_hz"]),
             short_side_px=int(metadata["short_side_px"]),
             jpeg_quality=int(metadata["jpeg_quality"]),
             schema_version=version,
+            multi_label=check_sets(metadata.get("multi_label", []), label_sets),
             tokens=_tokens(metadata.get("tokens")),
         )
         if not 0 < result.frame_rate_hz < math.inf:
@@ -162,10 +171,10 @@ def read_description(path: str | os.PathLike[str]) -> RecordsInfo:
             f"{folder} is a data set, but not one that 'avt extract' wrote ({reason} in its "
             "dataset_info.json or metadata.json)."
         ) from error
-    if not re.fullmatch(rf"{SCHEMA_VERSION.split('.')[0]}\.\d{{1,4}}\.\d{{1,4}}", version):
+    ours = MULTI_LABEL_VERSION if result.multi_label else SCHEMA_VERSION
+    if not re.fullmatch(rf"{ours.split('.')[0]}\.\d{{1,4}}\.\d{{1,4}}", version):
         raise UserError(
-            f"{folder} has record schema {version[:40]}, this version reads {SCHEMA_VERSION}; "
-            "extract again."
+            f"{folder} has record schema {version[:40]}, this version reads {ours}; extract again."
         )
     return result
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import simplejpeg
 
 from avt_jax.audio.melspec import fbank
+from avt_jax.data.records.labels import is_several
 from avt_jax.data.records.schema import FBANK_RATE_HZ, MEL_BINS, NO_VIDEO
 from avt_jax.errors import UserError, nearest
 
@@ -24,7 +25,7 @@ def record_from_arrays(
     waveform: np.ndarray | None = None,
     sample_rate_hz: int = 16000,
     fbank_sf: np.ndarray | None = None,
-    labels: Mapping[str, int],
+    labels: Mapping[str, Any],
     id: str,
     source: str | None = None,
     jpeg_quality: int = 90,
@@ -40,7 +41,7 @@ def record_from_arrays(
       sample_rate_hz: of the waveform.
       fbank_sf: [s, 128] raw log-mel, 100 rows a second (see `avt_jax.fbank`), in place of a
         waveform.
-      labels: {label set: class index}.
+      labels: {label set: class index}; of a multi-label set an array [y] of 0 and 1.
       id: of the clip, unique in its split.
       source: the video that it is cut from; clips of one source are never each other's negatives.
         None = a source of its own.
@@ -74,17 +75,27 @@ def record_from_arrays(
         "start_sec": 0.0,
         "end_sec": max(len(frames_thwc) / frame_rate_hz, len(rows_sf) / FBANK_RATE_HZ),
         "flags": flags,
-        "labels": {name: int(value) for name, value in labels.items()},
+        "labels": {name: _stored(value) for name, value in labels.items()},
     }
 
 
-def check_labels(labels: Any, what: str, classes: Mapping[str, int] | None = None) -> None:
+def _stored(label: Any) -> int | np.ndarray:
+    return label.astype(np.uint8) if is_several(label) else int(label)
+
+
+def check_labels(
+    labels: Any,
+    what: str,
+    classes: Mapping[str, int] | None = None,
+    multi_label: Collection[str] = (),
+) -> None:
     """Makes sure that labels are class indices by label set.
 
     Args:
       labels: what the user gave.
       what: they are, for the message.
       classes: {label set: number of classes}; None = not known yet.
+      multi_label: the label sets of which a clip may have any number of classes.
 
     Raises:
       UserError: they are not, or a set is missing.
@@ -100,6 +111,9 @@ def check_labels(labels: Any, what: str, classes: Mapping[str, int] | None = Non
                 "every label set."
             )
         value = labels[name]
+        if name in multi_label or (classes is None and is_several(value)):
+            _check_many_hot(value, f"{what}: {name!r}", None if classes is None else classes[name])
+            continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             if not (
                 isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "iu"
@@ -111,6 +125,15 @@ def check_labels(labels: Any, what: str, classes: Mapping[str, int] | None = Non
         if value < 0 or (number is not None and value >= number):
             most = "up" if number is None else f"to {number - 1}"
             raise UserError(f"{what}: {name!r} is {value}; give a class index from 0 {most}.")
+
+
+def _check_many_hot(value: Any, what: str, num_classes: int | None) -> None:
+    is_hot = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iufb"
+    if not is_hot or not np.isin(value, (0, 1)).all() or num_classes not in (None, len(value)):
+        raise UserError(
+            f"{what} is {value!r:.80}; give a NumPy array of 0 and 1, a number for each of the "
+            f"{'' if num_classes is None else f'{num_classes} '}classes."
+        )
 
 
 def _check_frames(id: str, frames_thwc: np.ndarray, frame_rate_hz: float) -> None:

@@ -7,17 +7,22 @@ not copy saves a twentieth of the time that a clip takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from avt_jax.data.records.labels import many_hot
 
 # The exponent of a float16 that is no finite number.
 _NOT_FINITE = np.uint16(0x7C00)
 
 
 def parse_record(
-    serialized: bytes, label_sets: Mapping[str, Sequence[str]], mel_bins: int
+    serialized: bytes,
+    label_sets: Mapping[str, Sequence[str]],
+    mel_bins: int,
+    multi_label: Collection[str] = (),
 ) -> dict[str, Any]:
     """Takes a record apart, and checks all that its readers rely on but the frames themselves.
 
@@ -25,6 +30,7 @@ def parse_record(
       serialized: a `tf.train.Example` with the features of `records.record_features`.
       label_sets: class names per label set.
       mel_bins: columns of the spectrogram.
+      multi_label: the label sets whose label is a list of classes.
 
     Returns:
       The fields that `records.open_split` describes. "frames" is a sequence that makes the bytes of
@@ -33,14 +39,7 @@ def parse_record(
     Raises:
       ValueError: it is none, a field is missing, or one does not hold what it should.
     """
-    from google.protobuf.message import DecodeError
-
-    from avt_jax.data.records.example_proto import example_class
-
-    try:
-        fields = example_class().FromString(serialized).features.feature
-    except DecodeError as error:
-        raise ValueError(f"no record ({error})") from error
+    fields = fields_of(serialized)
     start_sec, end_sec = seconds_of(fields, "start_sec"), seconds_of(fields, "end_sec")
     if not 0 < end_sec - start_sec < math.inf:
         raise ValueError(f"its span is {start_sec:g} to {end_sec:g} s")
@@ -65,7 +64,42 @@ def parse_record(
             flag.decode()
             for flag in (all_values(fields, "flags", "bytes_list") if "flags" in fields else ())
         ],
-        "labels": {name: label_of(fields, name, len(names)) for name, names in label_sets.items()},
+        "labels": labels_of(fields, label_sets, multi_label),
+    }
+
+
+def parse_labels(
+    serialized: bytes,
+    label_sets: Mapping[str, Sequence[str]],
+    multi_label: Collection[str] = (),
+) -> dict[str, Any]:
+    """The field "labels" alone, as `parse_record` gives it; the other fields are not looked at.
+
+    Raises:
+      ValueError: it is no record, or its labels are none of the classes.
+    """
+    return labels_of(fields_of(serialized), label_sets, multi_label)
+
+
+def fields_of(serialized: bytes) -> Any:
+    """The features of a `tf.train.Example` by name; ValueError where it is none."""
+    from google.protobuf.message import DecodeError
+
+    from avt_jax.data.records.example_proto import example_class
+
+    try:
+        return example_class().FromString(serialized).features.feature
+    except DecodeError as error:
+        raise ValueError(f"no record ({error})") from error
+
+
+def labels_of(
+    fields: Mapping[str, Any], label_sets: Mapping[str, Sequence[str]], multi_label: Collection[str]
+) -> dict[str, Any]:
+    """{label set: class index, or uint8 [y] of a multi-label set}; ValueError where it is none."""
+    return {
+        name: (many_of if name in multi_label else label_of)(fields, name, len(names))
+        for name, names in label_sets.items()
     }
 
 
@@ -83,6 +117,15 @@ def label_of(fields: Mapping[str, Any], name: str, num_classes: int) -> int:
     if not 0 <= index < num_classes:
         raise ValueError(f"its {name} is class {index} of {num_classes}")
     return index
+
+
+def many_of(fields: Mapping[str, Any], name: str, num_classes: int) -> np.ndarray:
+    """uint8 [y], 1 for the classes named in a multi-label set; ValueError where one is none."""
+    indices = [int(index) for index in all_values(fields, f"labels/{name}", "int64_list")]
+    for index in indices:
+        if not 0 <= index < num_classes:
+            raise ValueError(f"its {name} is class {index} of {num_classes}")
+    return many_hot(indices, num_classes)
 
 
 def all_values(fields: Mapping[str, Any], name: str, kind: str) -> Any:

@@ -7,16 +7,23 @@ Frame i of a record shows its source at `start_sec + i / frame_rate_hz`; row j o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from avt_jax.errors import UserError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 SCHEMA_VERSION = "1.1.0"
 """Version of the record layout. 1.1.0 added `flags`; folders of 1.0.0 are read as without any."""
+
+MULTI_LABEL_VERSION = "2.0.0"
+"""The same with a multi-label set, whose label is a list: what knows only 1.x cannot read it."""
+
+_VERSIONS = (SCHEMA_VERSION, MULTI_LABEL_VERSION)
 
 NO_VIDEO = "no_video"
 """Flag of a clip of sound alone: it has no frames."""
@@ -71,7 +78,8 @@ class RecordsInfo:
       frame_rate_hz: frames stored per second of video.
       short_side_px: length of the shorter side of a stored frame.
       jpeg_quality: of the stored frames, 1 to 100.
-      schema_version: version of the record layout, `SCHEMA_VERSION` when it was written.
+      schema_version: version of the record layout, `written_version` when it was written.
+      multi_label: the label sets of which a clip may have any number of classes.
       tokens: of a folder of cached tokens; None of clips.
     """
 
@@ -81,7 +89,36 @@ class RecordsInfo:
     short_side_px: int
     jpeg_quality: int
     schema_version: str
+    multi_label: tuple[str, ...] = ()
     tokens: TokensInfo | None = None
+
+    def num_clips(self, split: str) -> int:
+        """Clips of a split, or of several as `split_names` has them; 0 of one that is not there."""
+        return sum(self.splits.get(name, 0) for name in split_names(split))
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """("train", "val") of "train+val": splits that are read as one, in this order.
+
+    Raises:
+      UserError: one is named twice.
+    """
+    names = tuple(split.split("+"))
+    if len(set(names)) < len(names):
+        raise UserError(f"the split {split!r} names one twice; give each once.")
+    return names
+
+
+def written_version(multi_label: Collection[str]) -> str:
+    """The schema version of a folder with these multi-label sets."""
+    return MULTI_LABEL_VERSION if multi_label else SCHEMA_VERSION
+
+
+def can_rewrite(schema_version: str) -> bool:
+    """Whether this version knows all fields of a folder."""
+    major, minor = map(int, schema_version.split(".")[:2])
+    ours = {int(v.split(".")[0]): int(v.split(".")[1]) for v in _VERSIONS}
+    return minor <= ours.get(major, -1)
 
 
 def has_video(record: Mapping[str, Any]) -> bool:
@@ -104,13 +141,15 @@ def record_features(
     label_sets: Mapping[str, tuple[str, ...]],
     *,
     schema_version: str = SCHEMA_VERSION,
+    multi_label: Collection[str] = (),
     tokens: TokensInfo | None = None,
 ) -> tfds.features.FeaturesDict:
     """The TFDS features of one clip.
 
     Args:
       label_sets: class names per label set.
-      schema_version: of the folder that is read or written, "1.<minor>.<patch>".
+      schema_version: of the folder that is read or written, "<major>.<minor>.<patch>".
+      multi_label: the label sets whose label is a list of classes.
       tokens: of a folder of cached tokens; None = clips.
 
     Returns:
@@ -121,7 +160,12 @@ def record_features(
 
     seconds = features.Tensor(shape=(), dtype=np.float64, encoding="bytes")
     # A later minor version only adds fields, and those are not read.
-    has_flags = int(schema_version.split(".")[1]) >= 1
+    has_flags = tuple(map(int, schema_version.split(".")[:2])) >= (1, 1)
+
+    def label(name: str, classes: tuple[str, ...]) -> Any:
+        one = features.ClassLabel(names=list(classes))
+        return features.Sequence(one) if name in multi_label else one
+
     content: dict[str, Any] = {
         "frames": features.Sequence(features.Tensor(shape=(), dtype=np.object_)),
         "frame_rate_hz": features.Tensor(shape=(), dtype=np.float32),
@@ -142,8 +186,6 @@ def record_features(
             "start_sec": seconds,
             "end_sec": seconds,
             **({"flags": features.Sequence(features.Text())} if has_flags else {}),
-            "labels": features.FeaturesDict(
-                {name: features.ClassLabel(names=list(c)) for name, c in label_sets.items()}
-            ),
+            "labels": features.FeaturesDict({n: label(n, c) for n, c in label_sets.items()}),
         }
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from avt_jax.data.records.description import read_description, shard_lengths
 from avt_jax.data.records.remote import local_folder
-from avt_jax.data.records.schema import RecordsInfo, record_features, shard_names
+from avt_jax.data.records.schema import RecordsInfo, record_features, shard_names, split_names
 from avt_jax.errors import UserError
 
 
@@ -55,7 +55,7 @@ def locate(path: str | os.PathLike[str], split: str, index: int) -> tuple[str, i
 
     Args:
       path: shard folder.
-      split: name of a split.
+      split: name of a split, or of several: "train+val".
       index: of a clip in the split, >= 0.
 
     Returns:
@@ -64,9 +64,11 @@ def locate(path: str | os.PathLike[str], split: str, index: int) -> tuple[str, i
     Raises:
       UserError: not a shard folder, or it has no such record.
     """
-    for shard in list_shards(path):
-        if shard.split == split and 0 <= index - shard.first < shard.num_records:
-            return shard.path.name, index - shard.first
+    shards, first = list_shards(path), 0
+    for shard in (one for name in split_names(split) for one in shards if one.split == name):
+        if 0 <= index - first < shard.num_records:
+            return shard.path.name, index - first
+        first += shard.num_records
     raise UserError(f"{path} has no record {index} in a split {split!r}.")
 
 
@@ -86,7 +88,9 @@ class ShardReader:
         """
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        self._features = record_features(info.label_sets, schema_version=info.schema_version)
+        self._features = record_features(
+            info.label_sets, schema_version=info.schema_version, multi_label=info.multi_label
+        )
         self._reader = ArrayRecordDataSource([os.fspath(path)])
 
     def __len__(self) -> int:

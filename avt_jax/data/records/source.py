@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import operator
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 from avt_jax.data.records.description import read_description, read_info
-from avt_jax.data.records.parse import parse_record
+from avt_jax.data.records.parse import parse_labels, parse_record
 from avt_jax.data.records.remote import local_folder
-from avt_jax.data.records.schema import MEL_BINS, RecordsInfo
+from avt_jax.data.records.schema import MEL_BINS, RecordsInfo, split_names
 from avt_jax.data.records.shards import list_shards
 from avt_jax.errors import UserError, first_line, nearest
 
@@ -28,17 +30,18 @@ class ShardSource:
     def __init__(self, path: str | os.PathLike[str], split: str):
         """Opens the split."""
         # Worker processes get the local folder and never download.
-        self._read_folder(local_folder(path, (split,)), split)
+        self._read_folder(local_folder(path, split_names(split)), split)
 
     def _read_folder(self, folder: Path, split: str) -> None:
         self._folder = folder
         self._split = split
         self._info = read_description(self._folder)
-        if split not in self._info.splits:
-            raise UserError(
-                f"{self._folder} has no split {split!r}{nearest(split, self._info.splits)}; "
-                f"it has {', '.join(self._info.splits) or 'none'}."
-            )
+        for name in split_names(split):
+            if name not in self._info.splits:
+                raise UserError(
+                    f"{self._folder} has no split {name!r}{nearest(name, self._info.splits)}; "
+                    f"it has {', '.join(self._info.splits) or 'none'}."
+                )
         self._reader = self._open()
 
     def _open(self) -> Any:
@@ -46,9 +49,10 @@ class ShardSource:
 
         # Only file names and lengths come from the folder. The features are rebuilt from class
         # names instead of features.json, which names Python classes to import.
-        found = [shard for shard in list_shards(self._folder) if shard.split == self._split]
+        shards = list_shards(self._folder)
+        found = [one for name in split_names(self._split) for one in shards if one.split == name]
         self._paths = [shard.path for shard in found]
-        self._ends = [shard.first + shard.num_records for shard in found]
+        self._ends = list(itertools.accumulate(shard.num_records for shard in found))
         for path in self._paths:
             if not path.is_file():
                 raise UserError(f"shard {path.name} is missing from {self._folder}; extract again.")
@@ -59,10 +63,10 @@ class ShardSource:
                 f"a shard of split {self._split!r} in {self._folder} is cut off or damaged "
                 f"({first_line(error)}); extract again."
             ) from error
-        if len(reader) != self._info.splits[self._split]:
+        if len(reader) != len(self):
             raise UserError(
                 f"split {self._split!r} in {self._folder} holds {len(reader)} clips, but its "
-                f"dataset_info.json says {self._info.splits[self._split]}; extract again."
+                f"dataset_info.json says {len(self)}; extract again."
             )
         return reader
 
@@ -77,7 +81,7 @@ class ShardSource:
         return sum(path.stat().st_size for path in self._paths)
 
     def __len__(self) -> int:
-        return self._info.splits[self._split]
+        return self._info.num_clips(self._split)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         """Reads record `index`.
@@ -99,11 +103,25 @@ class ShardSource:
           LostShard: its file is gone, or cannot be read at all.
           UserError: the record is damaged.
         """
+        return self._parsed(index, self._parse)
+
+    def read_labels(self, index: SupportsIndex) -> dict[str, Any]:
+        """The field "labels" of clip `index`; of the others no more is seen than their checksum.
+
+        Raises:
+          IndexError, LostShard, UserError: as `read_lazily`.
+        """
+        info = self._info
+        return self._parsed(index, lambda raw: parse_labels(raw, info.label_sets, info.multi_label))
+
+    def _parsed(
+        self, index: SupportsIndex, parse: Callable[[bytes], dict[str, Any]]
+    ) -> dict[str, Any]:
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)} in split {self._split!r}")
         try:
-            return self._parse(self._reader[index])
+            return parse(self._reader[index])
         except (RuntimeError, ValueError, OSError) as error:
             self._check_shard(index)
             raise UserError(
@@ -158,7 +176,8 @@ class RecordSource(ShardSource):
         return record | {"frames": list(record["frames"])}
 
     def _parse(self, serialized: bytes) -> dict[str, Any]:
-        return parse_record(serialized, self._info.label_sets, MEL_BINS)
+        info = self._info
+        return parse_record(serialized, info.label_sets, MEL_BINS, info.multi_label)
 
 
 def open_split(path: str | os.PathLike[str], split: str) -> RecordSource:
@@ -166,13 +185,13 @@ def open_split(path: str | os.PathLike[str], split: str) -> RecordSource:
 
     Args:
       path: shard folder, or URL of one; the split's shards are then copied to this machine first.
-      split: "train", "val" or "test".
+      split: "train", "val" or "test", or several of them, one after another: "train+val".
 
     Returns:
       A sequence of dicts: "id" and "source" str; "frames" list of JPEG bytes; "frame_rate_hz"
       float; "fbank" float16 [s, 128], no rows without audio; "has_audio" bool; "start_sec" and
       "end_sec" float, the span in the source; "flags" list of str, codes as in FLAG_CODES;
-      "labels" {label set: class index}.
+      "labels" {label set: class index; uint8 [y] of 0 and 1 for a multi-label set}.
 
     Raises:
       UserError: the folder or the split is missing or damaged; the message names what is there.

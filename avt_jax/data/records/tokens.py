@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from avt_jax.data.records.description import read_description
-from avt_jax.data.records.parse import all_values, label_of, one_value, seconds_of
+from avt_jax.data.records.parse import all_values, fields_of, labels_of, one_value, seconds_of
 from avt_jax.data.records.schema import RecordsInfo, TokensInfo, tokens_key
 from avt_jax.data.records.source import ShardSource
 from avt_jax.errors import UserError
@@ -88,14 +88,7 @@ def parse_tokens(serialized: bytes, info: RecordsInfo, tokens: TokensInfo) -> di
     Raises:
       ValueError: it is none, a field is missing, or one does not hold what it should.
     """
-    from google.protobuf.message import DecodeError
-
-    from avt_jax.data.records.example_proto import example_class
-
-    try:
-        fields = example_class().FromString(serialized).features.feature
-    except DecodeError as error:
-        raise ValueError(f"no record ({error})") from error
+    fields = fields_of(serialized)
     start_sec, end_sec = seconds_of(fields, "start_sec"), seconds_of(fields, "end_sec")
     if not 0 < end_sec - start_sec < math.inf:
         raise ValueError(f"its span is {start_sec:g} to {end_sec:g} s")
@@ -103,7 +96,6 @@ def parse_tokens(serialized: bytes, info: RecordsInfo, tokens: TokensInfo) -> di
     views = {len(array) for array in arrays.values()}
     if len(views) != 1 or not 1 <= max(views) <= 1 + MAX_VIEWS:
         raise ValueError(f"its modalities have {sorted(views)} views")
-    names = info.label_sets.items()
     return {
         "id": one_value(fields, "id", "bytes_list").decode(),
         "source": one_value(fields, "source", "bytes_list").decode(),
@@ -114,7 +106,7 @@ def parse_tokens(serialized: bytes, info: RecordsInfo, tokens: TokensInfo) -> di
             flag.decode()
             for flag in (all_values(fields, "flags", "bytes_list") if "flags" in fields else ())
         ],
-        "labels": {name: label_of(fields, name, len(classes)) for name, classes in names},
+        "labels": labels_of(fields, info.label_sets, info.multi_label),
         **arrays,
     }
 

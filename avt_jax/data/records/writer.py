@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from avt_jax.data.records.labels import class_indices
 from avt_jax.data.records.schema import (
     CHECKSUM_FILE,
     DATASET_NAME,
-    SCHEMA_VERSION,
     SPLITS,
     TokensInfo,
     record_features,
     shard_names,
+    written_version,
 )
 from avt_jax.host.checksum import sha256_of
 
@@ -53,6 +54,7 @@ class FolderInfo:
       frame_rate_hz: frames per second of every record.
       short_side_px: shorter side of every frame.
       jpeg_quality: of every frame, 1 to 100.
+      multi_label: the label sets of which a clip may have any number of classes.
       tokens: of a folder of cached tokens; None = clips.
     """
 
@@ -60,29 +62,39 @@ class FolderInfo:
     frame_rate_hz: float
     short_side_px: int
     jpeg_quality: int
+    multi_label: tuple[str, ...] = ()
     tokens: TokensInfo | None = None
 
 
 def make_serializer(
-    label_sets: Mapping[str, tuple[str, ...]], tokens: TokensInfo | None = None
+    label_sets: Mapping[str, tuple[str, ...]],
+    multi_label: Collection[str] = (),
+    tokens: TokensInfo | None = None,
 ) -> Callable[[Mapping[str, Any]], bytes]:
     """Gives the function that turns a record into the bytes that are stored.
 
     Args:
       label_sets: class names per label set.
+      multi_label: those of which a clip may have any number of classes.
       tokens: of a folder of cached tokens; None = clips.
 
     Returns:
-      A function of what `make_record` returns plus "labels": {set: class index}; without "flags" it
-      has none. Equal records have equal bytes, in any process.
+      A function of what `make_record` returns plus "labels": {set: class index, or what
+      `labels.class_indices` takes for a multi-label set}; without "flags" it has none. Equal
+      records have equal bytes, in any process.
     """
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-    features = record_features(label_sets, tokens=tokens)
+    features = record_features(label_sets, multi_label=multi_label, tokens=tokens)
     serializer = ExampleSerializer(features.get_serialized_info())
 
     def serialize(record: Mapping[str, Any]) -> bytes:
-        example = serializer.get_tf_example(features.encode_example({"flags": (), **record}))
+        labels = {
+            name: list(class_indices(value)) if name in multi_label else value
+            for name, value in record["labels"].items()
+        }
+        whole = {"flags": (), **record, "labels": labels}
+        example = serializer.get_tf_example(features.encode_example(whole))
         # A protobuf map has no order of its own: without this each process writes its own order.
         return example.SerializeToString(deterministic=True)
 
@@ -169,22 +181,24 @@ def write_description(
         )
         files = shard_names(name, len(shards[name]))
         lines += [(file, shard.sha256) for file, shard in zip(files, shards[name], strict=True)]
+    version = written_version(info.multi_label)
     description = tfds.core.DatasetInfo(
         builder=tfds.core.dataset_info.DatasetIdentity(
             name=DATASET_NAME,
-            version=tfds.core.Version(SCHEMA_VERSION),
+            version=tfds.core.Version(version),
             data_dir=os.fspath(folder),
             module_name=_MODULE_NAME,
         ),
         description=_TOKENS if info.tokens else _CLIPS,
-        features=record_features(info.label_sets, tokens=info.tokens),
+        features=record_features(info.label_sets, multi_label=info.multi_label, tokens=info.tokens),
         disable_shuffling=True,
         metadata=tfds.core.MetadataDict(
-            schema_version=SCHEMA_VERSION,
+            schema_version=version,
             frame_rate_hz=float(info.frame_rate_hz),
             short_side_px=int(info.short_side_px),
             jpeg_quality=int(info.jpeg_quality),
             label_sets={name: list(classes) for name, classes in info.label_sets.items()},
+            **({"multi_label": list(info.multi_label)} if info.multi_label else {}),
             **({"tokens": dataclasses.asdict(info.tokens)} if info.tokens else {}),
         ),
     )
@@ -211,6 +225,7 @@ class RecordWriter:
         short_side_px: int,
         jpeg_quality: int = 90,
         max_shard_bytes: int = 256 * 2**20,
+        multi_label: tuple[str, ...] = (),
         tokens: TokensInfo | None = None,
     ):
         """Prepares the folder's description; writes nothing yet.
@@ -222,12 +237,13 @@ class RecordWriter:
           short_side_px: shorter side of every frame.
           jpeg_quality: of every frame, 1 to 100.
           max_shard_bytes: > 0; a shard is closed before it would grow beyond this.
+          multi_label: the label sets of which a clip may have any number of classes.
           tokens: of a folder of cached tokens; None = clips.
         """
         self._folder = Path(folder)
         video = (frame_rate_hz, short_side_px, jpeg_quality)
-        self._info = FolderInfo(dict(label_sets), *video, tokens)
-        self._serialize = make_serializer(label_sets, tokens)
+        self._info = FolderInfo(dict(label_sets), *video, multi_label, tokens)
+        self._serialize = make_serializer(label_sets, multi_label, tokens)
         self._max_shard_bytes = max_shard_bytes
         self._open: dict[str, ShardFile] = {}
         self._closed: dict[str, list[ShardInfo]] = {}
@@ -243,8 +259,7 @@ class RecordWriter:
 
         Args:
           split: name of the split.
-          record: what `make_record` returns plus "labels": {set: class index}; without "flags" it
-            has none.
+          record: what `make_serializer` takes.
         """
         serialized = self._serialize(record)
         shard = self._open.get(split)

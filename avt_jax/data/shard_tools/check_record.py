@@ -45,18 +45,14 @@ def check_record(record: Mapping[str, Any], info: records.RecordsInfo) -> list[s
         complaints.append("has neither frames nor sound")
     complaints += _fbank_complaints(record["fbank"], bool(record["has_audio"]), span_sec)
     for name, classes in info.label_sets.items():
-        if not 0 <= int(record["labels"][name]) < len(classes):
-            complaints.append(
-                f"its {name} is class {int(record['labels'][name])} of {len(classes)}"
-            )
-    if _minor(info.schema_version) <= _minor(records.SCHEMA_VERSION):
+        label = record["labels"][name]
+        # As it is stored, a label of a multi-label set is a list of classes.
+        wrong = [i for i in np.atleast_1d(label).tolist() if not 0 <= i < len(classes)]
+        complaints += [f"its {name} is class {wrong[0]} of {len(classes)}"] if wrong else []
+    if records.can_rewrite(info.schema_version):
         unknown = [code for code in record["flags"] if code not in records.FLAG_CODES]
         complaints += [f"has an unknown flag {code[:40]!r}" for code in unknown]
     return complaints
-
-
-def _minor(version: str) -> int:
-    return int(version.split(".")[1])
 
 
 def _frame_complaints(frames: list[bytes], short_side_px: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from avt_jax.audio.melspec import HOP_SEC, LOG_FLOOR, WINDOW_SEC, hz_to_mel
 from avt_jax.data.media.jpeg import decode_frame
 from avt_jax.data.records import RecordSource, has_video
+from avt_jax.data.records.labels import class_indices, named
 from avt_jax.errors import UserError
 from avt_jax.host.new_files import replacing
 from avt_jax.host.output.terminal import printable
@@ -45,11 +46,11 @@ def choose_clips(source: RecordSource, num_clips: int) -> list[int]:
     Returns:
       Record indices, ordered by class.
     """
-    by_label: dict[tuple[int, ...], list[int]] = {}
+    by_label: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     # A few thousand records show every class of most data sets and take a second to read.
     step = max(1, len(source) // 2000)
     for index in range(0, len(source), step):
-        key = tuple(source[index]["labels"].values())
+        key = _key(source[index])
         by_label.setdefault(key, []).append(index)
     keys = sorted(by_label)
     chosen: list[int] = []
@@ -61,7 +62,11 @@ def choose_clips(source: RecordSource, num_clips: int) -> list[int]:
             chosen += [candidates[place] for place in places]
             break
         chosen += candidates
-    return sorted(chosen, key=lambda index: (tuple(source[index]["labels"].values()), index))
+    return sorted(chosen, key=lambda index: (_key(source[index]), index))
+
+
+def _key(record: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(class_indices, record["labels"].values()))
 
 
 def save_contact_sheet(
@@ -125,7 +130,7 @@ def save_contact_sheet(
 
 def _classes(source: RecordSource, record: dict[str, Any]) -> str:
     names = source.info.label_sets
-    return "  ·  ".join(classes[record["labels"][name]] for name, classes in names.items())
+    return "  ·  ".join(named(record["labels"][name], classes) for name, classes in names.items())
 
 
 def fit_text(text: Text, width_px: float, *, tail: str = "", keep_end: bool = False) -> None:

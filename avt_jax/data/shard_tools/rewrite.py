@@ -13,6 +13,7 @@ from typing import Any
 import tqdm
 
 from avt_jax.data import records
+from avt_jax.data.records.labels import class_indices
 from avt_jax.data.records.shards import list_shards, locate
 from avt_jax.data.records.writer import RecordWriter
 from avt_jax.data.shard_tools.verify import Problem, verify_folder
@@ -160,8 +161,7 @@ def _shard_bytes(max_shard_mb: float) -> int:
 
 
 def _check_version(path: Path, info: records.RecordsInfo) -> None:
-    ours = tuple(map(int, records.SCHEMA_VERSION.split(".")[:2]))
-    if tuple(map(int, info.schema_version.split(".")[:2])) > ours:
+    if not records.can_rewrite(info.schema_version):
         raise UserError(
             f"{path} has record schema {info.schema_version}; this version writes "
             f"{records.SCHEMA_VERSION} and would lose fields; use a newer avt_jax."
@@ -193,6 +193,12 @@ def _merged_classes(
             raise UserError(
                 f"{paths[0]} has the label sets {', '.join(result)} and {path} "
                 f"{', '.join(info.label_sets)}; only folders with the same ones can be merged."
+            )
+        if info.multi_label != infos[0].multi_label:
+            name = next(iter({*info.multi_label} ^ {*infos[0].multi_label}))
+            raise UserError(
+                f"label set {name!r} is multi-label in one of {paths[0]} and {path} only; extract "
+                "both from manifests with a column 'labels' to merge them (docs/multi_label.md)."
             )
         for name, classes in info.label_sets.items():
             if classes == infos[0].label_sets[name]:
@@ -241,6 +247,7 @@ def _rewrite(
             frame_rate_hz=info.frame_rate_hz,
             short_side_px=info.short_side_px,
             jpeg_quality=info.jpeg_quality,
+            multi_label=info.multi_label,
             **writer_options,
         )
         splits = dict.fromkeys([*records.SPLITS, *(s for i in inputs for s in i.info.splits)])
@@ -280,7 +287,10 @@ def _copy_split(
         for name in ("id", "source"):
             record[name] = source.prefix + record[name]
         record["labels"] = {
-            name: source.class_index[name][value] for name, value in record["labels"].items()
+            name: tuple(source.class_index[name][index] for index in class_indices(value))
+            if name in source.info.multi_label
+            else source.class_index[name][value]
+            for name, value in record["labels"].items()
         }
         if record["id"] in first_seen:
             raise _same_id(record["id"], first_seen[record["id"]], source.folder)

@@ -13,6 +13,7 @@ from typing import Any
 
 from avt_jax.data import records
 from avt_jax.data.media.jpeg import frame_shape
+from avt_jax.data.records.labels import class_indices
 from avt_jax.data.shard_tools.moments import Moments
 from avt_jax.errors import UserError
 
@@ -129,8 +130,8 @@ def _add(result: SplitSummary, record: dict[str, Any]) -> None:
     result.shortest_sec = min(result.shortest_sec, length_sec)
     result.longest_sec = max(result.longest_sec, length_sec)
     result.flag_counts.update(record["flags"])
-    for name, index in record["labels"].items():
-        result.class_counts[name][index] += 1
+    for name, label in record["labels"].items():
+        result.class_counts[name].update(class_indices(label))
     if not records.has_video(record):
         result.num_without_video += 1
         return

@@ -139,7 +139,9 @@ def _check_description(
     folder: Path, info: records.RecordsInfo, shards: tuple[Shard, ...]
 ) -> Iterator[Problem]:
     """Compares what the folder says in several places; TFDS alone reads two of them."""
-    features = records.record_features(info.label_sets, schema_version=info.schema_version)
+    features = records.record_features(
+        info.label_sets, schema_version=info.schema_version, multi_label=info.multi_label
+    )
     try:
         stored = json.loads(_read_small(folder / _FEATURES_FILE))
         if stored["featuresDict"]["features"].keys() != features.keys():

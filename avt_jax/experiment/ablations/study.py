@@ -108,9 +108,10 @@ def _train_and_evaluate(study: Study, one: Run, log: TextIO) -> dict[str, Any]:
     trained = train(config, one.folder / RUN, say=say)
     found = evaluate_run(trained.run_dir, split=study.split, say=say)
     return {
-        # As in training, a model with several label sets is scored by their mean.
-        "top1": statistics.fmean(found.top1.values()),
-        "label_sets": found.top1,
+        # As in training, a model with several label sets is scored by their mean, and a multi-label
+        # set by mAP.
+        "top1": statistics.fmean(found.score.values()),
+        "label_sets": found.score,
         "step": found.evaluation.about["step"],
         "step_sec": step_seconds(trained.metrics_file, config.train.batch_size),
     }

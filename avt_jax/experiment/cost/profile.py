@@ -109,7 +109,10 @@ def step_arguments(experiment: Experiment, batch_size: int) -> tuple[Any, ...]:
         axes.AUDIO: array(jnp.float32, *shapes[axes.AUDIO]),
         axes.HAS_AUDIO: array(jnp.bool_),
         axes.HAS_VIDEO: array(jnp.bool_),
-        axes.LABELS: {name: array(jnp.int32) for name in experiment.classes},
+        axes.LABELS: {
+            name: array(jnp.int32, *([number] if name in experiment.multi_label else []))
+            for name, number in experiment.classes.items()
+        },
         axes.GROUP: array(jnp.int32),
         axes.VALID: array(jnp.bool_),
     }

@@ -15,6 +15,7 @@ from avt_jax.data.doctor.check import worst_first
 from avt_jax.data.doctor.facts import ClipFacts, Facts
 from avt_jax.data.doctor.findings import Files, Finding, found
 from avt_jax.data.loading.config import DataConfig
+from avt_jax.data.records import split_names
 from avt_jax.data.records.generated import is_generated, open_generated
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.config import Overrides, load_config
@@ -72,9 +73,11 @@ def of_data(facts: Facts, parts: Parts) -> Iterator[Finding]:
       parts: the config.
     """
     data, modalities = parts.data, parts.model["modalities"]
-    clips = [clip for clip in facts.clips if clip.split == data.train_split]
+    # A look at the start has seen splits that are read as one as one.
+    trained = (data.train_split, *split_names(data.train_split))
+    clips = [clip for clip in facts.clips if clip.split in trained]
     for split, field in ((data.train_split, "train_split"), (data.eval_split, "eval_split")):
-        if not facts.info.splits.get(split):
+        if not all(map(facts.info.splits.get, split_names(split))):
             there = ", ".join(facts.info.splits)
             yield found(
                 "error",
@@ -175,7 +178,7 @@ def of_size(facts: Facts, parts: Parts, params: Mapping[str, Any]) -> Iterator[F
       parts: the config.
       params: of the model, by path; shapes are enough.
     """
-    num_clips = facts.info.splits.get(parts.data.train_split, 0)
+    num_clips = facts.info.num_clips(parts.data.train_split)
     frozen = parts.optimizer.frozen_paths(params)
     trained = tree.parameter_count({k: v for k, v in params.items() if k not in frozen})
     given = parts.init != InitConfig()

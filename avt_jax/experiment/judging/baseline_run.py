@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avt_jax.errors import UserError
 from avt_jax.evaluation.baseline import AUDIO, VIDEO, Baseline
 from avt_jax.evaluation.intervals import Interval, mean_interval
 from avt_jax.experiment.judging.reference import clip_names, groups_of, read_both
@@ -47,6 +48,12 @@ def run_baseline(
     Raises:
       UserError: no such shards or split, or a bad pattern.
     """
+    info = read_info(path)
+    if set(info.multi_label) == set(info.label_sets):
+        raise UserError(
+            f"all label sets of {path} are multi-label, and the baseline names one class of a "
+            "clip; evaluate a model instead."
+        )
     train, source = open_source(path, train_split), open_source(path, split)
     group_n = groups_of(clip_names(source), group_by)
     of_train, found = read_both(train, source)
@@ -61,5 +68,5 @@ def run_baseline(
         name: float(np.mean(label_n == np.bincount(of_train.labels[name]).argmax()))
         for name, label_n in found.labels.items()
     }
-    classes = {name: len(names) for name, names in read_info(path).label_sets.items()}
+    classes = {name: len(names) for name, names in info.label_sets.items()}
     return BaselineResult(top1, majority, classes, len(of_train.index_n), len(found.index_n))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 
 from avt_jax.data import records
@@ -46,7 +47,8 @@ def training_source(data: DataConfig, own: OwnData | None) -> Any:
         return own_split(own, "train") if is_source(own.train) else None
     if data.train_split == data.eval_split:
         return None
-    if is_generated(data.path) or data.train_split in read_info(data.path, data=data).splits:
+    info = None if is_generated(data.path) else read_info(data.path, data=data)
+    if info is None or info.num_clips(data.train_split):
         with contextlib.suppress(UserError):
             return open_source(data.path, data.train_split, tokens=data.is_tokens)
     return None
@@ -73,14 +75,21 @@ def measure_reference(
       batch_size: clips at once.
       with_baseline: compute it; only the first process does.
     """
-    if train is None:
+    # Multi-label sets have no accuracy to compare with.
+    has_accuracy = set(model.run.label_sets) - set(experiment.multi_label)
+    if train is None or not has_accuracy:
         return Reference({}, {}, {})
     some = Some(train, records.evenly_spread(len(train), MAX_TRAIN_CLIPS))
     clips = replace(data, eval_split=data.train_split, eval_clips=1, eval_crops=1)
     batches = experiment.eval_batches(some, clips, batch_size)
     with contextlib.closing(batches):
         reports = classification.evaluate(
-            model.predict, batches, model.run.label_sets, total=agree.total
+            model.predict,
+            batches,
+            model.run.label_sets,
+            total=agree.total,
+            multi_label=experiment.multi_label,
+            part=(jax.process_index(), jax.process_count()),
         )
     labels: Mapping[str, np.ndarray] = {}
     predicted: Mapping[str, np.ndarray] = {}

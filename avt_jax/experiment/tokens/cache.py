@@ -88,6 +88,7 @@ def cache_tokens(
                         frame_rate_hz=info.frame_rate_hz,
                         short_side_px=info.short_side_px,
                         jpeg_quality=info.jpeg_quality,
+                        multi_label=info.multi_label,
                         tokens=about,
                     )
                 stored = {
@@ -115,7 +116,7 @@ def _about(
 
 
 def _views_of(split: str, views: int, data: DataConfig) -> int:
-    return views if split == data.train_split else 0
+    return views if split in records.split_names(data.train_split) else 0
 
 
 def _all(

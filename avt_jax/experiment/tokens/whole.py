@@ -66,6 +66,7 @@ def join_run(
         info.short_side_px,
         info.jpeg_quality,
         info.schema_version,
+        info.multi_label,
     )
     with new_folder(out) as part:
         run_folder.prepare(part, experiment.config, info, experiment.mesh)

@@ -13,6 +13,8 @@ import numpy as np
 from avt_jax import axes
 from avt_jax.data import records
 from avt_jax.data.loading import pipeline
+from avt_jax.data.manifests.label_columns import join_names
+from avt_jax.data.records.labels import class_indices, is_several
 from avt_jax.errors import UserError, nearest
 from avt_jax.inference.embeddings.vectors import Rows, without_missing
 from avt_jax.inference.load import LoadedRun
@@ -121,9 +123,15 @@ def _rows(
             np.array([records.has_video(clip) for clip in clips], bool),
             np.array([clip["has_audio"] for clip in clips], bool),
             {
-                name: [classes[int(clip["labels"][name])] for clip in clips]
+                name: [_named(clip["labels"][name], classes) for clip in clips]
                 for name, classes in info.label_sets.items()
             },
             vectors,
         )
     )
+
+
+def _named(label: Any, classes: Sequence[str]) -> str:
+    """A clip's class; of a multi-label set all of them, as a manifest has them."""
+    names = [classes[index] for index in class_indices(label)]
+    return join_names(names) if is_several(label) else names[0]

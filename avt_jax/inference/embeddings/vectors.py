@@ -98,7 +98,7 @@ class Rows:
       end_sec: [n] float64.
       has_video: [n] bool.
       has_audio: [n] bool.
-      labels: {label set: one class name a row}.
+      labels: {label set: one class name a row, of a multi-label set names with "|" between}.
       vectors: {name: [n, d] float32 of length 1}; zeros of a modality that a row does not have.
     """
 

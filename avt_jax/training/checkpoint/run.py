@@ -28,9 +28,11 @@ class Run:
       config: the resolved config, {block: {field: value}}.
       label_sets: {label set: class names}, in the order of the logits.
       records: how the shards were made: {"frame_rate_hz", "short_side_px", "jpeg_quality"}.
-      params: {path: array}; the averaged parameters when the run kept an average.
+      params: {path: array}; of a run that kept an average, those that were asked for.
       stats: {path: array} BatchNorm running statistics.
       step: optimiser steps done.
+      multi_label: the label sets of which a clip may have any number of classes.
+      weights: "averaged" or "raw", which parameters these are; "" of a run that kept no average.
     """
 
     config: dict[str, Any]
@@ -39,15 +41,21 @@ class Run:
     params: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
     step: int
+    multi_label: tuple[str, ...] = ()
+    weights: str = ""
 
 
-def load_run(run_dir: str | Path, which: str = "best") -> Run:
+AVERAGED, RAW = "averaged", "raw"
+
+
+def load_run(run_dir: str | Path, which: str = "best", *, weights: str = AVERAGED) -> Run:
     """Reads a trained model from its run folder, onto the host.
 
     Args:
       run_dir: what `avt train --workdir` wrote.
       which: "best" = highest validation score (newest when none was measured), "last", or the step
         of a checkpoint in digits.
+      weights: "averaged" or "raw", where the run kept an average.
 
     Returns:
       The `Run`, its arrays checked against the checksums stored with them.
@@ -57,6 +65,8 @@ def load_run(run_dir: str | Path, which: str = "best") -> Run:
         none that is intact.
     """
     run_dir = Path(run_dir)
+    if weights not in (AVERAGED, RAW):
+        raise UserError(f"weights={weights!r} is not known; give {AVERAGED!r} or {RAW!r}.")
     run_files.check_there(run_dir)
     config, facts = run_files.read_config(run_dir), run_files.read_facts(run_dir)
     label_sets = {name: tuple(classes) for name, classes in facts["label_sets"].items()}
@@ -65,11 +75,12 @@ def load_run(run_dir: str | Path, which: str = "best") -> Run:
     metas = _read_metas(folder)
     for step in _wanted(metas, which, folder):
         try:
-            params, stats = _read_variables(folder / str(step), metas[step])
+            params, stats, are = _read_variables(folder / str(step), metas[step], weights)
         except stored.DamagedError as error:
             _say_damaged(step, error)
             continue
-        return Run(config, label_sets, facts["records"], params, stats, step)
+        multi_label = tuple(facts.get("multi_label", ()))
+        return Run(config, label_sets, facts["records"], params, stats, step, multi_label, are)
     if which.isdecimal():
         raise UserError(f"checkpoint {which} of {run_dir} is damaged; give another step.")
     raise UserError(f"{run_dir / CHECKPOINTS} holds no intact checkpoint; train the run first.")
@@ -102,12 +113,15 @@ def _say_damaged(step: int, error: stored.DamagedError) -> None:
     show(f"avt: checkpoint {step} is damaged ({error}); trying another", file=sys.stderr)
 
 
-def _read_variables(step_folder: Path, meta: stored.Meta) -> tuple[tree.Flat, tree.Flat]:
+def _read_variables(
+    step_folder: Path, meta: stored.Meta, weights: str
+) -> tuple[tree.Flat, tree.Flat, str]:
+    """(parameters, statistics, which parameters these are)."""
     there = stored.stored_arrays(step_folder, meta)
-    weights = "ema" if "ema" in there else "params"
-    wanted = {group: there[group] for group in (weights, "stats") if group in there}
+    group = "ema" if "ema" in there and weights == AVERAGED else "params"
+    wanted = {name: there[name] for name in (group, "stats") if name in there}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     read = stored.read_arrays(step_folder, wanted, as_numpy)
-    state: dict[str, tree.Flat] = {weights: {}, "stats": {}, **read}
+    state: dict[str, tree.Flat] = {group: {}, "stats": {}, **read}
     stored.check_sums(state, meta)
-    return state[weights], state["stats"]
+    return state[group], state["stats"], weights if "ema" in there else ""

@@ -57,6 +57,10 @@ def read_facts(run_dir: Path) -> dict[str, Any]:
     )
     if not known or not isinstance(facts.get("records"), dict):
         raise _damaged(run_dir / RUN_FILE, "label_sets or records are missing")
+    several = facts.get("multi_label", [])
+    known = isinstance(several, list) and all(isinstance(name, str) for name in several)
+    if not known or set(several) - facts["label_sets"].keys():
+        raise _damaged(run_dir / RUN_FILE, "multi_label is no list of label sets")
     if not isinstance(facts.get("changes", []), list):
         raise _damaged(run_dir / RUN_FILE, "changes is not a list")
     return facts

@@ -73,7 +73,7 @@ class Progress:
     def log(self, more: dict[str, float]) -> dict[str, float]:
         """Means since the last call, with the rate where it is known; shown and returned."""
         values = self._mean.pop() | more
-        shown = {k: v for k, v in values.items() if k == "loss" or k.startswith("top1/")}
+        shown = {k: v for k, v in values.items() if k == "loss" or k.startswith(("top1/", "hit1/"))}
         text = ", ".join(f"{k} {v:.3f}" for k, v in shown.items())
         steps, left = 0, ""
         if self._since and self._since[1] < self._done:

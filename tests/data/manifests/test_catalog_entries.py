@@ -8,7 +8,7 @@ import pytest
 from avt_jax.cli.data import manifest as manifest_cli
 from avt_jax.data.manifests import catalog
 from avt_jax.data.manifests.catalog import entries
-from avt_jax.data.manifests.catalog.build import manifest_from_annotations
+from avt_jax.data.manifests.catalog.build import Options, manifest_from_annotations
 from avt_jax.data.manifests.catalog.entries import DATA_SETS, DataSet, LabelSet
 from avt_jax.data.manifests.manifest import read_classes, read_manifest
 from avt_jax.data.records import SPLITS
@@ -51,19 +51,31 @@ def class_names(entry):
         return read_classes(path)[:2]
 
 
+def said_of(entry, label_set, name):
+    """What a row says of a class."""
+    return f"/m/{class_names(entry).index(name)}" if label_set.codes else name
+
+
 def made_up_rows(entry):
-    """{our split: [{column: text}]}, two rows for every split the entry can have."""
+    """{our split: [{column: text}]}, two rows for every split the entry can have.
+
+    Their "name" is the class of all label sets, "span" the start of the clip and "id" its video.
+    """
     names = class_names(entry)
     said = entry.splits if entry.split else {split: split for split in entry.file_splits.values()}
     official = {ours: theirs for theirs, ours in said.items()}
     rows = {split: [] for split in SPLITS if split in official}
     for number, split in enumerate(split for split in rows for _ in names):
-        row = {entry.video: f"video_{number:05d}", entry.start: str(2 * number)}
+        row = {"id": f"video_{number:05d}", "span": 2 * number, "name": names[number % 2]}
+        start = f"_{2 * number:06d}" if entry.name_has_start else ""
+        row |= {entry.video: row["id"] + start}
+        row |= {entry.start: str(2 * number)} if entry.start else {}
+        row |= {column: taken[0] for column, taken in entry.only.items()}
         row |= {entry.end: str(2 * number + 1)} if entry.end else {}
         row |= {entry.clip: f"narration_{number}"} if entry.clip else {}
         row |= {entry.split: official[split]} if entry.split else {}
         for label_set in entry.label_sets.values():
-            row[label_set.column] = names[number % 2]
+            row[label_set.column] = said_of(entry, label_set, names[number % 2])
             if label_set.index_column:
                 row[label_set.index_column] = str(number % 2)
         rows[split].append(row)
@@ -79,17 +91,22 @@ def quoted(entry, field):
 def write_published(entry, rows, folder):
     """The files that the data set's authors would publish."""
     folder.mkdir()
-    columns = entry.columns or tuple(next(iter(rows.values()))[0])
+    first = next(iter(rows.values()))[0]
+    columns = entry.columns or tuple(name for name in first if name not in ("id", "span", "name"))
+    between = entry.delimiter + " " * entry.spaced
     lines = {
-        split: [entry.delimiter.join(quoted(entry, row[name]) for name in columns) for row in part]
+        split: [between.join(quoted(entry, row[name]) for name in columns) for row in part]
         for split, part in rows.items()
     }
     if entry.split:
         files = {"all.csv": [line for part in lines.values() for line in part]}
     else:
-        files = {f"{stem}.csv": lines[split] for stem, split in entry.file_splits.items()}
+        # Where several files are of one split, the first has all of it.
+        stems = {split: stem for stem, split in reversed(entry.file_splits.items())}
+        files = {f"{stems[split]}.csv": lines[split] for split in lines}
     for name, content in files.items():
-        head = [] if entry.columns else [entry.delimiter.join(columns)]
+        head = [f"{entry.comment} made up, for tests"] if entry.comment else []
+        head += [] if entry.columns else [entry.delimiter.join(columns)]
         (folder / name).write_text("\n".join([*head, *content]) + "\n", encoding="utf-8")
     return [folder / name for name in files]
 
@@ -98,7 +115,7 @@ def touch_videos(entry, rows, folder):
     folder.mkdir()
     for part in rows.values():
         for row in part:
-            (folder / f"{row[entry.video]}.mp4").touch()
+            (folder / f"{row['id']}.mp4").touch()
     return folder
 
 
@@ -107,12 +124,13 @@ def check_manifest(entry, rows, path, class_lists):
     wanted = [(split, row) for split, part in rows.items() for row in part]
     assert len(read.clips) == len(wanted) > 0
     for clip, (split, row) in zip(read.clips, wanted, strict=True):
-        start_sec = float(row[entry.start])
+        start_sec = float(row["span"])
         end_sec = float(row[entry.end]) if entry.end else start_sec + entry.clip_sec
         assert (clip.split, clip.start_sec, clip.end_sec) == (split, start_sec, end_sec)
-        assert clip.path.name == f"{row[entry.video]}.mp4"
+        assert clip.path.name == f"{row['id']}.mp4"
         for name, label_set in entry.label_sets.items():
-            assert read.label_sets[name][clip.labels[name]] == row[label_set.column]
+            indices = clip.labels[name] if label_set.is_several else (clip.labels[name],)
+            assert [read.label_sets[name][index] for index in indices] == [row["name"]]
             if label_set.index_column:
                 assert clip.labels[name] == int(row[label_set.index_column])
 
@@ -123,7 +141,14 @@ def test_every_entry_can_be_built(entry, tmp_path):
     files = write_published(entry, rows, tmp_path / "annotations")
     videos = touch_videos(entry, rows, tmp_path / "videos")
     out = tmp_path / "clips.csv"
-    written = manifest_from_annotations(entry, [("", path) for path in files], videos, out)
+    lists = {}
+    for name, label_set in entry.label_sets.items():
+        if label_set.codes:
+            lists[name] = tmp_path / f"{name}.csv"
+            codes = [f'{i},/m/{i},"{one}"\n' for i, one in enumerate(class_names(entry))]
+            lists[name].write_text("index,mid,display_name\n" + "".join(codes))
+    annotations = [("", path) for path in files]
+    written = manifest_from_annotations(entry, annotations, videos, out, Options(lists))
     assert written.num_unmatched == 0
     check_manifest(entry, rows, out, written.class_lists)
 
@@ -177,6 +202,8 @@ def test_a_field_that_holds_the_delimiter_is_quoted_where_there_are_quotes(tmp_p
         (dict(label_sets={"label": LabelSet("bird")}), "names columns that are not in"),
         (dict(label_sets={"label": LabelSet("who", "part")}), "no number of classes for 'part'"),
         (dict(label_sets={}), "needs a label set"),
+        (dict(label_sets={"label": LabelSet("who", between=",")}), "whose rows have one class"),
+        (dict(name_has_start=True), "and columns for the video and the start"),
         (dict(end=""), "either a column with the end or the length"),
         (dict(clip_sec=1.0), "either a column with the end or the length"),
         (dict(splits={"a": "training"}), "has no splits, or others than train, val, test"),

@@ -162,7 +162,7 @@ def geometry():
     wide = {"sar": fractions.Fraction(4, 3)}
     yield from every(
         "wide_pixels",
-        "mp4 mov mkv ts avi flv",
+        "mp4 mov mkv ts avi flv asf ogg",
         lambda path: both(path, picture=wide),
         size_px=(48, 85),
     )

@@ -32,6 +32,41 @@ def test_encrypted_files_are_called_that(suffix, tmp_path):
     assert code == "encrypted" and "is encrypted" in message
 
 
+def element(name, content):
+    """An element of Matroska of less than 127 bytes."""
+    return bytes.fromhex(name) + bytes([0x80 | len(content)]) + content
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_matroska_encrypts_in_its_own_way(suffix, tmp_path):
+    key = element("47e1", b"\5") + element("47e2", bytes(range(16)))
+    one = element("5031", b"\0") + element("5032", b"\1") + element("5033", b"\1")
+    how = element("6d80", element("6240", one + element("5035", key)))
+    # In the place of a title, so that nothing else moves.
+    name = element("536e", b"t" * (len(how) - 3))
+    path = both(tmp_path / f"a.{suffix}", picture={"title": "t" * (len(how) - 3)})
+    assert make(path)["flags"] == []
+    data = path.read_bytes()
+    assert data.count(name) == 1
+    path.write_bytes(data.replace(name, how))
+    assert reason(path)[0] == "encrypted"
+
+
+def test_a_scrambled_transport_stream(tmp_path):
+    path = both(tmp_path / "a.ts")
+    data = bytearray(path.read_bytes())
+    for place in range(0, len(data), 188):
+        if 256 <= (data[place + 1] & 31) << 8 | data[place + 2] < 8191:
+            data[place + 3] |= 0x80
+            extra = 1 + data[place + 4] if data[place + 3] & 0x20 else 0
+            for i in range(place + 4 + extra, place + 188):
+                data[i] ^= 0x5A
+    path.write_bytes(data)
+    assert reason(path)[0] == "encrypted"
+    path.write_bytes(b"G" * 100 + bytes(1000))
+    assert reason(path)[0] == "not_media"
+
+
 def test_unknown_codecs_are_called_that(tmp_path):
     for suffix, name in [("mp4", b"avc1"), ("mkv", b"V_MPEG4/ISO/AVC"), ("avi", b"FMP4")]:
         path = both(tmp_path / f"a.{suffix}")

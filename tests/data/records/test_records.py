@@ -70,7 +70,7 @@ def test_a_folder_of_schema_1_0_reads_as_without_flags(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(old, "encode_example", lambda r: encode({k: r[k] for k in without}))
         patch.setattr(writer, "record_features", lambda label_sets, **_: old)
-        patch.setattr(writer, "SCHEMA_VERSION", "1.0.0")
+        patch.setattr(writer, "written_version", lambda multi_label: "1.0.0")
         made = RecordWriter(tmp_path, label_sets=LABEL_SETS, frame_rate_hz=8, short_side_px=48)
         made.add("train", without)
         made.close()
@@ -216,3 +216,11 @@ def test_records_that_lack_something_are_refused():
         parse_record(b"", LABEL_SETS, 128)
     with pytest.raises(ValueError):
         parse_record(data, {"verb": ("cut", "mix")}, 127)
+
+
+def test_labels_alone_are_those_of_the_whole_record(folder):
+    source = records.open_split(folder, "train")
+    assert [source.read_labels(i) for i in range(len(source))] == [one["labels"] for one in source]
+    assert records.label_reader([record(1)])(0) == {"verb": 1, "noun": 1}
+    with pytest.raises(IndexError):
+        source.read_labels(len(source))

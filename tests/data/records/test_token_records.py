@@ -29,6 +29,24 @@ def test_what_is_written_is_read(tmp_path, dtype):
     assert records.verify_checksums(folder) == 2
 
 
+def test_multi_label_tokens(tmp_path):
+    made = [token_record(i, labels={"label": classes}) for i, classes in enumerate([(0, 2), ()])]
+    folder = write_tokens(tmp_path / "tokens", {"train": made}, multi_label=("label",))
+    assert records.read_tokens_info(folder)[0].multi_label == ("label",)
+    source = records.open_tokens(folder, "train")
+    np.testing.assert_array_equal(source[0]["labels"]["label"], [1, 0, 1])
+    for index in range(2):
+        labels = source.read_labels(index)["label"]
+        np.testing.assert_array_equal(labels, source[index]["labels"]["label"])
+
+
+def test_several_splits_of_tokens_are_read_as_one(tmp_path):
+    made = {"train": [token_record(i) for i in range(3)], "val": [token_record(7)]}
+    folder = write_tokens(tmp_path / "tokens", made)
+    both = pickle.loads(pickle.dumps(records.open_tokens(folder, "train+val")))
+    assert [record["id"] for record in both] == ["clip-0", "clip-1", "clip-2", "clip-7"]
+
+
 def test_clips_and_tokens_are_told_apart(tmp_path):
     tokens = write_tokens(tmp_path / "tokens", {"train": [token_record(0)]})
     clips = write(tmp_path / "clips", [clip(0)])
@@ -47,7 +65,7 @@ def described(tmp_path):
 
 
 def serialized(record, **changes):
-    return make_serializer({"label": ("a", "b", "c")}, tokens_info(**changes))(record)
+    return make_serializer({"label": ("a", "b", "c")}, tokens=tokens_info(**changes))(record)
 
 
 NAN = np.full((1, 3, 4), np.nan, np.float32)

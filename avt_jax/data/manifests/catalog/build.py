@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from avt_jax.data.manifests.catalog.annotations import OTHER_CLASS, Row, read_annotations
+from avt_jax.data.manifests.catalog.annotations import UNLISTED, Row, read_annotations
 from avt_jax.data.manifests.catalog.class_names import Classes, order_classes
 from avt_jax.data.manifests.catalog.entries import DataSet
 from avt_jax.data.manifests.catalog.report import (
@@ -23,6 +23,7 @@ from avt_jax.data.manifests.catalog.report import (
 )
 from avt_jax.data.manifests.catalog.videos import Folder, Found, choose, index_videos, match_videos
 from avt_jax.data.manifests.group_splits import SplitFractions, assign_splits
+from avt_jax.data.manifests.label_columns import split_names
 from avt_jax.data.manifests.manifest import DEFAULT_LABEL_SET, path_prefix, write_classes
 from avt_jax.data.manifests.table import write_rows
 from avt_jax.errors import UserError
@@ -124,7 +125,7 @@ def manifest_from_annotations(
     writers[problems] = functools.partial(write_problems, listed)
     prefix = path_prefix(videos, out)
     writers[out] = functools.partial(
-        _write_manifest, rows=rows, taken=taken, classes=classes, prefix=prefix
+        _write_manifest, entry=entry, rows=rows, taken=taken, classes=classes, prefix=prefix
     )
     # The manifest comes last: where it is, the rest is.
     write_new(writers)
@@ -147,7 +148,9 @@ def _hold_out(rows: list[Row], options: Options) -> list[Row]:
     for row in rows:
         if row.split == "train" and row.video_id not in seen:
             seen.add(row.video_id)
-            classes.setdefault(row.labels, []).append(row.video_id)
+            # Of several classes the first decides: nearly every combination would stand alone.
+            key = tuple(split_names(label)[0] for label in row.labels if label)
+            classes.setdefault(key, []).append(row.video_id)
     splits = assign_splits({"\0".join(k): v for k, v in classes.items()}, fractions, options.seed)
     return [
         row._replace(split=splits[row.video_id]) if row.split == "train" else row for row in rows
@@ -180,7 +183,7 @@ def _problems(
 ) -> list[Problem]:
     listed = []
     for row, files, own in zip(rows, found, taken, strict=True):
-        if row.problem == OTHER_CLASS:
+        if row.problem in UNLISTED:
             continue
         path = own.path if own else ""
         if row.problem:
@@ -228,12 +231,16 @@ def _write_classes(file: IO[str], names: Sequence[str], entry: DataSet) -> None:
 
 def _write_manifest(
     file: IO[str],
+    entry: DataSet,
     rows: Sequence[Row],
     taken: Sequence[Found | None],
     classes: Classes,
     prefix: str,
 ) -> None:
-    sets = [name if name == DEFAULT_LABEL_SET else f"label_{name}" for name in classes.names]
+    sets = []
+    for name in classes.names:
+        column = "labels" if entry.label_sets[name].is_several else "label"
+        sets.append(column if name == DEFAULT_LABEL_SET else f"{column}_{name}")
 
     def found() -> Iterator[list[str]]:
         for row, own in zip(rows, taken, strict=True):

@@ -12,6 +12,7 @@ from pathlib import Path
 from avt_jax.data.manifests.catalog.annotations import OTHER_CLASS, Row, read_table
 from avt_jax.data.manifests.catalog.entries import DataSet, LabelSet
 from avt_jax.data.manifests.fields import clean_label
+from avt_jax.data.manifests.label_columns import join_names, split_names
 from avt_jax.data.manifests.manifest import read_classes
 from avt_jax.errors import UserError, nearest
 
@@ -31,7 +32,7 @@ class Classes:
     warnings: list[str]
 
     def of(self, row: Row) -> tuple[str, ...]:
-        """The row's class names, one per label set."""
+        """The row's class names, one per label set; see `Row.labels` for several."""
         return tuple(
             names[index] if index >= 0 else label
             for names, label, index in zip(
@@ -67,10 +68,13 @@ def order_classes(entry: DataSet, rows: Sequence[Row], files: Mapping[str, Path]
         if label_set.index_column:
             names[name] = listed or _words(rows, position, label_set.num_classes)
             continue
-        seen = {row.labels[position] for row in rows if row.labels[position]}
+        if label_set.codes:
+            rows = _named(entry, rows, position, name, files.get(name))
+        cells = {row.labels[position] for row in rows if row.labels[position]}
+        seen = {n for cell in cells for n in split_names(cell)} if label_set.is_several else cells
         names[name] = listed or tuple(sorted(seen))
         if listed:
-            rows = _restrict(rows, position, set(listed))
+            rows = _restrict(rows, position, set(listed), label_set.is_several)
         warnings += _compare(entry, label_set, names[name], seen, bool(listed))
     return Classes(names, rows, warnings)
 
@@ -95,15 +99,48 @@ def _listed(entry: DataSet, path: Path | None, label_set: LabelSet) -> tuple[str
     return names
 
 
+def _named(
+    entry: DataSet, rows: Sequence[Row], position: int, name: str, path: Path | None
+) -> list[Row]:
+    """Rows with the names of their codes, which a CSV with the columns mid and display_name has."""
+    if path is None or path.suffix.lower() != ".csv":
+        raise UserError(
+            f"{entry.title} labels clips with codes such as {rows[0].labels[position][:40]!r}; "
+            f"give its list of names: --classes {name}=class_labels_indices.csv."
+        )
+    names = {
+        fields.get("mid", ""): clean_label(fields.get("display_name", ""))
+        for _, fields in read_table(path, "class list")
+    }
+    found = []
+    for row in rows:
+        codes = split_names(row.labels[position])
+        unknown = [code for code in codes if code not in names]
+        if unknown:
+            raise UserError(
+                f"{row.file}, line {row.line}: {unknown[0]!r} is not in the column mid of the "
+                f"class list {path}; are both of one release?"
+            )
+        labels = list(row.labels)
+        labels[position] = join_names([names[code] for code in codes])
+        found.append(row._replace(labels=tuple(labels)))
+    return found
+
+
 def _numbered(path: Path) -> tuple[str, ...]:
-    """Names of a CSV with the columns id (0, 1, 2 ... in any order) and key."""
+    """Names of a CSV with the columns id (0, 1, 2 ... in any order) and key.
+
+    Or as AudioSet calls them, index and display_name.
+    """
     names: dict[int, str] = {}
     seen: set[str] = set()
     for line, fields in read_table(path, "class list"):
-        number, name = fields.get("id", ""), clean_label(fields.get("key", ""))
+        number = fields.get("id", fields.get("index", ""))
+        name = clean_label(fields.get("key", fields.get("display_name", "")))
         if not re.fullmatch("[0-9]{1,6}", number) or not name:
             raise UserError(
-                f"class list {path}, line {line}: needs a number in id and a name in key."
+                f"class list {path}, line {line}: needs a number in id (or index) and a name in "
+                "key (or display_name)."
             )
         if int(number) in names or name in seen:
             raise UserError(f"class list {path}, line {line}: {number} or {name!r} appears twice.")
@@ -132,13 +169,24 @@ def _words(rows: Sequence[Row], position: int, num_classes: int) -> tuple[str, .
     )
 
 
-def _restrict(rows: Sequence[Row], position: int, names: set[str]) -> list[Row]:
+def _restrict(rows: Sequence[Row], position: int, names: set[str], is_several: bool) -> list[Row]:
+    if is_several:
+        return [_with_listed(row, position, names) for row in rows]
     return [
         row
         if not row.labels[position] or row.labels[position] in names
         else row._replace(problem=OTHER_CLASS)
         for row in rows
     ]
+
+
+def _with_listed(row: Row, position: int, names: set[str]) -> Row:
+    """A row with those of its classes that are listed; without any it is of another class."""
+    kept = [name for name in split_names(row.labels[position]) if name in names]
+    if not kept:
+        return row if row.problem else row._replace(problem=OTHER_CLASS)
+    labels = (*row.labels[:position], join_names(kept), *row.labels[position + 1 :])
+    return row._replace(labels=labels)
 
 
 def _compare(

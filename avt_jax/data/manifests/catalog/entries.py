@@ -21,11 +21,17 @@ class LabelSet:
       column: class name; where there is an `index_column`, a word that the class can be called by.
       index_column: official class index, "" if the set has none and the names are sorted.
       num_classes: of the complete data set; 0 = differs between releases.
+      is_several: a clip may have any number of classes: the set is multi-label.
+      between: stands between the classes of a field; "" = a row has one, and a clip several rows.
+      codes: the column holds codes (AudioSet's "/m/09x0r"), for which the class list has names.
     """
 
     column: str
     index_column: str = ""
     num_classes: int = 0
+    is_several: bool = False
+    between: str = ""
+    codes: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +51,10 @@ class DataSet:
       end: column with the end; "" = `clip_sec` after the start.
       clip_sec: length of a clip where there is no `end`.
       clip: column with the name of the clip, which a file cut to it may have; "" = none.
+      name_has_start: `video` is the id and, behind an underscore, the start in six digits.
+      only: for a column, the values of rows that are taken; rows with others are left out.
+      comment: begins lines that are passed over; "" = there are none.
+      spaced: a space stands behind each delimiter, also before a quote.
       split: column with the split; "" = it follows from the file's name.
       splits: our split for every value of `split`.
       file_splits: our split for every official file, by its name without ".csv".
@@ -57,14 +67,18 @@ class DataSet:
     name: str
     title: str
     video: str
-    start: str
     label_sets: Mapping[str, LabelSet]
+    start: str = ""
     columns: tuple[str, ...] = ()
     delimiter: str = ","
     quote: str = '"'
     end: str = ""
     clip_sec: float = 0.0
     clip: str = ""
+    name_has_start: bool = False
+    only: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    comment: str = ""
+    spaced: bool = False
     split: str = ""
     splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     file_splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -81,12 +95,14 @@ class DataSet:
         """
         if len(self.delimiter) != 1 or len(self.quote) > 1:
             self._refuse("needs one character as delimiter, and at most one as quote")
-        wanted = {self.video, self.start, self.end, self.clip, self.split}
+        wanted = {self.video, self.start, self.end, self.clip, self.split, *self.only}
         for label_set in self.label_sets.values():
             wanted |= {label_set.column, label_set.index_column}
+            if label_set.between and not label_set.is_several:
+                self._refuse(f"divides {label_set.column!r}, whose rows have one class")
             if label_set.index_column and not label_set.num_classes:
                 self._refuse(f"has no number of classes for {label_set.index_column!r}")
-        if not self.label_sets or not (self.video and self.start):
+        if not self.label_sets or not (self.video and bool(self.start) != self.name_has_start):
             self._refuse("needs a label set, and columns for the video and the start")
         if self.columns and not wanted <= {*self.columns, ""}:
             self._refuse(f"names columns that are not in {', '.join(self.columns)}")
@@ -169,8 +185,65 @@ _KINETICS_SOUNDS = dataclasses.replace(
     recipe="kinetics_sounds",
 )
 
+_AUDIOSET = DataSet(
+    name="audioset",
+    title="AudioSet",
+    columns=("YTID", "start_seconds", "end_seconds", "positive_labels"),
+    comment="#",
+    spaced=True,
+    video="YTID",
+    start="start_seconds",
+    end="end_seconds",
+    label_sets={
+        "label": LabelSet(
+            "positive_labels", num_classes=527, is_several=True, between=",", codes=True
+        )
+    },
+    file_splits={
+        "balanced_train_segments": "train",
+        "unbalanced_train_segments": "train",
+        "eval_segments": "test",
+    },
+    recipe="audioset",
+    example=(
+        "--csv balanced_train_segments.csv --csv eval_segments.csv "
+        "--classes label=class_labels_indices.csv --videos VIDEOS --val-fraction 0.05"
+    ),
+)
+
+
+def _vggsounder(name: str, title: str, modalities: tuple[str, ...]) -> DataSet:
+    """VGGSounder with the labels of some modality tags."""
+    return DataSet(
+        name=name,
+        title=title,
+        video="video_id",
+        name_has_start=True,
+        clip_sec=10.0,
+        label_sets={"label": LabelSet("label", num_classes=309, is_several=True)},
+        only={"modality": modalities},
+        file_splits={"vggsounder": "test", "vggsounder+background-music": "test"},
+        example="--csv vggsounder.csv --videos VIDEOS",
+    )
+
+
+_VGGSOUNDER = (
+    _vggsounder("vggsounder", "VGGSounder", ("A", "V", "AV")),
+    _vggsounder("vggsounder-a", "VGGSounder, what is heard", ("A", "AV")),
+    _vggsounder("vggsounder-v", "VGGSounder, what is seen", ("V", "AV")),
+    _vggsounder("vggsounder-av", "VGGSounder, what is heard and seen", ("AV",)),
+)
+
 DATA_SETS: Mapping[str, DataSet] = {
-    entry.name: entry for entry in (_VGGSOUND, _EPIC_KITCHENS_100, _KINETICS, _KINETICS_SOUNDS)
+    entry.name: entry
+    for entry in (
+        _VGGSOUND,
+        *_VGGSOUNDER,
+        _AUDIOSET,
+        _EPIC_KITCHENS_100,
+        _KINETICS,
+        _KINETICS_SOUNDS,
+    )
 }
 
 

@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import IO
 
-from avt_jax.data.manifests.catalog.annotations import OTHER_CLASS, Row
+from avt_jax.data.manifests.catalog.annotations import UNLISTED, Row
+from avt_jax.data.manifests.label_columns import split_names
 from avt_jax.data.records import SPLITS
 from avt_jax.host.output.cells import CellWriter
 
@@ -62,18 +63,19 @@ class Tally:
 
         Args:
           row: the annotation.
-          labels: its class names.
+          labels: its class names; see `Row.labels` for several.
           num_files: how many files fit it.
         """
         if row.problem:
             self.reasons[row.problem] += 1
-        if row.problem == OTHER_CLASS:
+        if row.problem in UNLISTED:
             return
         kind = SKIPPED if row.problem else FOUND if num_files else MISSING
         places = [self.splits[row.split]]
         for classes, label in zip(self.classes.values(), labels, strict=True):
-            if label in classes:
-                places.append(classes[label][row.split])
+            # A name with a bar in it is one class, unless the set is multi-label.
+            named = [label] if label in classes else split_names(label)
+            places += [classes[name][row.split] for name in named if name in classes]
         for counts in places:
             counts.missing += kind == MISSING
             counts.skipped += kind == SKIPPED

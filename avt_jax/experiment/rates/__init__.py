@@ -1,0 +1,1 @@
+"""Learning rates: which one a training should have."""
