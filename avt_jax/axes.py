@@ -15,6 +15,7 @@ A batch is a dict with the keys below:
 
     video      [b, t, h, w, 3] uint8     RGB frames; normalised on the device
     audio      [b, s, f] float32         raw log-mel; standardised on the device
+    video, audio  [b, n, d] float32      instead, where config.data reads cached tokens
     has_audio  [b] bool                  False: the clip has no audio stream, `audio` is silence
     has_video  [b] bool                  False: the clip has no picture, `video` is the mean colour
     labels     {label set: [b] int32}    one entry for each label set; of a multi-label set,

@@ -7,7 +7,7 @@ them all.
 
 from ml_collections import ConfigDict
 
-from avt_jax.experiment.own_clips import has_accelerator, sample_clips
+from avt_jax.experiment.own_clips import has_accelerator, read_tokens, sample_clips
 from avt_jax.experiment.parts import default_config
 from avt_jax.models.build import recipe_block
 
@@ -18,6 +18,7 @@ __all__ = [
     "get_config",
     "has_accelerator",
     "mbt",
+    "read_tokens",
     "sample_clips",
     "tiny",
 ]

@@ -28,6 +28,7 @@ COMMANDS = {
         "turn released weights into a folder that a training can start from",
     ),
     "weights": ("weights.catalog", "list published weights, and fetch them by name"),
+    "tokens": ("data.tokens", "run frozen encoders once over all clips, to train on their tokens"),
     "config": ("config", "print the fields of a recipe, with meaning and allowed range"),
     "lr-find": ("lr_find", "find a learning rate: a plot of loss against rate"),
     "train": ("train", "train a model from a config"),
@@ -43,7 +44,7 @@ COMMANDS = {
 }
 
 # Those that compute for long enough to be worth a second start of the interpreter.
-_COMPUTING = ("lr-find", "train", "evaluate", "predict", "embed", "search", "ablate")
+_COMPUTING = ("lr-find", "train", "tokens", "evaluate", "predict", "embed", "search", "ablate")
 # Those that leave nothing to tidy up when they end at once.
 _END_AT_ONCE = (*_COMPUTING, "profile", "compile", "tune")
 

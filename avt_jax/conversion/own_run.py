@@ -74,7 +74,7 @@ def encoder_of_run(
     Raises:
       UserError: either has no such encoder, or they do not fit.
     """
-    converted = _converted(trained, modality)
+    converted = converted_encoder(trained, modality)
     if converted is None:
         raise UserError(f"the run's model has no {modality} encoder; give another run.")
     return encoder_variables(converted, model, modality, spec)
@@ -141,8 +141,8 @@ def variables_of_run(
     return found | heads, "; ".join([kept, *said, *apart, *of_heads])
 
 
-def _converted(trained: Trained, modality: str) -> Converted | None:
-    """An encoder of a run in the form of published weights; None without one."""
+def converted_encoder(trained: Trained, modality: str) -> Converted | None:
+    """An encoder of a run in the form of published weights; None without one, or cached tokens."""
     prefix = encoder_prefix(trained.model, modality)
     tower = getattr(trained.model, prefix, None)
     if tower is None:
@@ -153,7 +153,9 @@ def _converted(trained: Trained, modality: str) -> Converted | None:
         for path, value in trained.variables.items()
         if path.startswith(f"{prefix}/") or (is_mbt and path.startswith("norm/"))
     }
-    kind = next(name for name, kind in KINDS.items() if isinstance(tower, kind.FITS))
+    kind = next((name for name, kind in KINDS.items() if isinstance(tower, kind.FITS)), None)
+    if kind is None:
+        return None
     config = trained.model.config if isinstance(trained.model, MBT) else tower.config
     grid = tower.token_grid(input_shape(modality, trained.spec))
     return Converted(kind, dataclasses.asdict(config), grid, variables, {"file": "a run"}, [])
@@ -163,7 +165,7 @@ def _encoder(
     trained: Trained, model: nnx.Module, modality: str, spec: InputSpec
 ) -> tuple[Variables, list[str]]:
     """The encoder of a modality, where both models have it and it fits; what was done, in words."""
-    converted = _converted(trained, modality)
+    converted = converted_encoder(trained, modality)
     tower = getattr(model, encoder_prefix(model, modality), None)
     if converted is None or not isinstance(tower, KINDS[converted.kind].FITS):
         return {}, []

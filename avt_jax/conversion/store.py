@@ -57,6 +57,18 @@ def write_converted(folder: str | Path, converted: Converted) -> None:
         (part / _FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
+def weights_checksum(folder: str | Path) -> str:
+    """SHA-256 of a folder's weights, in hexadecimal.
+
+    Raises:
+      UserError: they cannot be read.
+    """
+    try:
+        return sha256_of(Path(folder) / _WEIGHTS)
+    except OSError as error:
+        raise UserError(f"cannot read the weights in {folder}: {error.strerror}.") from error
+
+
 def is_converted(folder: str | Path) -> bool:
     """Whether `folder` looks like what `write_converted` wrote."""
     return (Path(folder) / _FACTS).is_file()

@@ -392,5 +392,4 @@ class Experiment:
 
     def eval_batches(self, split: Any, data: DataConfig, batch_size: int) -> Any:
         """Every clip of this process's part of a split once, padded; own batches as they are."""
-        several = self.multi_label
-        return evaluated_batches(split, data, self.spec, self.classes, batch_size, several)
+        return evaluated_batches(split, data, self.spec, self.classes, batch_size, self.multi_label)

@@ -123,6 +123,11 @@ def evaluate_run(
     folder = Path(out_dir) if out_dir else Path(run_dir) / name
     if write:
         _make(folder)
+    if judging.is_tokens:
+        say(
+            "on cached tokens no modality is silenced, and there is no baseline; 'avt tokens "
+            "--join' makes a run that has both"
+        )
     evaluation, predicted = judging.judge(say)
     if predicted is not None:
         found = judging.standings(predicted, with_baseline)
@@ -184,6 +189,11 @@ class _Judging:
         self._names = clip_names(self._source) if known else []
         self._group_n = groups_of(self._names, group_by)
 
+    @property
+    def is_tokens(self) -> bool:
+        """Whether cached tokens are read in place of clips."""
+        return self._data.is_tokens
+
     def judge(self, say: Say) -> tuple[report.Evaluation, ClipPredictions | None]:
         """What was found, and the predictions for single clips, where these can be known."""
         about = {
@@ -209,7 +219,8 @@ class _Judging:
             self._source,
             self._data,
             batch_size=self._size,
-            with_baseline=with_baseline,
+            # The baseline looks at frames and sound.
+            with_baseline=with_baseline and not self._data.is_tokens,
         )
         if not agree.is_first():
             return {}
@@ -241,7 +252,8 @@ def _classes(trained: Run) -> dict[str, int]:
 
 def _variants(modalities: str, data: DataConfig) -> dict[str, Change]:
     """{name: change of a batch}: as it is, and for two modalities with either one silenced."""
-    if modalities != "av":
+    # What encoders make of silence is not among cached tokens.
+    if modalities != "av" or data.is_tokens:
         return {"": dict}
     return {
         "": dict,

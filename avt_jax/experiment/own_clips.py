@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 
+from avt_jax.data.records import TokensInfo, read_tokens_info
 from avt_jax.data.records.remote import is_remote
 from avt_jax.data.shard_tools.sample import ClipSample, sample_split
 
@@ -21,6 +22,17 @@ def sample_clips(path: str) -> ClipSample:
       UserError: there are shards, and none of the training clips can be read.
     """
     return sample_split(path) if Path(path).is_dir() or is_remote(path) else _COMMON
+
+
+def read_tokens(path: str) -> tuple[TokensInfo, int]:
+    """(what a folder of cached tokens says of them, clips to train on).
+
+    Raises:
+      UserError: no such folder, or one of clips.
+    """
+    info, tokens = read_tokens_info(path)
+    split = str(tokens.config["data"].get("train_split", "train"))
+    return tokens, max(1, info.num_clips(split))
 
 
 def has_accelerator() -> bool:

@@ -91,7 +91,8 @@ def parse(config: Mapping[str, Any]) -> Parts:
       config: {block: {field: value}} and "seed"; a block or field that is missing has its default.
 
     Raises:
-      UserError: an unknown block or field (the nearest one is named), or a bad value.
+      UserError: an unknown block or field (the nearest one is named), a bad value, or two values
+        that exclude each other.
     """
     known = [field.name for field in fields(Parts)]
     for name in config:
@@ -103,6 +104,11 @@ def parse(config: Mapping[str, Any]) -> Parts:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise UserError(f"config.seed is {seed!r}; give a whole number of 0 or more.")
     made: dict[str, Any] = {name: block.of(config.get(name, {})) for name, block in BLOCKS.items()}
+    if made["data"].is_tokens and (alpha := made["mixing"].cutmix_alpha):
+        raise UserError(
+            f"config.mixing.cutmix_alpha is {alpha:g}; cached tokens have no picture to cut a box "
+            "from, give 0."
+        )
     return Parts(seed=seed, model=build.resolve(config.get("model", {})), **made)
 
 

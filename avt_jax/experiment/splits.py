@@ -152,17 +152,20 @@ def length(split: Source | Batches | None) -> int | None:
     return len(split) if is_source(split) else None
 
 
-def read_info(path: str, origin: str = "") -> records.RecordsInfo:
+def read_info(path: str, origin: str = "", data: DataConfig | None = None) -> records.RecordsInfo:
     """What is known of the shards, or generated records, at `config.data.path`.
 
     Args:
       path: as the config has it.
       origin: for the message, what names the path.
+      data: how they are read; None = as clips.
 
     Raises:
       UserError: there are none.
     """
     try:
+        if data is not None and data.is_tokens:
+            return _tokens_info(path, data)
         return open_generated(path, "train")[0] if is_generated(path) else records.read_info(path)
     except UserError as error:
         if origin and not is_generated(path):
@@ -170,14 +173,33 @@ def read_info(path: str, origin: str = "") -> records.RecordsInfo:
         raise
 
 
-def open_source(path: str, split: str) -> Source:
+def _tokens_info(path: str, data: DataConfig) -> records.RecordsInfo:
+    info, tokens = records.read_tokens_info(path)
+    for name, wanted in (("video", data.video_tokens), ("audio", data.audio_tokens)):
+        stored = tokens.shapes.get(name, (0, 0))
+        if any(wanted) and stored != wanted:
+            raise UserError(
+                f"{path} holds {name} tokens of the shape {stored}, and config.data.{name}_tokens "
+                f"is {wanted}; give the folder that the run was trained on, or make them equal."
+            )
+    return info
+
+
+def open_source(path: str, split: str, *, tokens: bool = False) -> Source:
     """Opens one split for random access.
+
+    Args:
+      path: as the config has it.
+      split: of it.
+      tokens: they are cached tokens.
 
     Raises:
       UserError: no such shards or split, or the split is empty.
     """
-    if is_generated(path):
-        source: Source = open_generated(path, split)[1]
+    if tokens:
+        source: Source = records.open_tokens(path, split)
+    elif is_generated(path):
+        source = open_generated(path, split)[1]
     else:
         source = records.open_split(path, split)
     if not len(source):
@@ -196,8 +218,11 @@ def open_splits(data: DataConfig, own: OwnData | None = None) -> Splits:
       UserError: no such shards or split, or the training split is empty.
     """
     if own is None:
-        info = read_info(data.path, "--config.data.path")
-        train, val = (open_source(data.path, name) for name in (data.train_split, data.eval_split))
+        info = read_info(data.path, "--config.data.path", data)
+        train, val = (
+            open_source(data.path, name, tokens=data.is_tokens)
+            for name in (data.train_split, data.eval_split)
+        )
         return Splits(train, val, info)
     return _open_own(own)
 

@@ -52,6 +52,11 @@ class Predictor:
     ):
         self._model = LoadedRun(Path(run_dir), step, say)
         self.run, self._data = self._model.run, self._model.data
+        if self._data.is_tokens:
+            raise UserError(
+                f"{run_dir} was trained on cached tokens and has no encoders for files; 'avt "
+                f"tokens --join {run_dir} --out RUN' makes a run that has them."
+            )
         extract = ExtractConfig(
             frame_rate_hz=self.run.records["frame_rate_hz"],
             short_side_px=int(self.run.records["short_side_px"]),

@@ -6,7 +6,6 @@ modules. Whatever a registry names can be built, profiled and compared without f
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from flax import nnx
 from avt_jax.errors import UserError, nearest
 from avt_jax.models.avt import AVT, AVTConfig
 from avt_jax.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, Encoder, EncoderModule, ast
+from avt_jax.models.encoders.tokens import check as check_tokens
 from avt_jax.models.encoders.vit import check_patches
 from avt_jax.models.fusions import FUSIONS
 from avt_jax.models.inputs import InputSpec
@@ -170,6 +170,8 @@ class AVTBlocks:
 
     def build(self, num_classes: Mapping[str, int], spec: InputSpec, rngs: nnx.Rngs) -> AVT:
         """See `ModelBlocks`."""
+        chosen = {name: self.encoders[name][0].name for name in self.config.names}
+        check_tokens(chosen, self.config.decoders, spec)
         encoders: dict[str, Encoder] = {
             modality: choice.known[choice.name].build(
                 config, spec, dtype=self.config.dtype, rngs=rngs
@@ -191,7 +193,7 @@ class AVTBlocks:
 def _patch_values(encoders: Mapping[str, Encoder], spec: InputSpec) -> dict[str, int]:
     """Numbers in the patch of one token, by modality."""
     found = {"audio": ast.PATCH**2}
-    if "video" in encoders:
+    if "video" in encoders and not spec.is_tokens:
         clip = (spec.num_frames, spec.frame_size_px, spec.frame_size_px)
         grid = encoders["video"].token_grid((1, *clip, 3))
         found["video"] = 3 * math.prod(n // g for n, g in zip(clip, grid, strict=True))
@@ -228,7 +230,8 @@ class MBTBlocks:
                 f"{spec.mel_bins} mel bins; MBT needs {config.patch_px} or more of both for one "
                 "patch."
             )
-        return MBT(config, num_classes=num_classes, rngs=rngs, **dataclasses.asdict(spec))
+        check_tokens({config.modalities: "mbt"}, (), spec)
+        return MBT(config, num_classes=num_classes, rngs=rngs, **spec.of_clip())
 
 
 # A new model is one line here.

@@ -27,13 +27,17 @@ class Normalisation:
       video_std: per RGB channel.
       audio_mean: of the log-mel over the data set.
       audio_std: of the log-mel over the data set; the model sees (x - mean) / (2 std), as AST does.
+      is_tokens: the input is cached tokens, which stay as they are.
     """
 
     video_mean: tuple[float, float, float]
     video_std: tuple[float, float, float]
     audio_mean: float
     audio_std: float
+    is_tokens: bool = False
 
+
+_MODALITIES = (axes.VIDEO, axes.AUDIO)
 
 # Chooses what is hidden of a modality: (batch, PRNG key) -> (masked [b, tokens], fallback [b]).
 Hide = Callable[[Mapping[str, Any], jax.Array], tuple[jax.Array, jax.Array]]
@@ -99,6 +103,9 @@ class Forward:
     def inputs(self) -> dict[str, jax.Array]:
         """{modality: normalised input of the model}."""
         constants = self._normalisation
+        if constants.is_tokens:
+            has = {name: hasattr(self._model, f"{name}_encoder") for name in _MODALITIES}
+            return {name: self._batch[name] for name in _MODALITIES if has[name]}
         inputs: dict[str, jax.Array] = {}
         if self._model.modalities != "audio":
             inputs["video"] = normalise_video(
@@ -289,6 +296,24 @@ def make_embed(skeleton: tree.Skeleton[nnx.Module], normalisation: Normalisation
         return {name: unit(vector_bd) for name, vector_bd in found.items()}
 
     return embed
+
+
+def make_tokens(skeleton: tree.Skeleton[nnx.Module], normalisation: Normalisation) -> Predict:
+    """Builds the pure function (params, stats, batch) -> {modality: [b, n, d]}.
+
+    These are the encoders' tokens before the projection to the fusion's width, of an AVT.
+    """
+
+    def encode(
+        params: Mapping[str, Any], stats: Mapping[str, Any], batch: Mapping[str, Any]
+    ) -> dict[str, jax.Array]:
+        model: Any = skeleton.merge(params, stats)
+        inputs = Forward(model, batch, normalisation, train=False).inputs
+        return {
+            name: getattr(model, f"{name}_encoder").tokens(value) for name, value in inputs.items()
+        }
+
+    return encode
 
 
 def make_reconstruct(

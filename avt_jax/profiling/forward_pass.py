@@ -18,10 +18,9 @@ from avt_jax.tree.rngs import CountedRngs
 
 
 def inputs(input: InputSpec, batch_size: int = 1) -> tuple[Any, Any]:
-    """Shapes of what the model reads: (video [b, t, h, w, 3], audio [b, s, f]), float32."""
-    side = input.frame_size_px
-    video = (batch_size, input.num_frames, side, side, 3)
-    audio = (batch_size, input.fbank_frames, input.mel_bins)
+    """Shapes of what the model reads: (video, audio), float32, the batch first."""
+    shapes = input.shapes()
+    video, audio = ((batch_size, *shapes[name]) for name in ("video", "audio"))
     return jax.ShapeDtypeStruct(video, jnp.float32), jax.ShapeDtypeStruct(audio, jnp.float32)
 
 

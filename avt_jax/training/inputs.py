@@ -18,12 +18,14 @@ from avt_jax.models.inputs import InputSpec
 
 def normalisation(data: DataConfig) -> Normalisation:
     """The normalisation constants of a `data` block."""
-    return Normalisation(data.video_mean, data.video_std, data.audio_mean, data.audio_std)
+    means = (data.video_mean, data.video_std, data.audio_mean, data.audio_std)
+    return Normalisation(*means, is_tokens=data.is_tokens)
 
 
 def input_spec(data: DataConfig) -> InputSpec:
     """The shape of a clip as a `data` block describes it."""
-    return InputSpec(data.num_frames, data.frame_size_px, data.fbank_frames, MEL_BINS)
+    clip = (data.num_frames, data.frame_size_px, data.fbank_frames, MEL_BINS)
+    return InputSpec(*clip, data.video_tokens, data.audio_tokens)
 
 
 def checked_inputs(batch: Mapping[str, Any], spec: InputSpec) -> dict[str, np.ndarray]:

@@ -96,6 +96,11 @@ def make_mix(config: MixingConfig, terms: Collection[str]) -> Mix | None:
         is_mixed_b = valid_b & others[axes.VALID]
         for name, plane in ((axes.VIDEO, (2, 3)), (axes.AUDIO, (1, 2))):
             own = batch[name].astype(jnp.float32)
+            if own.ndim == 3:  # a spectrogram, or cached tokens
+                plane = (1, 2)
+            if not own.size:  # a modality of which no tokens are cached
+                mixed[name] = own
+                continue
             sides = tuple(own.shape[axis] for axis in plane)
             weight_hw = jnp.where(with_box, _outside_box(sides, keeps, place), keeps)
             shares.append(weight_hw.mean())

@@ -36,7 +36,7 @@ def test_sizes(shards):
     tiny, base = (load_config(f"own:{size}", path) for size in ("tiny", "base"))
     assert tiny.model.video_encoder.dim[0] == 16 and tiny.data.frame_size_px == 64
     assert base.model.video_encoder.variant == "B" and base.data.frame_size_px == 224
-    with pytest.raises(UserError, match="own takes none, 'tiny', 'small' or 'base'"):
+    with pytest.raises(UserError, match="own takes none, 'tiny', 'small', 'base' or 'tokens'"):
         load_config("own:huge", path)
 
 

@@ -87,14 +87,15 @@ class EvalBatches:
         self._batch_size = batch_size
         self._process_index = process_index
         self._process_count = process_count
+        self._num_views = config.eval_views
 
     def __len__(self) -> int:
         # As many as the process with the most clips has.
         clips = -(-len(self._source) // self._process_count)
-        return -(-clips * self._config.eval_views // self._batch_size)
+        return -(-clips * self._num_views // self._batch_size)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        views, step = self._config.eval_views, self._process_count
+        views, step = self._num_views, self._process_count
         clips = len(range(self._process_index, len(self._source), step))
         first = number * self._batch_size
         positions = range(first, min(first + self._batch_size, clips * views))
@@ -117,8 +118,37 @@ class EvalBatches:
     def _make(
         self, source: Source, index: int, view: int, out: dict[str, np.ndarray]
     ) -> dict[str, Any]:
+        return self._example(source, index, view, out)
+
+    def _example(
+        self, source: Source, index: int, view: int | None, out: dict[str, np.ndarray]
+    ) -> dict[str, Any]:
         return damaged.make_example(
             lambda record: sampling.eval_example(record, self._config, view=view, out=out),
+            source,
+            index,
+            split=self._config.eval_split,
+            path=self._config.path,
+        )
+
+
+class ViewBatches(EvalBatches):
+    """All views of each clip, one after another: the unvaried one, then `views` varied ones."""
+
+    def __init__(self, source: Source, config: DataConfig, batch_size: int, views: int, seed: int):
+        """Takes the arguments of `pipeline.view_batches`."""
+        super().__init__(source, config, batch_size, 0, 1)
+        self._num_views = 1 + views
+        self._seed = seed
+
+    def _make(
+        self, source: Source, index: int, view: int, out: dict[str, np.ndarray]
+    ) -> dict[str, Any]:
+        if not view:
+            return self._example(source, index, None, out)
+        rng = np.random.default_rng([self._seed, index, view])
+        return damaged.make_example(
+            lambda record: sampling.train_example(record, self._config, rng, out=out),
             source,
             index,
             split=self._config.eval_split,

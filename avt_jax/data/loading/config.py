@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from avt_jax.data.records.schema import FBANK_RATE_HZ, MEL_BINS
+from avt_jax.errors import UserError
 from avt_jax.settings import Block, setting
 
 AUTO_WORKERS = -1
@@ -110,6 +111,16 @@ class DataConfig(Block, where="config.data"):
         at_least=1,
         at_most=100,
     )
+    video_tokens: tuple[int, int] = setting(
+        (0, 0),
+        "(tokens, width) of a clip's cached video tokens, where config.data.path is a folder that "
+        "'avt tokens' made; own:tokens sets it. (0, 0) = none",
+        at_least=0,
+        at_most=2**20,
+    )
+    audio_tokens: tuple[int, int] = setting(
+        (0, 0), "the same of cached audio tokens", at_least=0, at_most=2**20
+    )
     num_threads: int = setting(
         2,
         "threads per process that prepare batches; 0 = in the caller's thread",
@@ -134,6 +145,25 @@ class DataConfig(Block, where="config.data"):
         at_least=0,
         at_most=1_000_000,
     )
+
+    def check(self) -> None:
+        """Refuses half a shape, and several views of what is cached once."""
+        for name in ("video_tokens", "audio_tokens"):
+            count, width = getattr(self, name)
+            if bool(count) != bool(width):
+                raise UserError(
+                    f"config.data.{name} is ({count}, {width}); give tokens and width, or (0, 0)."
+                )
+        if self.is_tokens and self.eval_views > 1:
+            raise UserError(
+                f"config.data.eval_clips is {self.eval_clips} and eval_crops {self.eval_crops}; of "
+                "cached tokens there is one view to evaluate, give 1 and 1."
+            )
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether cached tokens are read in place of clips."""
+        return any(self.video_tokens + self.audio_tokens)
 
     @property
     def fbank_frames(self) -> int:

@@ -22,7 +22,13 @@ from absl import flags
 
 from avt_jax.data.loading import damaged, shared_arrays
 from avt_jax.data.loading.balance import BalancedClips
-from avt_jax.data.loading.batches import EvalBatches, MakeTrainBatch, Source, draw_seed
+from avt_jax.data.loading.batches import (
+    EvalBatches,
+    MakeTrainBatch,
+    Source,
+    ViewBatches,
+    draw_seed,
+)
 from avt_jax.data.loading.config import AUTO_WORKERS, DataConfig
 from avt_jax.errors import UserError
 from avt_jax.host import worker_pool
@@ -118,6 +124,26 @@ def eval_batches(
     """
     _check_share(batch_size, process_index, process_count)
     batches = EvalBatches(source, config, batch_size, process_index, process_count)
+    return _closing(grain.MapDataset.source(batches), _settled(config))
+
+
+def view_batches(
+    source: Source, config: DataConfig, *, batch_size: int, views: int, seed: int
+) -> Generator[dict[str, Any], None, None]:
+    """Views of every clip, one after another: the unvaried one, then varied ones.
+
+    Args:
+      source: the clips.
+      config: the data block; `eval_split` names the split for messages.
+      batch_size: views per batch, >= 1.
+      views: varied ones of each clip.
+      seed: >= 0; with a clip's index and the view's number it decides everything random.
+
+    Returns:
+      As `eval_batches`.
+    """
+    _check_share(batch_size, 0, 1)
+    batches = ViewBatches(source, config, batch_size, views, seed)
     return _closing(grain.MapDataset.source(batches), _settled(config))
 
 

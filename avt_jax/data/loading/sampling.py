@@ -14,7 +14,7 @@ from avt_jax.audio.melspec import LOG_FLOOR
 from avt_jax.data.loading import augment_audio, augment_video
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.media.jpeg import Box, frame_shape
-from avt_jax.data.records import FBANK_RATE_HZ, MEL_BINS, has_video
+from avt_jax.data.records import FBANK_RATE_HZ, MEL_BINS, has_video, tokens_key
 
 AUDIO_PADDING = 0.0
 """Fills spectrogram rows past a record's end, in raw log-mel units, as AST does."""
@@ -43,8 +43,12 @@ def empty_arrays(config: DataConfig, count: int) -> dict[str, np.ndarray]:
       count: of the first axis, b.
 
     Returns:
-      {"video": uint8 [b, t, h, w, 3], "audio": float32 [b, s, f]}, of any content.
+      {"video": uint8 [b, t, h, w, 3], "audio": float32 [b, s, f]}, of any content; of cached tokens
+      both float32 [b, tokens, width].
     """
+    if config.is_tokens:
+        shapes = {axes.VIDEO: config.video_tokens, axes.AUDIO: config.audio_tokens}
+        return {name: np.empty((count, *shape), np.float32) for name, shape in shapes.items()}
     side = config.frame_size_px
     return {
         axes.VIDEO: np.empty((count, config.num_frames, side, side, 3), np.uint8),
@@ -65,7 +69,8 @@ def eval_example(
     squares along the longer side of the frame.
 
     Args:
-      record: one clip as `avt_jax.data.records.open_split` gives it.
+      record: one clip as `avt_jax.data.records.open_split` gives it, or `open_tokens` where
+        `config.is_tokens`.
       config: the data block.
       view: in [0, config.eval_views): span view // eval_crops, square view % eval_crops; None =
         the middle of both, whatever the config says.
@@ -80,6 +85,8 @@ def eval_example(
     Raises:
       ValueError: the record has lost its frames, or one is not a JPEG.
     """
+    if config.is_tokens:
+        return _token_example(record, config, 0, out)
     span, square = (0.5, 0.5) if view is None else _view_places(config, view)
     start_sec = span * max(0.0, _duration_sec(record) - config.clip_sec)
     jpegs = _sampled_frames(record, config, start_sec)
@@ -108,6 +115,8 @@ def train_example(
     Raises:
       ValueError: the record has lost its frames, or one is not a JPEG.
     """
+    if config.is_tokens:
+        return _token_example(record, config, _drawn_view(record, config, rng), out)
     start_sec = rng.uniform(0.0, max(0.0, _duration_sec(record) - config.clip_sec))
     jpegs = _sampled_frames(record, config, start_sec)
     box, mirrored = None, False
@@ -254,14 +263,49 @@ def _example(
             out_thwc=out[axes.VIDEO],
         )
     clip_fbank(record, config, start_sec, out_sf=out[axes.AUDIO])
+    return _with_facts(record, out, has_picture=box is not None)
+
+
+def _with_facts(
+    record: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, has_picture: bool
+) -> dict[str, Any]:
+    """The example of a record whose large arrays are made."""
     return {
-        axes.VIDEO: out[axes.VIDEO],
-        axes.AUDIO: out[axes.AUDIO],
+        axes.VIDEO: arrays[axes.VIDEO],
+        axes.AUDIO: arrays[axes.AUDIO],
         axes.HAS_AUDIO: np.bool_(record["has_audio"]),
-        axes.HAS_VIDEO: np.bool_(box is not None),
+        axes.HAS_VIDEO: np.bool_(has_picture),
         axes.LABELS: {
             name: np.asarray(value, np.int32)[()] for name, value in record["labels"].items()
         },
         axes.GROUP: np.int32(source_group(record["source"])),
         axes.ID: record["id"],
     }
+
+
+def _drawn_view(record: Mapping[str, Any], config: DataConfig, rng: np.random.Generator) -> int:
+    """One of the varied views, or the unvaried one where there are no others."""
+    name = axes.VIDEO if any(config.video_tokens) else axes.AUDIO
+    views = len(record[tokens_key(name)])
+    return int(rng.integers(1, views)) if views > 1 else 0
+
+
+def _token_example(
+    record: Mapping[str, Any],
+    config: DataConfig,
+    view: int,
+    out: Mapping[str, np.ndarray] | None,
+) -> dict[str, Any]:
+    """The example of one view of a clip's cached tokens."""
+    if out is None:
+        out = {name: array[0] for name, array in empty_arrays(config, 1).items()}
+    for name, array_nd in out.items():
+        if not array_nd.size:
+            continue
+        stored_nd = record[tokens_key(name)][view]
+        if stored_nd.shape != array_nd.shape:
+            raise ValueError(
+                f"its {name} tokens are {stored_nd.shape}, config.data has {array_nd.shape}"
+            )
+        array_nd[:] = stored_nd
+    return _with_facts(record, out, has_picture=has_video(record))

@@ -16,13 +16,16 @@ from avt_jax.data.records.schema import (
     SCHEMA_VERSION,
     SPLITS,
     RecordsInfo,
+    TokensInfo,
     can_rewrite,
     has_video,
     record_features,
     split_names,
+    tokens_key,
     written_version,
 )
 from avt_jax.data.records.source import RecordSource, open_split
+from avt_jax.data.records.tokens import open_tokens, read_tokens_info
 
 __all__ = [
     "CHECKSUM_FILE",
@@ -36,15 +39,19 @@ __all__ = [
     "SPLITS",
     "RecordSource",
     "RecordsInfo",
+    "TokensInfo",
     "can_rewrite",
     "evenly_spread",
     "has_video",
     "label_reader",
     "lazy_reader",
     "open_split",
+    "open_tokens",
     "read_info",
+    "read_tokens_info",
     "record_features",
     "split_names",
+    "tokens_key",
     "verify_checksums",
     "written_version",
 ]

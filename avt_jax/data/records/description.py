@@ -21,6 +21,7 @@ from avt_jax.data.records.schema import (
     MULTI_LABEL_VERSION,
     SCHEMA_VERSION,
     RecordsInfo,
+    TokensInfo,
 )
 from avt_jax.errors import UserError, first_line
 from avt_jax.host.checksum import sha256_of
@@ -30,6 +31,8 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _MAX_JSON_BYTES = 64 * 2**20
 # Far beyond every data set, and few enough to be looked at in seconds.
 _MAX_SHARDS, _MAX_CLIPS = 100_000, 2**40
+# Numbers in a clip's tokens of one modality.
+_MAX_TOKENS = 2**26
 
 
 def verify_checksums(path: str | os.PathLike[str]) -> int:
@@ -110,7 +113,28 @@ def shard_lengths(path: str | os.PathLike[str]) -> dict[str, list[int]]:
 
 
 def read_info(path: str | os.PathLike[str]) -> RecordsInfo:
-    """Reads what a shard folder says about itself, without opening a shard.
+    """Reads what a shard folder of clips says about itself, without opening a shard.
+
+    Args:
+      path: shard folder, or URL of one.
+
+    Returns:
+      Its label sets, splits and extraction settings.
+
+    Raises:
+      UserError: as `read_description`, or it holds cached tokens.
+    """
+    info = read_description(path)
+    if info.tokens is not None:
+        raise UserError(
+            f"{path} holds cached tokens, no clips; 'avt train --config own:tokens "
+            f"--config.data.path={path}' trains on them, 'avt evaluate' judges that run."
+        )
+    return info
+
+
+def read_description(path: str | os.PathLike[str]) -> RecordsInfo:
+    """Reads what a shard folder, of clips or of tokens, says about itself.
 
     Args:
       path: shard folder, or URL of one.
@@ -135,6 +159,7 @@ def read_info(path: str | os.PathLike[str]) -> RecordsInfo:
             jpeg_quality=int(metadata["jpeg_quality"]),
             schema_version=version,
             multi_label=check_sets(metadata.get("multi_label", []), label_sets),
+            tokens=_tokens(metadata.get("tokens")),
         )
         if not 0 < result.frame_rate_hz < math.inf:
             raise ValueError(f"frame_rate_hz {result.frame_rate_hz:g}")
@@ -152,6 +177,25 @@ def read_info(path: str | os.PathLike[str]) -> RecordsInfo:
             f"{folder} has record schema {version[:40]}, this version reads {ours}; extract again."
         )
     return result
+
+
+def _tokens(found: Any) -> TokensInfo | None:
+    """What is said of cached tokens, if any; ValueError and the like where it makes no sense."""
+    if found is None:
+        return None
+    shapes = {str(name): (int(shape[0]), int(shape[1])) for name, shape in found["shapes"].items()}
+    if not shapes or not shapes.keys() <= {"video", "audio"}:
+        raise ValueError(f"tokens of {list(shapes)!r:.80}")
+    for count, width in shapes.values():
+        if not (0 < count <= _MAX_TOKENS and 0 < width <= _MAX_TOKENS // count):
+            raise ValueError(f"tokens of shape {count} x {width}")
+    if found["dtype"] not in ("float16", "float32"):
+        raise ValueError(f"tokens of type {found['dtype']!r:.40}")
+    blocks = {name: dict(found["config"][name]) for name in ("model", "data")}
+    for name in ("video_encoder", "audio_encoder"):
+        dict(blocks["model"].get(name, {}))  # a block, too
+    encoders = {str(name): str(digest) for name, digest in found["encoders"].items()}
+    return TokensInfo(shapes, found["dtype"], blocks, encoders, int(found["views"]))
 
 
 def _classes(label_set: str, names: Any) -> tuple[str, ...]:

@@ -39,21 +39,21 @@ def parse_record(
     Raises:
       ValueError: it is none, a field is missing, or one does not hold what it should.
     """
-    fields = _fields(serialized)
-    start_sec, end_sec = _seconds(fields, "start_sec"), _seconds(fields, "end_sec")
+    fields = fields_of(serialized)
+    start_sec, end_sec = seconds_of(fields, "start_sec"), seconds_of(fields, "end_sec")
     if not 0 < end_sec - start_sec < math.inf:
         raise ValueError(f"its span is {start_sec:g} to {end_sec:g} s")
-    frame_rate_hz = float(_one(fields, "frame_rate_hz", "float_list"))
+    frame_rate_hz = float(one_value(fields, "frame_rate_hz", "float_list"))
     if not 0 < frame_rate_hz < math.inf:
         raise ValueError(f"it has {frame_rate_hz:g} frames per second")
     fbank_sf = _fbank(fields, mel_bins)
-    has_audio = bool(_one(fields, "has_audio", "int64_list"))
+    has_audio = bool(one_value(fields, "has_audio", "int64_list"))
     if has_audio != (len(fbank_sf) > 0):
         raise ValueError(f"has_audio is {has_audio} with {len(fbank_sf)} fbank rows")
     return {
-        "id": _one(fields, "id", "bytes_list").decode(),
-        "source": _one(fields, "source", "bytes_list").decode(),
-        "frames": _all(fields, "frames", "bytes_list"),
+        "id": one_value(fields, "id", "bytes_list").decode(),
+        "source": one_value(fields, "source", "bytes_list").decode(),
+        "frames": all_values(fields, "frames", "bytes_list"),
         "frame_rate_hz": frame_rate_hz,
         "fbank": fbank_sf,
         "has_audio": has_audio,
@@ -62,9 +62,9 @@ def parse_record(
         # Schema 1.0 had none.
         "flags": [
             flag.decode()
-            for flag in (_all(fields, "flags", "bytes_list") if "flags" in fields else ())
+            for flag in (all_values(fields, "flags", "bytes_list") if "flags" in fields else ())
         ],
-        "labels": _labels(fields, label_sets, multi_label),
+        "labels": labels_of(fields, label_sets, multi_label),
     }
 
 
@@ -78,10 +78,11 @@ def parse_labels(
     Raises:
       ValueError: it is no record, or its labels are none of the classes.
     """
-    return _labels(_fields(serialized), label_sets, multi_label)
+    return labels_of(fields_of(serialized), label_sets, multi_label)
 
 
-def _fields(serialized: bytes) -> Any:
+def fields_of(serialized: bytes) -> Any:
+    """The features of a `tf.train.Example` by name; ValueError where it is none."""
     from google.protobuf.message import DecodeError
 
     from avt_jax.data.records.example_proto import example_class
@@ -92,52 +93,58 @@ def _fields(serialized: bytes) -> Any:
         raise ValueError(f"no record ({error})") from error
 
 
-def _labels(
+def labels_of(
     fields: Mapping[str, Any], label_sets: Mapping[str, Sequence[str]], multi_label: Collection[str]
 ) -> dict[str, Any]:
+    """{label set: class index, or uint8 [y] of a multi-label set}; ValueError where it is none."""
     return {
-        name: (_many if name in multi_label else _label)(fields, name, len(names))
+        name: (many_of if name in multi_label else label_of)(fields, name, len(names))
         for name, names in label_sets.items()
     }
 
 
 def _fbank(fields: Mapping[str, Any], mel_bins: int) -> np.ndarray:
-    stored = np.frombuffer(_one(fields, "fbank", "bytes_list"), np.float16)
+    stored = np.frombuffer(one_value(fields, "fbank", "bytes_list"), np.float16)
     # Several times quicker than isfinite, which has no float16 of its own.
     if ((stored.view(np.uint16) & _NOT_FINITE) == _NOT_FINITE).any():
         raise ValueError("its fbank is not finite")
     return stored.reshape(-1, mel_bins)
 
 
-def _label(fields: Mapping[str, Any], name: str, num_classes: int) -> int:
-    index = int(_one(fields, f"labels/{name}", "int64_list"))
+def label_of(fields: Mapping[str, Any], name: str, num_classes: int) -> int:
+    """The class index in a label set; ValueError where it is none."""
+    index = int(one_value(fields, f"labels/{name}", "int64_list"))
     if not 0 <= index < num_classes:
         raise ValueError(f"its {name} is class {index} of {num_classes}")
     return index
 
 
-def _many(fields: Mapping[str, Any], name: str, num_classes: int) -> np.ndarray:
-    indices = [int(index) for index in _all(fields, f"labels/{name}", "int64_list")]
+def many_of(fields: Mapping[str, Any], name: str, num_classes: int) -> np.ndarray:
+    """uint8 [y], 1 for the classes named in a multi-label set; ValueError where one is none."""
+    indices = [int(index) for index in all_values(fields, f"labels/{name}", "int64_list")]
     for index in indices:
         if not 0 <= index < num_classes:
             raise ValueError(f"its {name} is class {index} of {num_classes}")
     return many_hot(indices, num_classes)
 
 
-def _all(fields: Mapping[str, Any], name: str, kind: str) -> Any:
+def all_values(fields: Mapping[str, Any], name: str, kind: str) -> Any:
+    """The list of a feature; ValueError where it is missing."""
     # Asking a protobuf map for what it does not hold would put it there.
     if name not in fields:
         raise ValueError(f"it has no {name!r}")
     return getattr(fields[name], kind).value
 
 
-def _one(fields: Mapping[str, Any], name: str, kind: str) -> Any:
-    values = _all(fields, name, kind)
+def one_value(fields: Mapping[str, Any], name: str, kind: str) -> Any:
+    """The only value of a feature; ValueError where there is not one."""
+    values = all_values(fields, name, kind)
     if len(values) != 1:
         raise ValueError(f"its {name!r} holds {len(values)} values")
     return values[0]
 
 
-def _seconds(fields: Mapping[str, Any], name: str) -> float:
-    (value,) = np.frombuffer(_one(fields, name, "bytes_list"), np.float64)
+def seconds_of(fields: Mapping[str, Any], name: str) -> float:
+    """A time in seconds; ValueError where there is none."""
+    (value,) = np.frombuffer(one_value(fields, name, "bytes_list"), np.float64)
     return float(value)

@@ -50,6 +50,25 @@ DATASET_NAME = "avt_clips"
 
 
 @dataclasses.dataclass(frozen=True)
+class TokensInfo:
+    """What a folder of cached tokens says about them.
+
+    Attributes:
+      shapes: {modality: (tokens, width)} of a clip, of "video" and "audio".
+      dtype: "float16" or "float32".
+      config: {"model": ..., "data": ...}, blocks of the config whose encoders they are of.
+      encoders: {modality: SHA-256 of its weights}.
+      views: varied views of each training clip, beside the unvaried one.
+    """
+
+    shapes: Mapping[str, tuple[int, int]]
+    dtype: str
+    config: Mapping[str, Any]
+    encoders: Mapping[str, str]
+    views: int
+
+
+@dataclasses.dataclass(frozen=True)
 class RecordsInfo:
     """What a shard folder says about itself.
 
@@ -61,6 +80,7 @@ class RecordsInfo:
       jpeg_quality: of the stored frames, 1 to 100.
       schema_version: version of the record layout, `written_version` when it was written.
       multi_label: the label sets of which a clip may have any number of classes.
+      tokens: of a folder of cached tokens; None of clips.
     """
 
     label_sets: dict[str, tuple[str, ...]]
@@ -70,6 +90,7 @@ class RecordsInfo:
     jpeg_quality: int
     schema_version: str
     multi_label: tuple[str, ...] = ()
+    tokens: TokensInfo | None = None
 
     def num_clips(self, split: str) -> int:
         """Clips of a split, or of several as `split_names` has them; 0 of one that is not there."""
@@ -105,6 +126,11 @@ def has_video(record: Mapping[str, Any]) -> bool:
     return NO_VIDEO not in record.get("flags", ())
 
 
+def tokens_key(modality: str) -> str:
+    """The field of a record with the cached tokens of "video" or "audio"."""
+    return f"{modality}_tokens"
+
+
 def shard_names(split: str, num_shards: int) -> list[str]:
     """The names by which TFDS finds the shards of a split, in order."""
     start = f"{DATASET_NAME}-{split}.array_record"
@@ -116,6 +142,7 @@ def record_features(
     *,
     schema_version: str = SCHEMA_VERSION,
     multi_label: Collection[str] = (),
+    tokens: TokensInfo | None = None,
 ) -> tfds.features.FeaturesDict:
     """The TFDS features of one clip.
 
@@ -123,6 +150,7 @@ def record_features(
       label_sets: class names per label set.
       schema_version: of the folder that is read or written, "<major>.<minor>.<patch>".
       multi_label: the label sets whose label is a list of classes.
+      tokens: of a folder of cached tokens; None = clips.
 
     Returns:
       A features dict. Times are stored as raw bytes because TFDS would round them to float32,
@@ -138,13 +166,22 @@ def record_features(
         one = features.ClassLabel(names=list(classes))
         return features.Sequence(one) if name in multi_label else one
 
+    content: dict[str, Any] = {
+        "frames": features.Sequence(features.Tensor(shape=(), dtype=np.object_)),
+        "frame_rate_hz": features.Tensor(shape=(), dtype=np.float32),
+        "fbank": features.Tensor(shape=(None, MEL_BINS), dtype=np.float16, encoding="bytes"),
+    }
+    if tokens is not None:
+        kind = np.dtype(tokens.dtype)
+        content = {
+            tokens_key(name): features.Tensor(shape=(None, *shape), dtype=kind, encoding="bytes")
+            for name, shape in tokens.shapes.items()
+        }
     return features.FeaturesDict(
         {
             "id": features.Text(),
             "source": features.Text(),
-            "frames": features.Sequence(features.Tensor(shape=(), dtype=np.object_)),
-            "frame_rate_hz": features.Tensor(shape=(), dtype=np.float32),
-            "fbank": features.Tensor(shape=(None, MEL_BINS), dtype=np.float16, encoding="bytes"),
+            **content,
             "has_audio": features.Tensor(shape=(), dtype=np.bool_),
             "start_sec": seconds,
             "end_sec": seconds,

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from avt_jax.data.records.description import read_info, shard_lengths
+from avt_jax.data.records.description import read_description, shard_lengths
 from avt_jax.data.records.remote import local_folder
 from avt_jax.data.records.schema import RecordsInfo, record_features, shard_names, split_names
 from avt_jax.errors import UserError
@@ -40,7 +40,7 @@ def list_shards(path: str | os.PathLike[str]) -> tuple[Shard, ...]:
       UserError: not a shard folder, or its description is damaged.
     """
     folder = local_folder(path, ())
-    read_info(folder)  # refuses what is not a shard folder, with a reason
+    read_description(folder)  # refuses what is not a shard folder, with a reason
     shards = []
     for split, lengths in shard_lengths(folder).items():
         first = 0

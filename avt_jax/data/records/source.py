@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from avt_jax.data.records.description import read_info
+from avt_jax.data.records.description import read_description, read_info
 from avt_jax.data.records.parse import parse_labels, parse_record
 from avt_jax.data.records.remote import local_folder
 from avt_jax.data.records.schema import MEL_BINS, RecordsInfo, split_names
@@ -22,18 +22,20 @@ class LostShard(UserError):
     """A shard file that is gone, or cannot be read at all: no record of it is to be had."""
 
 
-class RecordSource:
-    """The clips of one split, by index. Picklable, and safe to read from several threads."""
+class ShardSource:
+    """The records of one split, by index. Picklable, and safe to read from several threads."""
+
+    _remedy = "extract again"
 
     def __init__(self, path: str | os.PathLike[str], split: str):
-        """Opens the split; see `open_split`."""
+        """Opens the split."""
         # Worker processes get the local folder and never download.
         self._read_folder(local_folder(path, split_names(split)), split)
 
     def _read_folder(self, folder: Path, split: str) -> None:
         self._folder = folder
         self._split = split
-        self._info = read_info(self._folder)
+        self._info = read_description(self._folder)
         for name in split_names(split):
             if name not in self._info.splits:
                 raise UserError(
@@ -82,17 +84,16 @@ class RecordSource:
         return self._info.num_clips(self._split)
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
-        """Reads clip `index`; see `open_split` for its fields.
+        """Reads record `index`.
 
         Raises:
           IndexError: `index` is not in [0, len).
           UserError: the record is damaged.
         """
-        record = self.read_lazily(index)
-        return record | {"frames": list(record["frames"])}
+        return self.read_lazily(index)
 
     def read_lazily(self, index: SupportsIndex) -> dict[str, Any]:
-        """As `self[index]`, but "frames" is a sequence that copies a frame when asked for it.
+        """As `self[index]`, but of clips, a frame is copied when it is asked for.
 
         Args:
           index: of the clip.
@@ -102,10 +103,7 @@ class RecordSource:
           LostShard: its file is gone, or cannot be read at all.
           UserError: the record is damaged.
         """
-        info = self._info
-        return self._parsed(
-            index, lambda raw: parse_record(raw, info.label_sets, MEL_BINS, info.multi_label)
-        )
+        return self._parsed(index, self._parse)
 
     def read_labels(self, index: SupportsIndex) -> dict[str, Any]:
         """The field "labels" of clip `index`; of the others no more is seen than their checksum.
@@ -128,8 +126,12 @@ class RecordSource:
             self._check_shard(index)
             raise UserError(
                 f"clip {index} of split {self._split!r} in {self._folder} is damaged "
-                f"({first_line(error)}); extract again."
+                f"({first_line(error)}); {self._remedy}."
             ) from error
+
+    def _parse(self, serialized: bytes) -> dict[str, Any]:
+        """A record's fields; ValueError where it is damaged."""
+        raise NotImplementedError
 
     def _check_shard(self, index: int) -> None:
         """Raises LostShard where not a record but the whole file of it cannot be read."""
@@ -160,6 +162,24 @@ class RecordSource:
         self._read_folder(state["folder"], state["split"])
 
 
+class RecordSource(ShardSource):
+    """The clips of one split, by index; see `open_split`."""
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """Reads clip `index`; see `open_split` for its fields.
+
+        Raises:
+          IndexError: `index` is not in [0, len).
+          UserError: the record is damaged.
+        """
+        record = self.read_lazily(index)
+        return record | {"frames": list(record["frames"])}
+
+    def _parse(self, serialized: bytes) -> dict[str, Any]:
+        info = self._info
+        return parse_record(serialized, info.label_sets, MEL_BINS, info.multi_label)
+
+
 def open_split(path: str | os.PathLike[str], split: str) -> RecordSource:
     """Opens one split for random access.
 
@@ -176,4 +196,5 @@ def open_split(path: str | os.PathLike[str], split: str) -> RecordSource:
     Raises:
       UserError: the folder or the split is missing or damaged; the message names what is there.
     """
+    read_info(path)  # refuses cached tokens
     return RecordSource(path, split)

@@ -14,6 +14,7 @@ from avt_jax.data.records.schema import (
     CHECKSUM_FILE,
     DATASET_NAME,
     SPLITS,
+    TokensInfo,
     record_features,
     shard_names,
     written_version,
@@ -23,6 +24,8 @@ from avt_jax.host.checksum import sha256_of
 # One record per group: random access then reads one record, not a block of them. JPEG does not get
 # smaller by compressing it again; a whole record does by 4 %, at five times the time to write it.
 _ARRAY_RECORD_OPTIONS = "group_size:1,uncompressed"
+_CLIPS = "Clips as JPEG frames and log-mel filter banks, written by avt_jax."
+_TOKENS = "Tokens that frozen encoders gave of clips, written by avt_jax."
 # Written into dataset_info.json; a folder's bytes do not depend on where this module lies.
 _MODULE_NAME = "avt_jax.data.records"
 
@@ -52,6 +55,7 @@ class FolderInfo:
       short_side_px: shorter side of every frame.
       jpeg_quality: of every frame, 1 to 100.
       multi_label: the label sets of which a clip may have any number of classes.
+      tokens: of a folder of cached tokens; None = clips.
     """
 
     label_sets: Mapping[str, tuple[str, ...]]
@@ -59,17 +63,20 @@ class FolderInfo:
     short_side_px: int
     jpeg_quality: int
     multi_label: tuple[str, ...] = ()
+    tokens: TokensInfo | None = None
 
 
 def make_serializer(
     label_sets: Mapping[str, tuple[str, ...]],
     multi_label: Collection[str] = (),
+    tokens: TokensInfo | None = None,
 ) -> Callable[[Mapping[str, Any]], bytes]:
     """Gives the function that turns a record into the bytes that are stored.
 
     Args:
       label_sets: class names per label set.
       multi_label: those of which a clip may have any number of classes.
+      tokens: of a folder of cached tokens; None = clips.
 
     Returns:
       A function of what `make_record` returns plus "labels": {set: class index, or what
@@ -78,7 +85,7 @@ def make_serializer(
     """
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-    features = record_features(label_sets, multi_label=multi_label)
+    features = record_features(label_sets, multi_label=multi_label, tokens=tokens)
     serializer = ExampleSerializer(features.get_serialized_info())
 
     def serialize(record: Mapping[str, Any]) -> bytes:
@@ -182,8 +189,8 @@ def write_description(
             data_dir=os.fspath(folder),
             module_name=_MODULE_NAME,
         ),
-        description="Clips as JPEG frames and log-mel filter banks, written by avt_jax.",
-        features=record_features(info.label_sets, multi_label=info.multi_label),
+        description=_TOKENS if info.tokens else _CLIPS,
+        features=record_features(info.label_sets, multi_label=info.multi_label, tokens=info.tokens),
         disable_shuffling=True,
         metadata=tfds.core.MetadataDict(
             schema_version=version,
@@ -192,6 +199,7 @@ def write_description(
             jpeg_quality=int(info.jpeg_quality),
             label_sets={name: list(classes) for name, classes in info.label_sets.items()},
             **({"multi_label": list(info.multi_label)} if info.multi_label else {}),
+            **({"tokens": dataclasses.asdict(info.tokens)} if info.tokens else {}),
         ),
     )
     description.set_file_format("array_record")
@@ -218,6 +226,7 @@ class RecordWriter:
         jpeg_quality: int = 90,
         max_shard_bytes: int = 256 * 2**20,
         multi_label: tuple[str, ...] = (),
+        tokens: TokensInfo | None = None,
     ):
         """Prepares the folder's description; writes nothing yet.
 
@@ -229,12 +238,12 @@ class RecordWriter:
           jpeg_quality: of every frame, 1 to 100.
           max_shard_bytes: > 0; a shard is closed before it would grow beyond this.
           multi_label: the label sets of which a clip may have any number of classes.
+          tokens: of a folder of cached tokens; None = clips.
         """
         self._folder = Path(folder)
-        self._info = FolderInfo(
-            dict(label_sets), frame_rate_hz, short_side_px, jpeg_quality, multi_label
-        )
-        self._serialize = make_serializer(label_sets, multi_label)
+        video = (frame_rate_hz, short_side_px, jpeg_quality)
+        self._info = FolderInfo(dict(label_sets), *video, multi_label, tokens)
+        self._serialize = make_serializer(label_sets, multi_label, tokens)
         self._max_shard_bytes = max_shard_bytes
         self._open: dict[str, ShardFile] = {}
         self._closed: dict[str, list[ShardInfo]] = {}

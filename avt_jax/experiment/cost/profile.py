@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from avt_jax import axes
+from avt_jax.data.records.description import read_description
 from avt_jax.data.records.generated import is_generated
 from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment, Say, silent
@@ -75,7 +76,9 @@ def read_classes(text: str | None, path: str, say: Say = silent) -> dict[str, in
             found[name] = int(number)
         return found
     if is_generated(path) or os.path.exists(path):
-        return {name: len(names) for name, names in read_info(path).label_sets.items()}
+        # Of clips or of cached tokens.
+        info = read_info(path) if is_generated(path) else read_description(path)
+        return {name: len(names) for name, names in info.label_sets.items()}
     (default,) = (f"{name}={number}" for name, number in _DEFAULT_CLASSES.items())
     say(f"no shards at config.data.path = {path!r}: counting {default}; --classes changes it")
     return dict(_DEFAULT_CLASSES)
@@ -100,11 +103,10 @@ def step_arguments(experiment: Experiment, batch_size: int) -> tuple[Any, ...]:
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
 
-    spec = experiment.spec
-    side = spec.frame_size_px
+    spec, shapes = experiment.spec, experiment.spec.shapes()
     batch = {
-        axes.VIDEO: array(jnp.uint8, spec.num_frames, side, side, 3),
-        axes.AUDIO: array(jnp.float32, spec.fbank_frames, spec.mel_bins),
+        axes.VIDEO: array(jnp.float32 if spec.is_tokens else jnp.uint8, *shapes[axes.VIDEO]),
+        axes.AUDIO: array(jnp.float32, *shapes[axes.AUDIO]),
         axes.HAS_AUDIO: array(jnp.bool_),
         axes.HAS_VIDEO: array(jnp.bool_),
         axes.LABELS: {

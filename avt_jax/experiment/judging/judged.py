@@ -36,9 +36,10 @@ def open_judged(
     """
     if not isinstance(given, OwnData):
         origin = _SETTING.format(run_dir) if given is None else "--data"
-        found = read_info(settings.path, origin)
+        found = read_info(settings.path, origin, settings)
         check_classes(trained.label_sets, found.label_sets, settings.path)
-        return open_source(settings.path, settings.eval_split), found.multi_label
+        source = open_source(settings.path, settings.eval_split, tokens=settings.is_tokens)
+        return source, found.multi_label
     check_classes(trained.label_sets, given.label_sets, "OwnData")
     if given.val is None:
         raise UserError("OwnData.val is None; give the clips to evaluate there.")

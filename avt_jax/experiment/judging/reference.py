@@ -18,7 +18,7 @@ from avt_jax.errors import UserError
 from avt_jax.evaluation import baseline, classification
 from avt_jax.evaluation.standing import Reference
 from avt_jax.experiment.assemble import Experiment
-from avt_jax.experiment.splits import OwnData, is_source, open_source, own_split
+from avt_jax.experiment.splits import OwnData, is_source, open_source, own_split, read_info
 from avt_jax.host.progress import progress_bar
 from avt_jax.inference.load import LoadedRun
 from avt_jax.training.processes import agree
@@ -47,9 +47,10 @@ def training_source(data: DataConfig, own: OwnData | None) -> Any:
         return own_split(own, "train") if is_source(own.train) else None
     if data.train_split == data.eval_split:
         return None
-    if is_generated(data.path) or records.read_info(data.path).num_clips(data.train_split):
+    info = None if is_generated(data.path) else read_info(data.path, data=data)
+    if info is None or info.num_clips(data.train_split):
         with contextlib.suppress(UserError):
-            return open_source(data.path, data.train_split)
+            return open_source(data.path, data.train_split, tokens=data.is_tokens)
     return None
 
 

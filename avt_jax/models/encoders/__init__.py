@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import jax
 from flax import nnx
 
-from avt_jax.models.encoders import ast, uniformer, vit
+from avt_jax.models.encoders import ast, tokens, uniformer, vit
 from avt_jax.settings import Block
 
 
@@ -51,7 +51,9 @@ class EncoderModule(Protocol):
 VIDEO_ENCODERS: dict[str, EncoderModule] = {
     "uniformer": uniformer,
     "vit": vit,
+    tokens.NAME: tokens.VIDEO,
 }
 AUDIO_ENCODERS: dict[str, EncoderModule] = {
     "ast": ast,
+    tokens.NAME: tokens.AUDIO,
 }

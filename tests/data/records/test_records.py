@@ -69,7 +69,7 @@ def test_a_folder_of_schema_1_0_reads_as_without_flags(tmp_path, monkeypatch):
     del without["flags"]
     with monkeypatch.context() as patch:
         patch.setattr(old, "encode_example", lambda r: encode({k: r[k] for k in without}))
-        patch.setattr(writer, "record_features", lambda label_sets, multi_label: old)
+        patch.setattr(writer, "record_features", lambda label_sets, **_: old)
         patch.setattr(writer, "written_version", lambda multi_label: "1.0.0")
         made = RecordWriter(tmp_path, label_sets=LABEL_SETS, frame_rate_hz=8, short_side_px=48)
         made.add("train", without)

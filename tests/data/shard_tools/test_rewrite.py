@@ -64,7 +64,7 @@ def test_old_schema_is_brought_up_to_date_and_a_newer_one_refused(tmp_path, monk
             "encode_example",
             lambda record: encode({k: v for k, v in record.items() if k != "flags"}),
         )
-        patch.setattr(writer, "record_features", lambda label_sets, multi_label: old)
+        patch.setattr(writer, "record_features", lambda label_sets, **_: old)
         patch.setattr(writer, "written_version", lambda multi_label: "1.0.0")
         write(tmp_path / "old", [clip(1), clip(2)])
     write(tmp_path / "new", [clip(3)])

@@ -1,0 +1,1 @@
+"""Frozen encoders run once: what they give of each clip is kept, and trained on."""
