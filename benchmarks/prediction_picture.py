@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from avt_jax.data.av_events.render import write_mp4
+from avt_jax.data.av_events.dataset import write_mp4
 from avt_jax.inference import Predictor
 from avt_jax.inference.timeline import draw_timeline
 

@@ -46,13 +46,15 @@ ALLOWED = {
 }  # fmt: skip
 # The rooms of data, the lower ones first: each may import those before it, and itself.
 ROOMS = (
-    "media", "records", "manifests", "av_events", "extraction", "loading", "shard_tools", "doctor"
+    "media", "records", "manifests", "av_events", "av_sync", "extraction", "loading",
+    "shard_tools", "doctor",
 )  # fmt: skip
 ROOM_ALLOWED = {
     "media": set(),
     "records": set(),
     "manifests": {"records"},
     "av_events": set(),
+    "av_sync": {"av_events"},
     "extraction": {"media", "records", "manifests"},
     "loading": {"media", "records"},
     "shard_tools": {"media", "records"},

@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from avt_jax.data.av_events.render import SAMPLE_RATE_HZ, write_mp4
+from avt_jax.data.av_events.dataset import SAMPLE_RATE_HZ, write_mp4
 
 CLIP_SEC, FRAME_RATE_HZ, SIDE_PX = 3.0, 8, 96
 CATEGORIES, PICTURES, CLIPS = 8, 66, 4

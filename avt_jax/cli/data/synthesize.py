@@ -1,4 +1,4 @@
-"""`avt synthesize`: renders the AV-Events data set."""
+"""`avt synthesize`: renders the AV-Events or the AV-Sync data set."""
 
 from __future__ import annotations
 
@@ -6,17 +6,37 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from avt_jax.cli import common
 from avt_jax.data.av_events import render
+from avt_jax.data.av_sync import render as render_sync
+from avt_jax.errors import UserError
 from avt_jax.host.output.terminal import show
+
+EPILOG = """\
+  avt synthesize --out videos
+  avt synthesize --data av-sync --out sync --frame-rate-hz 16
+
+In AV-Events picture and sound are drawn independently. In AV-Sync they belong together: a class is
+a thing (ball, hammer, lamp, mouth) and whether it is heard when it acts, late, early, or at other
+times; labelled_1.csv and labelled_10.csv have labels of few training clips, seen.csv what acts
+when. docs/data.md says more.
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = common.parser(
         "synthesize",
-        "Render AV-Events data: generated videos, 4 motions x 4 kinds of sound = 16 classes.",
+        "Render generated videos: AV-Events, 4 motions x 4 kinds of sound, or AV-Sync.",
+        EPILOG,
+    )
+    parser.add_argument(
+        "--data",
+        choices=("av-events", "av-sync"),
+        default="av-events",
+        help="which data set (default %(default)s)",
     )
     parser.add_argument(
         "--out", required=True, help="folder to create: videos/, clips.csv, events.csv"
@@ -49,6 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="power of the sounds over the background's (default: drawn for each clip, 18 to 36)",
     )
     parser.add_argument(
+        "--distractors",
+        type=float,
+        metavar="SHARE",
+        help="of AV-Sync: share of clips with a silent thing, and with one not seen (default 0.5)",
+    )
+    parser.add_argument(
         "--num-workers", type=int, default=2, help="processes, 0 for none (default %(default)s)"
     )
     return parser
@@ -68,7 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     started = time.perf_counter()
-    manifest = render.render_dataset(
+    chosen: dict[str, Any] = {}
+    if args.data == "av-sync":
+        chosen["distractors"] = 0.5 if args.distractors is None else args.distractors
+    elif args.distractors is not None:
+        raise UserError("--distractors is for --data av-sync; leave it out.")
+    render_dataset = render_sync.render_dataset if chosen else render.render_dataset
+    manifest = render_dataset(
         args.out,
         num_train=args.num_train,
         num_val=args.num_val,
@@ -79,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         size_px=args.size_px,
         snr_db=args.snr_db,
         num_workers=args.num_workers,
+        **chosen,
     )
     num_clips = args.num_train + args.num_val + args.num_test
     seconds = time.perf_counter() - started

@@ -69,7 +69,7 @@ def make_sound(
         frequency_hz = 350.0 * 3.0**pitch * 4.0 ** (time_sec / sweep_sec % 1.0)
         wave = _harmonics(rng, frequency_hz, sample_rate_hz)
     elif kind == "noise":
-        wave = _colored_noise(rng, len(time_sec), tilt=0.5 * (1.0 - pitch))
+        wave = colored_noise(rng, len(time_sec), tilt=0.5 * (1.0 - pitch))
     elif kind == "clicks":
         wave = _click_train(rng, time_sec, rate_hz=9.0 + 7.0 * pitch, sample_rate_hz=sample_rate_hz)
     else:
@@ -115,7 +115,7 @@ def synthesize_audio(
     sound_rng = np.random.default_rng(rng.integers(2**63))
 
     num_samples = round(clip_sec * sample_rate_hz)
-    background = _colored_noise(rng, num_samples, tilt=background_tilt)
+    background = colored_noise(rng, num_samples, tilt=background_tilt)
     waveform = np.zeros(num_samples)
     sounding = np.zeros(num_samples, bool)
     exact_events = []
@@ -157,8 +157,17 @@ def _harmonics(
     return wave
 
 
-def _colored_noise(rng: np.random.Generator, num_samples: int, *, tilt: float) -> np.ndarray:
-    """Gaussian noise, amplitude ~ frequency ** -tilt (0 white, 0.5 pink), unit RMS."""
+def colored_noise(rng: np.random.Generator, num_samples: int, *, tilt: float) -> np.ndarray:
+    """Gaussian noise of unit root mean square whose amplitude is frequency ** -tilt.
+
+    Args:
+      rng: source of the noise.
+      num_samples: > 0.
+      tilt: 0 is white, 0.5 pink.
+
+    Returns:
+      float64 [num_samples].
+    """
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     # Flat in the first hundredth of the band: else the lowest bins would hold all of the energy.
     bins = np.maximum(np.arange(len(spectrum)) / len(spectrum), 0.01)

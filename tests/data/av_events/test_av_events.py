@@ -11,7 +11,7 @@ import pytest
 
 from avt_jax.audio.melspec import fbank
 from avt_jax.cli.data import synthesize
-from avt_jax.data.av_events import audio, render, video
+from avt_jax.data.av_events import audio, dataset, render, video
 from avt_jax.data.media.frames import decode_frames
 from avt_jax.data.media.probe import probe
 from avt_jax.data.media.sound import decode_audio
@@ -281,7 +281,7 @@ def test_a_process_that_dies_is_told_and_leaves_nothing_behind(tmp_path, monkeyp
     def die(function, tasks, *, num_workers):
         yield tasks[0], WorkerDied("the process that worked on it was ended by SIGKILL")
 
-    monkeypatch.setattr(render, "ordered_map", die)
+    monkeypatch.setattr(dataset, "ordered_map", die)
     with pytest.raises(UserError, match=r"ended by SIGKILL \(clips from videos/train_00000.mp4 on"):
         render.render_dataset(tmp_path / "out", **SMALL, progress=False)
     assert list(tmp_path.iterdir()) == []
