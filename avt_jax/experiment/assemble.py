@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -38,7 +39,8 @@ from avt_jax.training.hiding import make_hide
 from avt_jax.training.inputs import input_spec, normalisation
 from avt_jax.training.loop import Batches, Evaluate, Schedule
 from avt_jax.training.mixing import make_mix
-from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from avt_jax.training.optimizer import learning_rate_schedule, make_hold, make_optimizer
+from avt_jax.training.optimizer.hold import Hold
 from avt_jax.training.processes.agree import notes, read_notes, total
 from avt_jax.training.processes.stop import Interrupted
 from avt_jax.training.state import Birth, TrainState
@@ -216,7 +218,19 @@ class Experiment:
         """
         skeleton = self.skeleton
         return make_optimizer(
-            self.parts.optimizer, self.learning_rate, skeleton.params, skeleton.packing
+            self.parts.optimizer, self.learning_rate, skeleton.params, skeleton.packing, self.hold
+        )
+
+    @cached_property
+    def hold(self) -> Hold | None:
+        """What is not trained in the first part of the training; None for nothing."""
+        is_open = self._classes is None  # else nobody knows how long an epoch is
+        return make_hold(
+            self.parts.optimizer,
+            self.skeleton.params,
+            self.skeleton.packing,
+            total_steps=self.schedule.total_steps if is_open else sys.maxsize,
+            pace=self.parts.train.pace(self.num_clips),
         )
 
     @cached_property
@@ -242,6 +256,7 @@ class Experiment:
             shared_pass=parts.masking.shared_pass,
             mix=mix,
             accumulate=parts.train.accumulate,
+            hold=self.hold,
         )
 
     @cached_property
