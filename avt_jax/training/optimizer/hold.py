@@ -49,7 +49,7 @@ class Hold:
         return {path: self.steps if held else 0 for path, held in self.held.items()}
 
     def share(self, path: str, ndim: int) -> float | np.ndarray:
-        """Of an entry, flat, stacked or packed, of so many dimensions: 1 where it is held, else 0."""
+        """1 where an entry (flat, stacked or packed) of `ndim` dimensions is held, else 0."""
         return self.packing.spread(self.held, path, ndim)
 
     def choose(self, path: str, held: jax.Array, other: jax.Array) -> jax.Array:
@@ -65,9 +65,9 @@ def adam_from_release(
 ) -> optax.GradientTransformation:
     """`optax.scale_by_adam` whose moments are corrected from where they began to be more than 0.
 
-    The count, and with it the form of the state, is one for all parameters. Corrected for all steps,
-    the moments of the first steps after the release would be taken for whole ones: with the usual
-    decays the updates would be up to six times too large.
+    The count, and with it the form of the state, is one for all parameters. Corrected by it, the
+    moments of the first steps after the release would be taken for means of many steps: with the
+    usual decays the updates would be up to six times too large.
 
     Args:
       adam: with these decays and Optax's epsilon.

@@ -76,13 +76,13 @@ def for_each_layer(
         groups = defaultdict(list)
         for path in opened:
             layers = packing.layers(path)
-            from_l = [begins.get(one, 0) for one in layers or [path]]
-            alike = len(set(from_l)) == 1
-            groups[len(layers or ()), tuple(from_l[:1] if alike else from_l)].append(path)
+            each = [begins.get(one, 0) for one in layers or [path]]
+            starts = tuple(each[:1] if len(set(each)) == 1 else each)
+            groups[len(layers or ()), starts].append(path)
         updates: dict[str, Any] = {}
         states = []
-        for (depth, from_l), paths in groups.items():
-            part = _counted_from(from_l, _only(state, paths))
+        for (depth, starts), paths in groups.items():
+            part = _counted_from(starts, _only(state, paths))
             axes = jax.tree.map(
                 lambda n: 0 if _is_flat(n) or n.ndim else None, part, is_leaf=_is_flat
             )
@@ -99,11 +99,11 @@ def for_each_layer(
     return optax.GradientTransformation(inner.init, update)
 
 
-def _counted_from(from_l: tuple[int, ...], state: Any) -> Any:
+def _counted_from(starts: tuple[int, ...], state: Any) -> Any:
     """With counts that are 0 until these; one for each layer where they are several."""
-    if not any(from_l):
+    if not any(starts):
         return state
-    start = np.array(from_l, np.int32) if len(from_l) > 1 else from_l[0]
+    start = np.array(starts, np.int32) if len(starts) > 1 else starts[0]
     return jax.tree.map(
         lambda n: n if _is_flat(n) else jnp.maximum(n - start, 0), state, is_leaf=_is_flat
     )
