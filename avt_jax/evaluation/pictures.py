@@ -185,7 +185,11 @@ def draw_training_curves(
     series = _series(entries)
     # Rates, norms and temperatures share no scale with the losses.
     apart = {*_RATES, "clips_per_sec", "damaged", "grad_norm", "temperature", *_OBSERVED}
-    accuracy = sorted({name for _, name in series if _is_accuracy(name)})
+    # What is judged beside the averaged weights comes after these.
+    accuracy = sorted(
+        {name for _, name in series if _is_accuracy(name)},
+        key=lambda name: (name.startswith("raw/"), name),
+    )
     # The total first: it keeps the first colour whatever the terms are called.
     losses = sorted(
         {name for _, name in series} - apart - set(accuracy),
