@@ -185,11 +185,7 @@ def draw_training_curves(
     series = _series(entries)
     # Rates, norms and temperatures share no scale with the losses.
     apart = {*_RATES, "clips_per_sec", "damaged", "grad_norm", "temperature", *_OBSERVED}
-    # What is judged beside the averaged weights comes after these.
-    accuracy = sorted(
-        {name for _, name in series if _is_accuracy(name)},
-        key=lambda name: (name.startswith("raw/"), name),
-    )
+    accuracy = sorted({name for _, name in series if _is_accuracy(name)}, key=_averaged_first)
     # The total first: it keeps the first colour whatever the terms are called.
     losses = sorted(
         {name for _, name in series} - apart - set(accuracy),
@@ -229,6 +225,11 @@ _SPLITS = ("train", "val")
 _RATES = ("lr", "lr_held")
 # What `training.observing` adds to the metrics.
 _OBSERVED = ("wait_data_sec", "host_sec", "device_sec", "mfu", "memory_peak_gib", "goodput")
+
+
+def _averaged_first(name: str) -> tuple[bool, str]:
+    """In the order of the names, but what raw weights reach comes after the averaged ones."""
+    return name.startswith("raw/"), name
 
 
 def _is_accuracy(name: str) -> bool:

@@ -192,12 +192,14 @@ def test_the_state_is_that_of_a_training_without():
     chex.assert_trees_all_equal_shapes_and_dtypes(with_held, without)
 
 
-@pytest.mark.parametrize("accumulate", (1, 2))
-def test_no_gradient_is_computed_of_what_is_held(accumulate):
+@pytest.mark.parametrize(
+    ("accumulate", "frozen"), [(1, ("^audio_encoder/blocks/0/",)), (2, ())], ids=["frozen", "parts"]
+)
+def test_no_gradient_is_computed_of_what_is_held(accumulate, frozen):
     def program(optimizer):
         changes = {"train.accumulate": accumulate, "model.num_blocks": 1}
-        made = experiment(optimizer, **changes)
-        return jax.jit(made.step).trace(*step_arguments(made, 8)).jaxpr.jaxpr
+        made = experiment({"frozen": frozen} | optimizer, **changes)
+        return jax.jit(made.step).trace(*packed_arguments(made)).jaxpr.jaxpr
 
     parts = ("^audio_encoder/",)
     whole, first = (
@@ -208,6 +210,14 @@ def test_no_gradient_is_computed_of_what_is_held(accumulate):
     )
     assert first == flops.of_step(program({"frozen": parts}))[0] < 0.65 * whole
     assert whole == flops.of_step(program({}))[0]
+
+
+def packed_arguments(made):
+    """Shapes of what the step takes in a training."""
+    birth = made.birth
+    step = made.packed_step(birth.shardings, birth.shapes)
+    _, batch, key = step_arguments(made, 8)
+    return jax.eval_shape(step.pack, birth.shapes), batch, key
 
 
 # A tower whose layers 0 and 1 are held, a matrix that is, and two parameters that are not.

@@ -145,8 +145,10 @@ def make_hold(
             f"training of {total_steps}; give a length that ends before the training does, or "
             "--config.optimizer.held='()'."
         )
+    still = held | config.frozen_paths(params)
     return Hold(
         {path: float(path in held) for path in params},
+        {path: float(path in still) for path in params},
         packing,
         steps,
         _warmup_steps(config, total_steps=total_steps, pace=pace),

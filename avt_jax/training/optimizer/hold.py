@@ -26,12 +26,14 @@ class Hold:
 
     Attributes:
       held: {flat path: 1 for what is held, else 0} of all parameters.
+      still: the same, with 1 for what is frozen, too.
       packing: of the same model.
       steps: of the part in which it is held, 1 or more.
       ramp_steps: after it, until its learning rate is that of all else; 0 = at once.
     """
 
     held: Mapping[str, float]
+    still: Mapping[str, float]
     packing: Packing
     steps: int
     ramp_steps: int
@@ -51,6 +53,10 @@ class Hold:
     def share(self, path: str, ndim: int) -> float | np.ndarray:
         """1 where an entry (flat, stacked or packed) of `ndim` dimensions is held, else 0."""
         return self.packing.spread(self.held, path, ndim)
+
+    def is_still(self, path: str, ndim: int) -> bool:
+        """Whether nothing of an entry is trained until the release."""
+        return bool(np.all(self.packing.spread(self.still, path, ndim)))
 
     def choose(self, path: str, held: jax.Array, other: jax.Array) -> jax.Array:
         """An entry with the values of `held` where it is held, those of `other` elsewhere."""

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from avt_jax import tree
 from avt_jax.losses.interface import Metrics
@@ -37,7 +36,7 @@ def until_release(gradient: Gradient, hold: Hold) -> Gradient:
 
     def divide(params: Mapping[str, Any]) -> tuple[tree.Flat, tree.Flat]:
         trained, others = packing.divide(params)
-        held = {path: x for path, x in trained.items() if np.all(hold.share(path, x.ndim))}
+        held = {path: x for path, x in trained.items() if hold.is_still(path, x.ndim)}
         return {path: x for path, x in trained.items() if path not in held}, others | held
 
     def of_others(state: TrainState, batch: Mapping[str, Any], key: jax.Array) -> _Found:
