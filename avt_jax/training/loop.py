@@ -201,8 +201,7 @@ def fit(
       mesh, schedule: where, and when to log, evaluate and save.
       batch_size: clips per step over all devices, for the rate shown.
       checkpointer, writer: where states and metrics go.
-      rates: step -> {"lr": learning rate, ...}, to be logged.
-      evaluate: see `Evaluate`.
+      rates, evaluate: step -> {"lr": learning rate, ...}, to be logged; see `Evaluate`.
       unpack: from the form that the step takes to the one that is saved.
       max_damaged: most records that all processes together may pass over; None = any number.
       evaluation_is_due: whether the state's own step is still to be evaluated.
