@@ -59,21 +59,12 @@ def make_train_step(
       hold: what is not trained at first; the optimiser's, too.
     """
     packing = skeleton.packing
-    gradient: Gradient
+    gradient: Gradient = functools.partial(
+        _at_once, skeleton, objective, normalisation, hide, shared_pass, mix
+    )
     if accumulate > 1:
-        gradient = Accumulated(
-            skeleton,
-            objective,
-            normalisation,
-            number=accumulate,
-            hide=hide,
-            shared_pass=shared_pass,
-            mix=mix,
-        )
-    else:
-        gradient = functools.partial(
-            _at_once, skeleton, objective, normalisation, hide, shared_pass, mix
-        )
+        more: dict[str, Any] = dict(hide=hide, shared_pass=shared_pass, mix=mix)
+        gradient = Accumulated(skeleton, objective, normalisation, number=accumulate, **more)
     if hold:
         gradient = until_release(gradient, hold)
 
