@@ -376,7 +376,7 @@ def train_stub(workdir: Path) -> None:
         batch_size=8,
         checkpointer=checkpointer,
         writer=writer,
-        learning_rate=lambda step: 0.1,
+        rates=lambda step: {"lr": 0.1},
         evaluate=evaluate,
     )
     checkpointer.close()

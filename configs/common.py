@@ -126,6 +126,8 @@ def finish(
             batch_size=8, eval_batch_size=8, steps=3, log_every_steps=1, eval_every_steps=3
         )
         config.train.update(log_every_epochs=0.0, eval_every_epochs=0.0)
+        if config.optimizer.held:
+            config.optimizer.update(held_steps=1, held_epochs=0.0)
     elif arg:
         raise ValueError(f"unknown argument {arg!r}; a recipe takes none, or 'smoke'")
     return config.lock()

@@ -14,6 +14,9 @@ Run:
 With cached tokens of frozen encoders (docs/finetuning.md):
   avt tokens shards --checkpoint runs/mine --out tokens
   avt train --config own:tokens --workdir runs/rest --config.data.path=tokens
+From released weights, or those of a run (docs/finetuning.md):
+  avt train --config own:small --workdir runs/fine --config.data.path=shards \\
+      --config.init.video=uniformer-s-k400 --config.init.audio=ast-audioset-16
 """
 
 from ml_collections import ConfigDict
@@ -24,14 +27,19 @@ from configs import common
 _TINY_CLIPS_SEEN = 80_000
 # The same of cached tokens, of which a fusion trains in minutes.
 _TOKENS_SEEN = 40_000
+# The part of a training in which encoders with given weights are held: until then what is new
+# learns from tokens that stay as they are, and does not disturb them.
+_HELD_SHARE = 0.2
 
 
-def get_config(arg="", path="shards"):
+def get_config(arg="", path="shards", init=None):
     """`arg`: "" takes the size for the machine, or "tiny", "small", "base", "smoke".
 
     "tokens" trains on a folder that `avt tokens` made.
 
     `path`: the shards, or the tokens; config.data.path.
+
+    `init`: {"video", "audio" or "model": weights}, what config.init is given.
     """
     if arg == "tokens":
         return _on_tokens(path)
@@ -66,7 +74,28 @@ def get_config(arg="", path="shards"):
         eval_every_epochs=epochs / 20,
         log_every_epochs=epochs / 40,
     )
+    _spare_given_weights(config, init or {})
     return common.finish(config, "smoke" if arg == "smoke" else "", clips.label_sets)
+
+
+def _spare_given_weights(config, init):
+    """Encoders with given weights are held at first, then trained more slowly than what is new."""
+    given = [name for name in ("video", "audio") if name in init or "model" in init]
+    if not given:
+        return
+    # "video_encoder/" of AVT; of MBT the tower, "video/".
+    part = f"^{given[0] if len(given) == 1 else '(video|audio)'}(_encoder)?/"
+    config.optimizer.held = (part,)
+    config.optimizer.held_epochs = round(_HELD_SHARE * config.train.epochs, 2)
+    if len(given) == 2:
+        # As MAE's models are fine-tuned.
+        config.optimizer.layer_decay = 0.75
+    else:
+        # By layers, the other encoder, which begins at random, would be slowed down as well.
+        config.optimizer.lr_scale_rules = ((part, 0.1),)
+    if "video" in given:
+        # Running statistics of millions of clips, in place of those of batches of 16.
+        config.model.video_encoder.freeze_bn = True
 
 
 def _read_as_stored(config, clips, size):

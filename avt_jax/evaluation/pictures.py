@@ -184,14 +184,14 @@ def draw_training_curves(
     """
     series = _series(entries)
     # Rates, norms and temperatures share no scale with the losses.
-    apart = {"lr", "clips_per_sec", "damaged", "grad_norm", "temperature", *_OBSERVED}
-    accuracy = sorted({name for _, name in series if _is_accuracy(name)})
+    apart = {*_RATES, "clips_per_sec", "damaged", "grad_norm", "temperature", *_OBSERVED}
+    accuracy = sorted({name for _, name in series if _is_accuracy(name)}, key=_averaged_first)
     # The total first: it keeps the first colour whatever the terms are called.
     losses = sorted(
         {name for _, name in series} - apart - set(accuracy),
         key=lambda name: (name != "loss", name),
     )
-    panels = [("loss", losses), ("accuracy", accuracy), ("learning rate", ["lr"])]
+    panels = [("loss", losses), ("accuracy", accuracy), ("learning rate", [*_RATES])]
     panels = [(t, n) for t, n in panels if any((s, m) in series for s in _SPLITS for m in n)]
     if not panels:
         return False
@@ -221,8 +221,15 @@ def draw_training_curves(
 
 
 _SPLITS = ("train", "val")
+# Of all parameters, and of those that were held at first.
+_RATES = ("lr", "lr_held")
 # What `training.observing` adds to the metrics.
 _OBSERVED = ("wait_data_sec", "host_sec", "device_sec", "mfu", "memory_peak_gib", "goodput")
+
+
+def _averaged_first(name: str) -> tuple[bool, str]:
+    """In the order of the names, but what raw weights reach comes after the averaged ones."""
+    return name.startswith("raw/"), name
 
 
 def _is_accuracy(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,9 +20,8 @@ from avt_jax import axes, tree
 from avt_jax.data.loading import pipeline, tune_workers
 from avt_jax.data.loading.balance import ClipLabels, clips_by_class
 from avt_jax.data.loading.config import DataConfig
-from avt_jax.evaluation import classification
-from avt_jax.evaluation.report import validation
 from avt_jax.experiment.class_balance import check_balance, training_labels, weights_of_classes
+from avt_jax.experiment.judging.validation import PredictAndRead, jit_predict, make_evaluate
 from avt_jax.experiment.own_batches import OwnBatches, evaluated_batches
 from avt_jax.experiment.parts import Parts, parse
 from avt_jax.experiment.splits import OwnData, Splits, is_source, length, open_splits
@@ -38,8 +38,9 @@ from avt_jax.training.hiding import make_hide
 from avt_jax.training.inputs import input_spec, normalisation
 from avt_jax.training.loop import Batches, Evaluate, Schedule
 from avt_jax.training.mixing import make_mix
-from avt_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from avt_jax.training.processes.agree import notes, read_notes, total
+from avt_jax.training.optimizer import learning_rate_schedule, make_hold, make_optimizer
+from avt_jax.training.optimizer.hold import Hold
+from avt_jax.training.processes.agree import notes
 from avt_jax.training.processes.stop import Interrupted
 from avt_jax.training.state import Birth, TrainState
 from avt_jax.training.step import PackedStep, TrainStep, make_train_step
@@ -207,6 +208,11 @@ class Experiment:
             pace=self.parts.train.pace(self.num_clips),
         )
 
+    def rates(self, step: Any) -> dict[str, Any]:
+        """What a training logs of a step: {"lr": its rate, "lr_held": the rate of what is held}."""
+        rate = self.learning_rate(step)
+        return {"lr": rate, **({"lr_held": rate * self.hold.rate(step)} if self.hold else {})}
+
     @cached_property
     def optimizer(self) -> optax.GradientTransformation:
         """Over flat parameters.
@@ -216,7 +222,19 @@ class Experiment:
         """
         skeleton = self.skeleton
         return make_optimizer(
-            self.parts.optimizer, self.learning_rate, skeleton.params, skeleton.packing
+            self.parts.optimizer, self.learning_rate, skeleton.params, skeleton.packing, self.hold
+        )
+
+    @cached_property
+    def hold(self) -> Hold | None:
+        """What is not trained in the first part of the training; None for nothing."""
+        is_open = self._classes is None  # else nobody knows how long an epoch is
+        return make_hold(
+            self.parts.optimizer,
+            self.skeleton.params,
+            self.skeleton.packing,
+            total_steps=self.schedule.total_steps if is_open else sys.maxsize,
+            pace=self.parts.train.pace(self.num_clips),
         )
 
     @cached_property
@@ -242,6 +260,7 @@ class Experiment:
             shared_pass=parts.masking.shared_pass,
             mix=mix,
             accumulate=parts.train.accumulate,
+            hold=self.hold,
         )
 
     @cached_property
@@ -330,45 +349,26 @@ class Experiment:
 
         The score is the mean over the label sets of top-1, or mAP where a set is multi-label.
 
-        Several processes go through a part of it each. Without a validation split there are no
-        metrics, and the score is None.
+        Without a validation split there are no metrics, and the score is None.
         """
         val, data = self.splits.val, self.data
         if val is None:
             return lambda state, asked: ({}, None)
-        label_sets = self.splits.info.label_sets
         local_batch = meshes.check_batch_size(self.parts.train.eval_batch_size, self.mesh)
-
-        def evaluate(
-            state: TrainState, asked: Callable[[], int]
-        ) -> tuple[dict[str, float], float | None]:
-            result = classification.evaluate(
-                lambda batch: self.predict_part(state, batch, asked),
-                self.eval_batches(val, data, local_batch),
-                label_sets,
-                num_views=data.eval_views,
-                total=total,
-                multi_label=self.multi_label,
-                part=(jax.process_index(), jax.process_count()),
-            )
-            return validation(result, label_sets)
-
-        return evaluate
+        return make_evaluate(
+            self.predict_part,
+            lambda: self.eval_batches(val, data, local_batch),
+            self.splits.info.label_sets,
+            num_views=data.eval_views,
+            multi_label=self.multi_label,
+            with_raw=self.parts.train.evaluate_raw,
+        )
 
     @cached_property
-    def _predict(self) -> Callable[..., tuple[dict[str, jax.Array], jax.Array]]:
+    def _predict(self) -> PredictAndRead:
         """Jitted: (parameters, statistics, batch) -> (probabilities, a signal to stop or 0)."""
         predict = make_predict(self.skeleton, normalisation(self.parts.data), self.multi_label)
-
-        def predict_and_read(
-            params: Any, stats: Any, batch: Mapping[str, Any]
-        ) -> tuple[dict[str, jax.Array], jax.Array]:
-            return predict(params, stats, batch), read_notes(batch)[axes.NOTES][0]
-
-        return jax.jit(
-            meshes.within(self.mesh, predict_and_read),
-            out_shardings=(meshes.batch_sharding(self.mesh), meshes.replicated(self.mesh)),
-        )
+        return jit_predict(predict, self.mesh)
 
     def predict_part(
         self, state: TrainState, batch: Mapping[str, Any], asked: Callable[[], int]

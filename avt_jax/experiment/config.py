@@ -19,8 +19,8 @@ from avt_jax.models import build
 from avt_jax.settings import fields_of
 from avt_jax.training.durations import UNITS, field_name
 
-# A recipe with this parameter is told config.data.path, where that is given.
-_LOOKS = {"path", "data.path"}
+# The fields of config.init that name weights.
+_WEIGHTS = ("video", "audio", "model")
 
 Overrides = Mapping[str, Any] | Sequence[str]
 
@@ -66,6 +66,8 @@ def load_config(name_or_path: str, overrides: Overrides = ()) -> ConfigDict:
             value = _from_text(value, kinds.get(path, type(known[path])))
         _set(config, path, value)
         _take_other_units_away(config, path, value, changes)
+        if path == "optimizer.held" and not value:
+            _take_length_away(config["optimizer"], changes)
     return ConfigDict(parse(config).to_dict(), convert_dict=True).lock()
 
 
@@ -74,7 +76,7 @@ class _Text(str):
 
 
 def _read_recipe(spec: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What `get_config` makes of its argument, and of `data.path` where it looks at the shards."""
+    """What `get_config` makes of its argument, and of what else it asks for: see `_looks`."""
     name, _, argument = spec.partition(":")
     path = _locate(name)
     try:
@@ -82,13 +84,27 @@ def _read_recipe(spec: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         parameters = inspect.signature(get_config).parameters
         if argument and not parameters:
             raise ValueError(f"it takes no argument, so not {argument!r}")
-        looks = {"path": str(changes["data.path"])} if _LOOKS <= {*parameters, *changes} else {}
-        made = get_config(argument, **looks) if parameters else get_config()
+        looks = _looks(changes)
+        told = {name: value for name, value in looks.items() if name in parameters}
+        made = get_config(argument, **told) if parameters else get_config()
         return made.to_dict() if isinstance(made, ConfigDict) else dict(made)
     except UserError:
         raise
     except Exception as error:  # whatever the user's Python file raises is the user's to read
         raise UserError(f"--config {spec}: {type(error).__name__}: {error}") from error
+
+
+def _looks(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe is told of the user's changes, if its `get_config` has a parameter of the name.
+
+    Returns:
+      "path": config.data.path, where it is given; "init": {"video", "audio" or "model": what
+      config.init names}, of what is given.
+    """
+    given = {name: changes.get(f"init.{name}") for name in _WEIGHTS}
+    init = {name: str(value) for name, value in given.items() if value}
+    path = {"path": str(changes["data.path"])} if "data.path" in changes else {}
+    return {**path, "init": init}
 
 
 def _locate(name: str) -> Path:
@@ -221,3 +237,10 @@ def _take_other_units_away(
         siblings = config.get(block, {})
         if other != unit and field_name(prefix, other) in siblings and field not in changes:
             siblings[field_name(prefix, other)] = 0
+
+
+def _take_length_away(optimizer: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Who holds nothing means for no time, whatever the recipe said."""
+    for name in (field_name("held", unit) for unit in UNITS):
+        if f"optimizer.{name}" not in changes:
+            optimizer[name] = 0

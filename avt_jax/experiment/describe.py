@@ -128,6 +128,8 @@ def announcement(
         where += f" of {jax.process_count()} processes"
     if trace and trace.last <= done:
         more.append(f"steps {trace.first} to {trace.last} are done already: no trace of them")
+    if (hold := experiment.hold) and done < hold.steps and not gave_up:
+        more.append(f"{_held(experiment)} are held until step {hold.steps} (config.optimizer.held)")
     birth = experiment.birth
     return [
         f"{clips} and {val}, {tree.parameter_count(birth.shapes.params) / 1e6:.2f} M parameters, "
@@ -136,6 +138,20 @@ def announcement(
         f"{progress}; everything goes to {workdir}",
         *more,
     ]
+
+
+def releases(experiment: Experiment) -> dict[int, str]:
+    """{step: what to say after it}: where parameters that were held are let go."""
+    if not (hold := experiment.hold):
+        return {}
+    ramp = f", at a rate that grows for {hold.ramp_steps} steps" if hold.ramp_steps > 1 else ""
+    return {hold.steps: f"step {hold.steps}: {_held(experiment)} are no longer held{ramp}"}
+
+
+def _held(experiment: Experiment) -> str:
+    held = experiment.hold.held if experiment.hold else {}
+    sizes = [one.size for path, one in experiment.skeleton.params.items() if held.get(path)]
+    return f"{sum(sizes) / 1e6:.2f} M parameters"
 
 
 def _progress(train: TrainConfig, done: int, total: int, gave_up: bool) -> str:

@@ -21,7 +21,7 @@ from avt_jax.errors import UserError
 from avt_jax.evaluation.report import is_score
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.cost import step_arguments
-from avt_jax.experiment.describe import announcement
+from avt_jax.experiment.describe import announcement, releases
 from avt_jax.experiment.doctor.at_start import warn_at_start
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import ValidationPictures, has_pictures
@@ -163,7 +163,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
             warn_at_start(experiment, experiment.skeleton.params)
         with watch.compiling or contextlib.nullcontext():
             state = step.pack(restored[0] if restored else _born(experiment, given))
-            learning_rate = _rehearse(experiment, state, step, checkpointer, watch)
+            rates = _rehearse(experiment, state, step, checkpointer, watch)
         return fit(
             state,
             step,
@@ -174,7 +174,7 @@ def _train(experiment: Experiment, workdir: Path, say: Say, trace: Trace | None)
             batch_size=experiment.parts.train.batch_size,
             checkpointer=checkpointer,
             writer=stack.enter_context(contextlib.closing(writer)),
-            learning_rate=learning_rate,
+            rates=rates,
             evaluate=evaluate,
             unpack=step.unpack,
             max_damaged=experiment.parts.data.max_damaged,
@@ -276,15 +276,15 @@ def _rehearse(
     step: PackedStep,
     checkpointer: Checkpointer,
     watch: Watch,
-) -> Callable[[int], Any]:
+) -> Callable[[int], Mapping[str, Any]]:
     """Compiles what evaluating, drawing, saving and logging need: nothing is compiled later on.
 
     Returns:
-      Step -> learning rate, to be logged.
+      Step -> {"lr": learning rate, "lr_held": that of what was held}, to be logged.
     """
     # One program in place of one for each of its operations.
-    learning_rate: Callable[[int], Any] = jax.jit(experiment.learning_rate)
-    learning_rate(0)
+    rates: Callable[[int], Mapping[str, Any]] = jax.jit(experiment.rates)
+    rates(0)
     checkpointer.rehearse(step.unpack(state))
     if experiment.splits.val is not None:
         clips = experiment.parts.train.eval_batch_size // jax.process_count()
@@ -295,7 +295,7 @@ def _rehearse(
         pictures = agree.together(lambda: ValidationPictures(experiment))
         pictures.compute(state)
         watch.pictures = pictures
-    return learning_rate
+    return rates
 
 
 def _watch(
@@ -318,6 +318,7 @@ def _watch(
         return total - repeated
 
     watch = Watch(peak_flops=peak and peak * mesh.size, count_flops=count)
+    watch.lines = releases(experiment)
     if agree.is_first():
         watch.trace = trace
         watch.compiling = Compiling(_programs(experiment), _to_stderr)

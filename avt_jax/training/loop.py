@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,6 +68,11 @@ class TrainConfig(Block, where="config.train"):
     )
     checkpoint_every_examples: int = in_examples_setting(0, "from one checkpoint to the next")
     checkpoint_every_epochs: float = in_epochs_setting(0.0, "from one checkpoint to the next")
+    evaluate_raw: bool = setting(
+        True,
+        "with averaged parameters (config.optimizer.ema_decay), evaluations judge those that are "
+        "trained, too, so they predict twice; the averaged ones choose the best checkpoint",
+    )
     patience: int = setting(
         0,
         "evaluations in a row without a better validation score that end the training early; 0 = "
@@ -179,7 +184,7 @@ def fit(
     batch_size: int,
     checkpointer: Checkpointer,
     writer: MetricWriter | NoWriter,
-    learning_rate: Callable[[int], Any],
+    rates: Callable[[int], Mapping[str, Any]],
     evaluate: Evaluate,
     unpack: Callable[[TrainState], TrainState] = as_it_is,
     max_damaged: int | None = None,
@@ -196,7 +201,7 @@ def fit(
       mesh, schedule: where, and when to log, evaluate and save.
       batch_size: clips per step over all devices, for the rate shown.
       checkpointer, writer: where states and metrics go.
-      learning_rate, evaluate: step -> learning rate, to be logged; see `Evaluate`.
+      rates, evaluate: step -> {"lr": learning rate, ...}, to be logged; see `Evaluate`.
       unpack: from the form that the step takes to the one that is saved.
       max_damaged: most records that all processes together may pass over; None = any number.
       evaluation_is_due: whether the state's own step is still to be evaluated.
@@ -222,7 +227,7 @@ def fit(
             last += 1
             pending.add(last, metrics)
             if schedule.logs(last):
-                keeper.log(last, {"lr": float(learning_rate(last - 1))})
+                keeper.log(last, {name: float(rate) for name, rate in rates(last - 1).items()})
             stopped = pending.stop
             if schedule.checkpoints(last) or stopped:
                 stopped = keeper.keep(last, state, evaluates=schedule.evaluates(last))

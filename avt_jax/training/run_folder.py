@@ -32,6 +32,8 @@ from avt_jax.training.writer import BOARD_FOLDER, METRICS_FILE
 
 _PACKAGES = ("avt_jax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 
+_MOST_OPTIONS = 6
+
 CLASS_WEIGHTS = "class_weights"
 """Key in run.json."""
 
@@ -278,10 +280,12 @@ def check_continuation(
     if can_start_anew():
         way_out += f", from this run's weights with --config.init.model={shlex.quote(str(workdir))}"
     more = f" (and {len(fixed) - 1} more)" if len(fixed) > 1 else ""
+    # All of them, so that the next start refuses none; of another model there are too many.
+    named = fixed if len(fixed) <= _MOST_OPTIONS else fixed[:1]
+    options = " ".join(f"--config.{one.name}={shlex.quote(str(one.before))}" for one in named)
     raise UserError(
         f"{workdir} holds a run with another config: {fixed[0].words()}{more}, which cannot change "
-        f"while a run goes on; {way_out}, or give "
-        f"--config.{fixed[0].name}={shlex.quote(str(fixed[0].before))} to continue this one."
+        f"while a run goes on; {way_out}, or give {options} to continue this one."
     )
 
 

@@ -134,6 +134,18 @@ def test_training_curves_show_what_was_logged(tmp_path, figures):
     assert has_blank_edge(image_hwc) and image_hwc.shape[1] > 3 * image_hwc.shape[0]
 
 
+def test_curves_of_raw_weights_and_of_held_parameters(tmp_path, figures):
+    more = {"train": {"lr_held": 1e-4}, "val": {"raw/top1/label": 0.5, "raw/loss/label": 2.0}}
+    made = [one | more[one["split"]] for one in entries()]
+    pictures.draw_training_curves(tmp_path / "c.png", made, title="run")
+    labels = [[line.get_label() for line in axes.lines] for axes in figures[-1].axes]
+    assert "raw/loss/label (validation)" in labels[0]
+    assert labels[1:] == [
+        ["top1/label", "top1/label (validation)", "raw/top1/label (validation)"],
+        ["lr", "lr held"],
+    ]
+
+
 def test_curves_fall_and_rise_in_the_picture(tmp_path, figures):
     pictures.draw_training_curves(tmp_path / "c.png", entries(), title="run")
     (figure,) = figures

@@ -24,6 +24,8 @@ SETTINGS = [
     # AdamW's first steps have the size of the rate however small the gradient.
     "--config.optimizer.name=sgd",
     "--config.optimizer.warmup_epochs=0",
+    # Averaged and raw weights are judged, by all processes alike.
+    "--config.optimizer.ema_decay=0.5",
     # Parameters are cut, too, however small.
     "--config.mesh.min_cut_mb=0",
 ]
@@ -71,6 +73,7 @@ def test_two_processes_train_as_one_and_either_goes_on(tmp_path):
     train(alone, 1, 6)
     job = train(two, 2, 6, "--config.mesh.fsdp=2")
     assert_same(logged(two), logged(alone))
+    assert "raw/top1/label" in logged(two)[6, "val"]
     assert job.stderr(1) == "", "the first process speaks"
     # 22 clips do not divide by the processes' batches; evaluated to the last one.
     train(changing, 2, 2, "--config.mesh.fsdp=2")

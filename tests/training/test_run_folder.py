@@ -146,7 +146,8 @@ def test_what_may_not_change_is_refused_with_a_way_out(tmp_path, fits):
         check_continuation(folder, CONFIG, now, info(), lambda: fits)
     message = str(caught.value)
     assert "config.data.clip_sec was 4.0 and is now 8.0 (and 1 more)" in message
-    assert "or give --config.data.clip_sec=4.0 to continue" in message
+    # Followed, it leads to no other refusal.
+    assert "or give --config.data.clip_sec=4.0 --config.model.name=avt to continue" in message
     assert (f"--config.init.model={folder}" in message) == fits
     with pytest.raises(UserError, match=r"is now 8.0, which cannot"):
         check_continuation(folder, CONFIG, changed(data__clip_sec=8.0), info(), lambda: fits)

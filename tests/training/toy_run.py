@@ -108,7 +108,7 @@ def run(
             batch_size=8,
             checkpointer=checkpointer,
             writer=writer,
-            learning_rate=learning_rate,
+            rates=lambda step: {"lr": learning_rate(step)},
             evaluate=evaluate,
             watch=watch,
             patience=patience,

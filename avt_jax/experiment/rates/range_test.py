@@ -77,6 +77,8 @@ def find_rate(
         )
     rate_n = np.geomspace(low, high, steps)
     experiment.learning_rate = lambda step: low * (high / low) ** (step / (steps - 1))
+    # The rate is looked for of all that is trained in the end.
+    experiment.hold = None
     experiment.check_batches()
     birth = experiment.birth
     given, said = weights_of(experiment)

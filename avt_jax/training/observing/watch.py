@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,7 @@ class Watch:
       pictures: state as the step takes it -> {name: uint8 [h, w, 3]} after an evaluation; computes
         in all processes, and gives some in the first one.
       compiling: is told when the first step has been compiled, which is the last to be.
+      lines: {step: what to tell the user once the device has it}.
     """
 
     clock: StepClock = field(default_factory=StepClock)
@@ -44,6 +45,7 @@ class Watch:
     goodput: Goodput | None = None
     pictures: Callable[[TrainState], dict[str, np.ndarray]] | None = None
     compiling: Compiling | None = None
+    lines: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._flops = 0
@@ -77,10 +79,11 @@ class Watch:
 
     def handed_over(self, step: int, metrics: Metrics) -> str:
         """Called when the device has a step; what to tell the user, "" for nothing."""
-        if not self.trace:
-            return ""
-        with self.clock.stopped():
-            return self.trace.ends(step, metrics)
+        told = [self.lines.get(step, "")]
+        if self.trace:
+            with self.clock.stopped():
+                told.append(self.trace.ends(step, metrics))
+        return "\n".join(filter(None, told))
 
     def saves(self, step: int) -> None:
         """Called before a step is saved, while the clock is stopped."""

@@ -14,11 +14,13 @@ from avt_jax.settings import Block, setting
 from avt_jax.training.durations import (
     Pace,
     chosen_unit,
+    field_name,
     in_epochs_setting,
     in_examples_setting,
     in_steps,
     in_steps_setting,
 )
+from avt_jax.training.optimizer.hold import Hold, adam_from_release, rate_from_release
 from avt_jax.training.optimizer.rules import RulesConfig
 from avt_jax.training.optimizer.transforms import (
     decay_each,
@@ -98,7 +100,7 @@ def learning_rate_schedule(
       total_steps: steps of the whole training.
       pace: to turn the warm-up into steps.
     """
-    warmup_steps = min(round(in_steps(config, "warmup", pace) or 0), total_steps - 1)
+    warmup_steps = _warmup_steps(config, total_steps=total_steps, pace=pace)
     return optax.warmup_cosine_decay_schedule(
         init_value=config.warmup_lr if warmup_steps else config.lr,
         peak_value=config.lr,
@@ -108,11 +110,57 @@ def learning_rate_schedule(
     )
 
 
+def _warmup_steps(config: OptimizerConfig, *, total_steps: int, pace: Pace) -> int:
+    return min(round(in_steps(config, "warmup", pace) or 0), total_steps - 1)
+
+
+def make_hold(
+    config: OptimizerConfig,
+    params: Mapping[str, Any],
+    packing: Packing,
+    *,
+    total_steps: int,
+    pace: Pace,
+) -> Hold | None:
+    """What is not trained in the first part of the training; None for nothing.
+
+    Args:
+      config: the optimiser's block.
+      params: {flat path: array or shape} of the whole model.
+      packing: of the same model.
+      total_steps: steps of the whole training.
+      pace: to turn the lengths into steps.
+
+    Raises:
+      UserError: that part is no shorter than the training, or has nothing to train.
+    """
+    held, unit = config.held_paths(params), chosen_unit(config, "held")
+    if not held or unit is None:
+        return None
+    steps = max(1, round(in_steps(config, "held", pace) or 0))
+    if steps >= total_steps:
+        name = field_name("held", unit)
+        raise UserError(
+            f"config.optimizer.{name} is {getattr(config, name):g}, that is {steps} steps of a "
+            f"training of {total_steps}; give a length that ends before the training does, or "
+            "--config.optimizer.held='()'."
+        )
+    still = held | config.frozen_paths(params)
+    return Hold(
+        {path: float(path in held) for path in params},
+        {path: float(path in still) for path in params},
+        packing,
+        steps,
+        _warmup_steps(config, total_steps=total_steps, pace=pace),
+    )
+
+
 def make_optimizer(
     config: OptimizerConfig,
     schedule: optax.Schedule,
     params: Mapping[str, Any],
     packing: Packing,
+    hold: Hold | None = None,
 ) -> optax.GradientTransformation:
     """Builds the optimiser over {path: array}, flat, stacked or packed.
 
@@ -127,13 +175,15 @@ def make_optimizer(
       schedule: step -> learning rate.
       params: {flat path: array or shape} of the whole model.
       packing: of the same model, with the frozen paths of `config`.
+      hold: what is not trained at first; the state has the same form with and without.
     """
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     rates = config.rate_factors(params)
+    by_rate = optax.scale_by_learning_rate(schedule)
     chain = [
-        _direction(config, packing),
+        _direction(config, packing, hold),
         decay_each(config.weight_decay, config.decay_factors(params), packing),
-        optax.scale_by_learning_rate(schedule),
+        rate_from_release(by_rate, hold) if hold else by_rate,
     ]
     if set(rates.values()) != {1.0}:
         chain.append(scale_each(rates, packing))
@@ -142,8 +192,14 @@ def make_optimizer(
     return trained_only(chained, packing)
 
 
-def _direction(config: OptimizerConfig, packing: Packing) -> optax.GradientTransformation:
-    """From gradients to updates of the right direction and, but for SGD, of size 1 or so."""
+def _direction(
+    config: OptimizerConfig, packing: Packing, hold: Hold | None
+) -> optax.GradientTransformation:
+    """From gradients to updates of the right direction and, but for SGD, of size 1 or so.
+
+    The moments of SGD and Lion are 0 while the gradient is, and say nothing of how many steps they
+    have seen: these begin as new after a hold. The others go by their count.
+    """
     mu_dtype = jnp.dtype(config.mu_dtype)
     if config.name == "sgd":
         return optax.trace(config.momentum, accumulator_dtype=mu_dtype)
@@ -151,5 +207,6 @@ def _direction(config: OptimizerConfig, packing: Packing) -> optax.GradientTrans
         return optax.scale_by_lion(config.b1, config.b2, mu_dtype)
     if config.name == "adafactor":
         one = optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
-        return for_each_layer(one, packing)
-    return optax.scale_by_adam(config.b1, config.b2, mu_dtype=mu_dtype)
+        return for_each_layer(one, packing, hold.begins() if hold else {})
+    adam = optax.scale_by_adam(config.b1, config.b2, mu_dtype=mu_dtype)
+    return adam_from_release(adam, hold, b1=config.b1, b2=config.b2) if hold else adam

@@ -10,6 +10,13 @@ from typing import Any
 from avt_jax.errors import UserError, nearest
 from avt_jax.models.depths import layers_above
 from avt_jax.settings import Block, setting
+from avt_jax.training.durations import (
+    chosen_unit,
+    field_name,
+    in_epochs_setting,
+    in_examples_setting,
+    in_steps_setting,
+)
 from avt_jax.tree.stacks import is_matrix
 
 Rules = tuple[tuple[str, float], ...]
@@ -34,6 +41,14 @@ class RulesConfig(Block, where="config.optimizer"):
     frozen: tuple[str, ...] = setting(
         (), "path regexes of parameters that are not trained: no gradient, no moments, no decay"
     )
+    held: tuple[str, ...] = setting(
+        (),
+        "path regexes of parameters that are not trained in the first part of the training, and "
+        "then at a rate that grows over as many steps as the warm-up has",
+    )
+    held_epochs: float = in_epochs_setting(0.0, "the part in which `held` is not trained")
+    held_steps: int = in_steps_setting(0, "the part in which `held` is not trained")
+    held_examples: int = in_examples_setting(0, "the part in which `held` is not trained")
     layer_decay: float = setting(
         1.0,
         "the learning rate of each layer below the last is multiplied by this once more, that of "
@@ -43,7 +58,7 @@ class RulesConfig(Block, where="config.optimizer"):
     )
 
     def check(self) -> None:
-        """Refuses expressions that do not compile."""
+        """Refuses expressions that do not compile, and one of `held` and its length alone."""
         for field, pattern in self._patterns():
             try:
                 re.compile(pattern)
@@ -51,11 +66,24 @@ class RulesConfig(Block, where="config.optimizer"):
                 raise UserError(
                     f"{field}: {pattern!r} is no regular expression ({error}); mend it."
                 ) from error
+        unit = chosen_unit(self, "held")
+        if self.held and not unit:
+            raise UserError(
+                f"config.optimizer.held is {self.held} without a length; give "
+                "config.optimizer.held_epochs, held_steps or held_examples, or held=()."
+            )
+        if unit and not self.held:
+            name = field_name("held", unit)
+            raise UserError(
+                f"config.optimizer.{name} is {getattr(self, name):g} and held is empty; give held "
+                f"the path regexes of what is not trained so long, or {name}=0."
+            )
 
     def _patterns(self) -> Iterable[tuple[str, str]]:
         for name in ("weight_decay_rules", "lr_scale_rules"):
             yield from ((f"config.optimizer.{name}", rule[0]) for rule in getattr(self, name))
-        yield from (("config.optimizer.frozen", pattern) for pattern in self.frozen)
+        for name in ("frozen", "held"):
+            yield from ((f"config.optimizer.{name}", pattern) for pattern in getattr(self, name))
 
     def check_paths(self, paths: Iterable[str]) -> None:
         """Makes sure that every expression matches a parameter.
@@ -83,7 +111,7 @@ class RulesConfig(Block, where="config.optimizer"):
         above = layers_above(params)
         return {
             path: 0.0
-            if any(re.search(pattern, path) for pattern in self.frozen)
+            if _any(self.frozen, path)
             else _first(self.lr_scale_rules, path, 1.0) * self.layer_decay ** above[path]
             for path in params
         }
@@ -103,6 +131,32 @@ class RulesConfig(Block, where="config.optimizer"):
                 "narrower expressions."
             )
         return found
+
+    def held_paths(self, params: Mapping[str, Any]) -> set[str]:
+        """The flat paths of what is trained, but not in the first part of the training.
+
+        Raises:
+          UserError: there is nothing of the kind, or nothing else to train until then.
+        """
+        if not self.held:
+            return set()
+        trained = params.keys() - self.frozen_paths(params)
+        found = {path for path in trained if _any(self.held, path)}
+        if not found:
+            raise UserError(
+                f"config.optimizer.held is {self.held}, and all that it matches is frozen for the "
+                "whole training; give --config.optimizer.held='()'."
+            )
+        if len(found) == len(trained):
+            raise UserError(
+                f"config.optimizer.held is {self.held}, and leaves no parameter to train in the "
+                "first part of the training; give narrower expressions."
+            )
+        return found
+
+
+def _any(patterns: Iterable[str], path: str) -> bool:
+    return any(re.search(pattern, path) for pattern in patterns)
 
 
 def _first(rules: Sequence[tuple[str, float]], path: str, otherwise: float) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -56,30 +57,35 @@ def trained_only(
 
 
 def for_each_layer(
-    inner: optax.GradientTransformation, packing: Packing
+    inner: optax.GradientTransformation, packing: Packing, begins: Mapping[str, int]
 ) -> optax.GradientTransformation:
     """The same for layers in stacks as for single ones.
 
     For a transformation that looks at a parameter as a whole, and would take a tower's for one.
 
     Args:
-      inner: treats every parameter by itself.
+      inner: treats every parameter by itself; of its state only a count of steps is no dictionary.
       packing: of the parameters.
+      begins: {flat path: count with which it begins, and has the count 0}; what is missing: 0.
     """
 
     def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        if not packing.is_packed(grads):
-            return inner.update(grads, state, params)
-        opened, params = packing.open(grads), packing.open(params)
-        state = _on_flat(packing.open, state)
-        by_depth = defaultdict(list)
+        packed = packing.is_packed(grads)
+        open_, close = (packing.open, packing.close) if packed else (dict, dict)
+        opened, params, state = open_(grads), open_(params), _on_flat(open_, state)
+        groups = defaultdict(list)
         for path in opened:
-            by_depth[len(packing.layers(path) or ())].append(path)
+            layers = packing.layers(path)
+            each = [begins.get(one, 0) for one in layers or [path]]
+            starts = tuple(each[:1] if len(set(each)) == 1 else each)
+            groups[len(layers or ()), starts].append(path)
         updates: dict[str, Any] = {}
         states = []
-        for depth, paths in by_depth.items():
-            part = _only(state, paths)
-            axes = jax.tree.map(lambda node: 0 if _is_flat(node) else None, part, is_leaf=_is_flat)
+        for (depth, starts), paths in groups.items():
+            part = _counted_from(starts, _only(state, paths))
+            axes = jax.tree.map(
+                lambda n: 0 if _is_flat(n) or n.ndim else None, part, is_leaf=_is_flat
+            )
             given = ({p: opened[p] for p in paths}, part, {p: params[p] for p in paths})
             apply = inner.update
             if depth:
@@ -87,9 +93,30 @@ def for_each_layer(
             found, new = apply(*given)
             updates |= found
             states.append(new)
-        return packing.close(updates), _on_flat(packing.close, _joined(states))
+        new_state = _on_flat(close, _joined(states))
+        return close(updates), _with_counts(new_state, state)
 
     return optax.GradientTransformation(inner.init, update)
+
+
+def _counted_from(starts: tuple[int, ...], state: Any) -> Any:
+    """With counts that are 0 until these; one for each layer where they are several."""
+    if not any(starts):
+        return state
+    start = np.array(starts, np.int32) if len(starts) > 1 else starts[0]
+    return jax.tree.map(
+        lambda n: n if _is_flat(n) else jnp.maximum(n - start, 0), state, is_leaf=_is_flat
+    )
+
+
+def _with_counts(state: Any, before: Any) -> Any:
+    """With the counts that follow on those before."""
+    return jax.tree.map(
+        lambda new, old: new if _is_flat(new) else optax.safe_increment(old),
+        state,
+        before,
+        is_leaf=_is_flat,
+    )
 
 
 def _is_flat(node: Any) -> bool:

@@ -18,9 +18,11 @@ from avt_jax.losses.objective import Objective
 from avt_jax.models.forward import Forward, Hide, Normalisation
 from avt_jax.training import mesh as meshes
 from avt_jax.training.mixing import Mix
+from avt_jax.training.optimizer.hold import Hold
 from avt_jax.training.processes.agree import read_notes
 from avt_jax.training.state import TrainState
-from avt_jax.training.step.accumulate import MIXING, Accumulated, Gradient
+from avt_jax.training.step.accumulate import MIXING, Accumulated, Divide, Gradient
+from avt_jax.training.step.held import until_release
 from avt_jax.tree.stacks import Packing
 
 TrainStep = Callable[[TrainState, dict[str, Any], jax.Array], tuple[TrainState, Metrics]]
@@ -37,6 +39,7 @@ def make_train_step(
     shared_pass: bool = False,
     mix: Mix | None = None,
     accumulate: int = 1,
+    hold: Hold | None = None,
 ) -> TrainStep:
     """Builds the pure (not yet jitted) function (state, batch, key) -> (state, metrics).
 
@@ -53,29 +56,25 @@ def make_train_step(
       shared_pass: see `models.forward.Forward`.
       mix: mixes the clips of a batch with each other, from `training.mixing.make_mix`.
       accumulate: micro-batches that a batch is cut into, see `step.accumulate`.
+      hold: what is not trained at first; the optimiser's, too.
     """
-    gradient: Gradient
+    packing = skeleton.packing
+    gradient: Gradient = functools.partial(
+        _at_once, skeleton, objective, normalisation, hide, shared_pass, mix
+    )
     if accumulate > 1:
-        gradient = Accumulated(
-            skeleton,
-            objective,
-            normalisation,
-            number=accumulate,
-            hide=hide,
-            shared_pass=shared_pass,
-            mix=mix,
-        )
-    else:
-        gradient = functools.partial(
-            _at_once, skeleton, objective, normalisation, hide, shared_pass, mix
-        )
+        more: dict[str, Any] = dict(hide=hide, shared_pass=shared_pass, mix=mix)
+        gradient = Accumulated(skeleton, objective, normalisation, number=accumulate, **more)
+    if hold:
+        gradient = until_release(gradient, hold)
 
     def train_step(
         state: TrainState, batch: dict[str, Any], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        grads, metrics, stats = gradient(state, batch, jax.random.fold_in(key, state.step))
-        grads = skeleton.packing.masked(grads)
-        trained, frozen = skeleton.packing.divide(state.params)
+        own_key = jax.random.fold_in(key, state.step)
+        grads, metrics, stats = gradient(state, batch, own_key, packing.divide)
+        grads = packing.masked(grads)
+        trained, frozen = packing.divide(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = frozen | optax.apply_updates(trained, updates)
         ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
@@ -98,12 +97,13 @@ def _at_once(
     state: TrainState,
     batch: Mapping[str, Any],
     key: jax.Array,
+    divide: Divide,
 ) -> tuple[tree.Flat, Metrics, tree.Flat]:
     """(gradient, metrics, new running statistics) of a batch; `key` is the step's."""
     if mix:
         batch = mix(batch, jax.random.fold_in(key, MIXING))
 
-    trained, frozen = skeleton.packing.divide(state.params)
+    trained, frozen = divide(state.params)
 
     def loss_fn(trained: tree.Flat) -> tuple[jax.Array, tuple[Metrics, tree.Flat]]:
         model = skeleton.merge(trained | frozen, state.stats)

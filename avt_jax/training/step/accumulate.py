@@ -29,9 +29,12 @@ from avt_jax.tree.micro_batches import MicroBatch, drawing_for, together
 # A use of the step's key like those of `models.forward.Forward.key`, and beyond them.
 MIXING = 2**31 + 4
 
-# (state, batch, the step's key) -> (gradient, metrics, new running statistics).
+# Parameters -> (those to differentiate, the others).
+Divide = Callable[[Mapping[str, Any]], tuple[tree.Flat, tree.Flat]]
+# (state, batch, the step's key, how to divide its parameters) -> (gradient, metrics, new running
+# statistics).
 Gradient = Callable[
-    [TrainState, Mapping[str, Any], jax.Array], tuple[tree.Flat, Metrics, tree.Flat]
+    [TrainState, Mapping[str, Any], jax.Array, Divide], tuple[tree.Flat, Metrics, tree.Flat]
 ]
 _Embeddings = tuple[jax.Array, jax.Array]
 
@@ -72,7 +75,7 @@ def check_micro_batches(number: int, clips: int, devices: int, neighbours: int) 
 
 
 class Accumulated:
-    """(state, batch, the step's key) -> (gradient, metrics, new running statistics).
+    """A `Gradient`.
 
     The same as of the whole batch at once, draws included, but for BatchNorm in training: each
     micro-batch is normalised by its own statistics, and the new running ones are the mean of what
@@ -101,14 +104,14 @@ class Accumulated:
         self._own = tuple(name for name in objective.weights if name not in self._whole)
 
     def __call__(
-        self, state: TrainState, batch: Mapping[str, Any], key: jax.Array
+        self, state: TrainState, batch: Mapping[str, Any], key: jax.Array, divide: Divide
     ) -> tuple[tree.Flat, Metrics, tree.Flat]:
         """Raises UserError where the batch cannot be cut."""
         clips, run = len(batch[axes.VALID]), self._objective.neighbours
         mesh = jax.sharding.get_abstract_mesh()
         check_micro_batches(self._number, clips, 1 if mesh.empty else mesh.size, run)
         parts = MicroBatch(jnp.int32(0), self._number, clips, run)
-        trained, frozen = self._skeleton.packing.divide(state.params)
+        trained, frozen = divide(state.params)
         whole = self._forward(None, batch, key, self._hide)
         hidden = {name: whole.hidden(name) for name in self._hide}
 
@@ -120,7 +123,7 @@ class Accumulated:
             return model, self._forward(model, own, key, hide), own
 
         counts, embeddings = self._look(forward, trained, parts)
-        grads, at_embeddings, metrics = self._of_whole(state, batch, key, embeddings)
+        grads, at_embeddings, metrics = self._of_whole(state, batch, key, divide, embeddings)
 
         def loss_fn(
             trained: tree.Flat, index: jax.Array
@@ -193,10 +196,11 @@ class Accumulated:
         state: TrainState,
         batch: Mapping[str, Any],
         key: jax.Array,
+        divide: Divide,
         embeddings: _Embeddings | None,
     ) -> tuple[tree.Flat, _Embeddings | None, Metrics]:
         """(gradient at the parameters, at the embeddings, metrics) of the terms of all clips."""
-        trained, frozen = self._skeleton.packing.divide(state.params)
+        trained, frozen = divide(state.params)
         if embeddings is None:
             return jax.tree.map(jnp.zeros_like, trained), None, {}
 
