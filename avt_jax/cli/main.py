@@ -27,7 +27,7 @@ COMMANDS = {
         "weights.convert",
         "turn released weights into a folder that a training can start from",
     ),
-    "weights": ("weights.catalog", "list published weights, and fetch them by name"),
+    "weights": ("weights.catalog", "list and fetch published weights; merge a run's adapters"),
     "tokens": ("data.tokens", "run frozen encoders once over all clips, to train on their tokens"),
     "config": ("config", "print the fields of a recipe, with meaning and allowed range"),
     "lr-find": ("lr_find", "find a learning rate: a plot of loss against rate"),

@@ -66,6 +66,8 @@ def _print(found: Profile, spec: str) -> None:
     table.add_section()
     row("all", *total.values())
     console.print(table)
+    if found.trained_parameters < total["parameters"]:
+        console.print(f"trained parameters: {found.trained_parameters:,}; the others are frozen")
     if found.step_flops is not None:
         factor = found.step_flops / total["xla_flops"]
         step_gflop = found.step_flops / 1e9

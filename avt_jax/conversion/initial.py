@@ -7,7 +7,7 @@ what is left out or stays random is said.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from avt_jax.conversion.same_meaning import check_same
 from avt_jax.conversion.store import Converted
 from avt_jax.errors import UserError
 from avt_jax.models.inputs import InputSpec
+from avt_jax.models.layers.lora import is_adapter
 from avt_jax.models.mbt import MBT
 from avt_jax.settings import Block, setting
 
@@ -118,7 +119,7 @@ def fitted(
     """
     prefix = encoder_prefix(model, modality)
     tower = getattr(model, prefix)
-    shapes = shapes_of(tower)
+    shapes = shapes_to_fill(tower, converted.variables)
     found = {k: v for k, v in converted.variables.items() if not _ENCODER_HEAD.match(k)}
     notes = ["their head left out"] if len(found) < len(converted.variables) else []
     grid = tower.token_grid(input_shape(modality, spec))
@@ -172,7 +173,7 @@ def model_variables(variables: Variables, model: nnx.Module) -> tuple[Variables,
     Raises:
       UserError: anything but a head differs.
     """
-    shapes = shapes_of(model)
+    shapes = shapes_to_fill(model, variables)
     fresh = sorted(
         path
         for path in shapes.keys() | variables.keys()
@@ -188,6 +189,12 @@ def shapes_of(module: nnx.Module) -> dict[str, tuple[int, ...]]:
     """{path: shape} of parameters and statistics."""
     state = nnx.state(module, (nnx.Param, nnx.BatchStat))
     return {"/".join(map(str, path)): tuple(leaf.shape) for path, leaf in nnx.to_flat_state(state)}
+
+
+def shapes_to_fill(module: nnx.Module, given: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """The same without the adapters that the given paths lack: these start fresh."""
+    shapes = shapes_of(module)
+    return {path: one for path, one in shapes.items() if path in given or not is_adapter(path)}
 
 
 def _check(found: Mapping[str, np.ndarray], shapes: Shapes) -> None:

@@ -22,7 +22,7 @@ from avt_jax.conversion.initial import (
     encoder_variables,
     fitted,
     input_shape,
-    shapes_of,
+    shapes_to_fill,
 )
 from avt_jax.conversion.mapping import Shapes, Variables
 from avt_jax.conversion.same_meaning import check_same
@@ -104,7 +104,7 @@ def variables_of_run(
     Raises:
       UserError: nothing fits, weights fit by their shapes alone, or, if `strict`, not all fits.
     """
-    shapes = shapes_of(model)
+    shapes = shapes_to_fill(model, trained.variables)
     found: Variables = {}
     said: list[str] = []
     for modality in _MODALITIES:

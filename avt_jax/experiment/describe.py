@@ -132,8 +132,8 @@ def announcement(
         more.append(f"{_held(experiment)} are held until step {hold.steps} (config.optimizer.held)")
     birth = experiment.birth
     return [
-        f"{clips} and {val}, {tree.parameter_count(birth.shapes.params) / 1e6:.2f} M parameters, "
-        f"{where}, parameters and optimiser {_mib_on_a_device(birth):.2f} MiB on each",
+        f"{clips} and {val}, {_parameters(experiment)}, {where}, parameters "
+        f"and optimiser {_mib_on_a_device(birth):.2f} MiB on each",
         f"loss = {terms}",
         f"{progress}; everything goes to {workdir}",
         *more,
@@ -167,6 +167,17 @@ def _progress(train: TrainConfig, done: int, total: int, gave_up: bool) -> str:
             f"--config.train.{chosen_unit(train, '')} goes on"
         )
     return f"{f'continuing at step {done} of' if done else 'training for'} {total} steps"
+
+
+def _parameters(experiment: Experiment) -> str:
+    """How many there are and, where some are frozen, how many are trained."""
+    params = experiment.skeleton.params
+    frozen = experiment.parts.optimizer.frozen_paths(params)
+    words = f"{tree.parameter_count(params) / 1e6:.2f} M parameters"
+    if frozen:
+        trained = {path: one for path, one in params.items() if path not in frozen}
+        words += f" ({tree.parameter_count(trained) / 1e6:.3g} M trained)"
+    return words
 
 
 def _mib_on_a_device(birth: Birth) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from flax import nnx
 
 from avt_jax import tree
 from avt_jax.conversion.catalog.entries import ENTRIES
@@ -15,6 +16,7 @@ from avt_jax.conversion.catalog.fetch import fetch, is_name
 from avt_jax.conversion.initial import (
     InitConfig,
     check_whole,
+    encoder_prefix,
     encoder_variables,
     model_variables,
 )
@@ -24,6 +26,13 @@ from avt_jax.errors import UserError, nearest
 from avt_jax.host.output.terminal import show
 from avt_jax.inference.load import data_config, load_skeleton
 from avt_jax.models.inputs import InputSpec
+from avt_jax.models.layers.lora import (
+    Adapter,
+    adapters_of,
+    frozen_beside_adapters,
+    is_adapter,
+    merged,
+)
 from avt_jax.training.checkpoint import RUN_FILE, load_run
 from avt_jax.training.inputs import input_spec
 from avt_jax.training.processes import agree
@@ -72,7 +81,7 @@ def starting_variables(
             if is_name(folder):
                 folder = str(fetch(folder, say=_say))
             if _is_run(folder, name):
-                trained, note = _trained(folder)
+                trained, note = _trained(folder, model, name)
                 if name == "model":
                     found, what = variables_of_run(
                         trained, model, spec, label_sets, strict=init.strict
@@ -90,7 +99,22 @@ def starting_variables(
             raise UserError(f"config.init.{name}={given}: {error}{_meant(given)}") from error
         variables |= found
         said.append(f"starting from {folder}: {what}")
-    return variables, said
+    return variables, said + _of_adapters(skeleton, variables)
+
+
+def _of_adapters(skeleton: tree.Skeleton[Any], variables: Mapping[str, Any]) -> list[str]:
+    """What is to be said of a model's adapters, and of random weights that stay as they are."""
+    said = []
+    fresh = [path for path in skeleton.params if is_adapter(path) and path not in variables]
+    if fresh and variables:
+        said.append(f"adapters that start fresh: {len(fresh) // 2}")
+    still = frozen_beside_adapters(skeleton.params) - variables.keys()
+    if parts := sorted({path.split("/")[0] for path in still}):
+        said.append(
+            f"warning: {', '.join(parts)} start from random weights, which beside adapters "
+            "(config.model.lora_rank) are not trained; give config.init.model, or video and audio"
+        )
+    return said
 
 
 def _is_run(folder: str, name: str) -> bool:
@@ -98,15 +122,38 @@ def _is_run(folder: str, name: str) -> bool:
     return not is_converted(folder) and (name == "model" or (Path(folder) / RUN_FILE).exists())
 
 
-def _trained(folder: str) -> tuple[Trained, str]:
-    """(the model of a run folder, what is to be said of its weights)."""
+def _trained(folder: str, wanted: nnx.Module, name: str) -> tuple[Trained, str]:
+    """The model of a run folder, without adapters if those of the wanted model are not the same.
+
+    Args:
+      folder: of the run.
+      wanted: the model to train.
+      name: of the field: "model", "video" or "audio".
+
+    Returns:
+      (the model, what is to be said of its weights).
+    """
     run = load_run(folder)
     data = data_config(run)
     skeleton = load_skeleton(run, data, folder)
     model = skeleton.merge(skeleton.params, skeleton.stats)
     averaged = run.config.get("optimizer", {}).get("ema_decay", 0) > 0
-    trained = Trained(model, {**run.params, **run.stats}, input_spec(data), run.label_sets)
-    return trained, ", the averaged ones" if averaged else ""
+    note = ", the averaged ones" if averaged else ""
+    variables, adapters = {**run.params, **run.stats}, adapters_of(model)
+    of_both = [_below(one, name) for one in (model, wanted)]
+    if adapters and of_both[0] != of_both[1]:
+        variables = merged(variables, adapters)
+        note += f"; the run's {len(adapters)} adapters merged into its weights"
+    elif of_both[0]:
+        note += f"; with the run's {len(of_both[0])} adapters"
+    return Trained(model, variables, input_spec(data), run.label_sets), note
+
+
+def _below(model: nnx.Module, name: str) -> dict[str, Adapter]:
+    """The adapters of a model, or of its encoder of that name by their paths there."""
+    prefix = "" if name == "model" else f"{encoder_prefix(model, name)}/"
+    found = adapters_of(model).items()
+    return {path.removeprefix(prefix): one for path, one in found if path.startswith(prefix)}
 
 
 def _meant(given: str) -> str:

@@ -7,26 +7,27 @@ modules. Whatever a registry names can be built, profiled and compared without f
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 from flax import nnx
 
 from avt_jax.errors import UserError, nearest
 from avt_jax.models.avt import AVT, AVTConfig
-from avt_jax.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, Encoder, EncoderModule, ast
+from avt_jax.models.encoders import Encoder, ast
+from avt_jax.models.encoders.choice import CHOICES, EncoderChoice, remat_by_name
 from avt_jax.models.encoders.tokens import check as check_tokens
 from avt_jax.models.encoders.vit import check_patches
 from avt_jax.models.fusions import FUSIONS
 from avt_jax.models.inputs import InputSpec
 from avt_jax.models.kernels.choice import AUTO, Kernels
 from avt_jax.models.kernels.choice import check as check_kernels
+from avt_jax.models.layers.lora import LoRAConfig, add_adapters
 from avt_jax.models.mbt import MBT, MBTConfig
 from avt_jax.settings import Block, fields_of, setting
 
 Placed = list[tuple[str, Block]]
-_Block = TypeVar("_Block", bound=Block)
 
 
 class ModelBlocks(Protocol):
@@ -50,70 +51,31 @@ class ModelBlocks(Protocol):
         """The model; raises UserError for inputs that are too small."""
 
 
-@dataclass(frozen=True)
-class EncoderChoice(Block):
-    """Which encoder, and which of its variants the other fields start from."""
+def _divided(
+    fields: Mapping[str, Any], blocks: Sequence[type[Block]], others: Sequence[str] = ()
+) -> list[Any]:
+    """The blocks that share one place in the config, each with its own of the fields.
 
-    known: ClassVar[Mapping[str, EncoderModule]]
+    Args:
+      fields: of all of them.
+      blocks: their classes.
+      others: fields that none of them has and that are right.
 
-    name: str
-    variant: str
-
-    def check(self) -> None:
-        """Refuses a variant that the encoder does not have."""
-        variants = self.known[self.name].VARIANTS
-        if self.variant not in variants:
+    Raises:
+      UserError: an unknown field (the nearest one is named), or a bad value.
+    """
+    owners = {field.name: one for one in blocks for field in fields_of(one)}
+    names = [*owners, *others]
+    for name in fields:
+        if name not in names:
             raise UserError(
-                f"{self.where}.variant is {self.variant!r}{nearest(self.variant, variants)}; "
-                f"{self.name} has {', '.join(variants)}."
+                f"config.model.{name} is not a field{nearest(name, names)}; "
+                f"the fields are {', '.join(names)}."
             )
-
-    @classmethod
-    def read(cls, block: Mapping[str, Any] | None) -> tuple[Self, Block]:
-        """The choice, and the encoder's own fields: the variant's but for what `block` gives."""
-        fields = {} if block is None else _remat_by_name(block)
-        chosen = {key: fields.pop(key) for key in ("name", "variant") if key in fields}
-        name = chosen.get("name", next(iter(cls.known)))
-        if name in cls.known:
-            chosen.setdefault("variant", _first_variant(cls.known[name]))
-        choice = cls(**chosen)
-        base = choice.known[choice.name].VARIANTS[choice.variant]
-        return choice, type(base).of(fields, base=base)
-
-
-def _first_variant(encoder: EncoderModule) -> str:
-    return next(iter(encoder.VARIANTS))
-
-
-def _variants(known: Mapping[str, EncoderModule]) -> str:
-    listed = "; ".join(f"of {name}: {', '.join(one.VARIANTS)}" for name, one in known.items())
-    return f"what the encoder's other fields start from; {listed}"
-
-
-@dataclass(frozen=True)
-class VideoEncoderChoice(EncoderChoice, where="config.model.video_encoder"):
-    """The video encoder's name and variant."""
-
-    known: ClassVar[Mapping[str, EncoderModule]] = VIDEO_ENCODERS
-
-    name: str = setting("uniformer", "the video encoder", choices=lambda: VIDEO_ENCODERS)
-    variant: str = setting("S", _variants(VIDEO_ENCODERS))
-
-
-@dataclass(frozen=True)
-class AudioEncoderChoice(EncoderChoice, where="config.model.audio_encoder"):
-    """The audio encoder's name and variant."""
-
-    known: ClassVar[Mapping[str, EncoderModule]] = AUDIO_ENCODERS
-
-    name: str = setting("ast", "the audio encoder", choices=lambda: AUDIO_ENCODERS)
-    variant: str = setting("base", _variants(AUDIO_ENCODERS))
-
-
-_ENCODERS: dict[str, type[EncoderChoice]] = {
-    "video": VideoEncoderChoice,
-    "audio": AudioEncoderChoice,
-}
+    return [
+        one.of({key: value for key, value in fields.items() if owners.get(key) is one})
+        for one in blocks
+    ]
 
 
 @dataclass(frozen=True)
@@ -122,41 +84,33 @@ class AVTBlocks:
 
     Attributes:
       config: AVT's own fields.
+      lora: those of adapters.
       fusions: {name: the fields that only this fusion has}; they stand among AVT's own.
       encoders: {modality: (its name and variant, its own fields)}.
     """
 
     config: AVTConfig
+    lora: LoRAConfig
     fusions: Mapping[str, Block]
     encoders: Mapping[str, tuple[EncoderChoice, Block]]
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
         """See `ModelBlocks`."""
-        own = {name: module.Config for name, module in FUSIONS.items()}
-        blocks: list[type[Block]] = [AVTConfig, *own.values()]
-        owners = {field.name: one for one in blocks for field in fields_of(one)}
-        names = [*owners, *(f"{modality}_encoder" for modality in _ENCODERS)]
-        for name in fields:
-            if name not in names:
-                raise UserError(
-                    f"config.model.{name} is not a field{nearest(name, names)}; "
-                    f"the fields are {', '.join(names)}."
-                )
-
-        def made(block: type[_Block]) -> _Block:
-            return block.of({k: v for k, v in fields.items() if owners.get(k) is block})
-
+        own = [module.Config for module in FUSIONS.values()]
+        encoders = [f"{modality}_encoder" for modality in CHOICES]
+        config, lora, *fusions = _divided(fields, [AVTConfig, LoRAConfig, *own], encoders)
         return cls(
-            made(AVTConfig),
-            {name: made(one) for name, one in own.items()},
-            {m: choice.read(fields.get(f"{m}_encoder")) for m, choice in _ENCODERS.items()},
+            config,
+            lora,
+            dict(zip(FUSIONS, fusions, strict=True)),
+            {m: choice.read(fields.get(f"{m}_encoder")) for m, choice in CHOICES.items()},
         )
 
     def to_dict(self) -> dict[str, Any]:
         """See `ModelBlocks`."""
         found = self.config.to_dict()
-        for block in self.fusions.values():
+        for block in (*self.fusions.values(), self.lora):
             found |= block.to_dict()
         for modality, (choice, config) in self.encoders.items():
             found[f"{modality}_encoder"] = choice.to_dict() | config.to_dict()
@@ -164,7 +118,7 @@ class AVTBlocks:
 
     def placed(self) -> Placed:
         """See `ModelBlocks`."""
-        every = [self.config, *self.fusions.values()]
+        every = [self.config, *self.fusions.values(), self.lora]
         every += [block for pair in self.encoders.values() for block in pair]
         return [(block.where, block) for block in every]
 
@@ -202,22 +156,29 @@ def _patch_values(encoders: Mapping[str, Encoder], spec: InputSpec) -> dict[str,
 
 @dataclass(frozen=True)
 class MBTBlocks:
-    """MBT's block."""
+    """MBT's block.
+
+    Attributes:
+      config: MBT's own fields.
+      lora: those of adapters.
+    """
 
     config: MBTConfig
+    lora: LoRAConfig
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Self:
         """See `ModelBlocks`."""
-        return cls(MBTConfig.of(fields))
+        config, lora = _divided(fields, [MBTConfig, LoRAConfig])
+        return cls(config, lora)
 
     def to_dict(self) -> dict[str, Any]:
         """See `ModelBlocks`."""
-        return self.config.to_dict()
+        return self.config.to_dict() | self.lora.to_dict()
 
     def placed(self) -> Placed:
         """See `ModelBlocks`."""
-        return [(self.config.where, self.config)]
+        return [(block.where, block) for block in (self.config, self.lora)]
 
     def build(self, num_classes: Mapping[str, int], spec: InputSpec, rngs: nnx.Rngs) -> MBT:
         """See `ModelBlocks`."""
@@ -248,20 +209,8 @@ class ModelChoice(Block, where="config.model"):
     name: str = setting("avt", "the model", choices=lambda: MODELS)
 
 
-def _remat_by_name(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """With the field `remat` as it is now, where an earlier version had true or false."""
-    named = {False: "none", True: "blocks"}
-    found = dict(fields)
-    if isinstance(found.get("remat"), bool):
-        found["remat"] = named[found["remat"]]
-    for key, value in found.items():
-        if key.endswith("_encoder") and isinstance(value, Mapping):
-            found[key] = _remat_by_name(value)
-    return found
-
-
 def _read(block: Mapping[str, Any]) -> tuple[ModelChoice, ModelBlocks]:
-    fields = _remat_by_name(block)
+    fields = remat_by_name(block)
     choice = ModelChoice(**{key: fields.pop(key) for key in ("name",) if key in fields})
     for field, values in RENAMED.get(choice.name, {}).items():
         if field in fields and isinstance(fields[field], str):
@@ -335,7 +284,7 @@ def switch_encoder(
     Raises:
       UserError: `block` is not valid, or there is no such encoder or variant.
     """
-    choice_class = _ENCODERS[modality]
+    choice_class = CHOICES[modality]
     old, config = choice_class.read(block)
     before = old.known[old.name].VARIANTS[old.variant].to_dict()
     given = {key: value for key, value in config.to_dict().items() if value != before[key]}
@@ -390,11 +339,19 @@ def build_model(
       The model.
 
     Raises:
-      UserError: as `resolve`, inputs that are too small, or `kernels` that need a package.
+      UserError: as `resolve`, inputs that are too small, `kernels` that need a package, or adapters
+        that the model has no place for.
     """
     blocks = _read(block)[1]
+    lora = getattr(blocks, "lora", LoRAConfig())  # not every model has adapters
+    if lora.lora_rank and input.is_tokens:
+        raise UserError(
+            f"config.model.lora_rank is {lora.lora_rank}; cached tokens are read without encoders, "
+            "so there is nothing to adapt, give 0."
+        )
     name = check_kernels(getattr(blocks.config, "kernels", AUTO))  # not every model has forms
     model = blocks.build(num_classes, input, rngs)
+    add_adapters(model, lora, rngs=rngs)
     # From here and not through every constructor: what computes a model is not part of it.
     model.set_attributes(kernels=kernels or Kernels(name), raise_if_not_found=False)
     return model

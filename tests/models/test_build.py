@@ -15,10 +15,8 @@ from avt_jax import tree
 from avt_jax.errors import UserError
 from avt_jax.models.avt import AVT, AVTConfig
 from avt_jax.models.build import (
-    AUDIO_ENCODERS,
     FUSIONS,
     MODELS,
-    VIDEO_ENCODERS,
     abilities,
     blocks,
     build_model,
@@ -26,7 +24,7 @@ from avt_jax.models.build import (
     resolve,
     switch_encoder,
 )
-from avt_jax.models.encoders import tokens
+from avt_jax.models.encoders import AUDIO_ENCODERS, VIDEO_ENCODERS, tokens
 from avt_jax.models.encoders.ast import ASTConfig
 from avt_jax.models.encoders.uniformer import DepthwiseConv, UniFormerConfig
 from avt_jax.models.kernels.choice import Kernels

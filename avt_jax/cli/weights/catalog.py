@@ -1,15 +1,13 @@
-"""`avt weights`: published weights by name."""
+"""`avt weights`: published weights by name, and the adapters of a run merged into its weights."""
 
 from __future__ import annotations
 
 import argparse
 import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from avt_jax.cli.common import parser, run
+from avt_jax.cli.common import add_step, parser, run
 from avt_jax.host.output.terminal import show
 
 EPILOG = """\
@@ -17,32 +15,43 @@ EPILOG = """\
   avt weights fetch uniformer-s-k400
   avt train --config own:small --workdir runs/mine --config.data.path=shards \\
       --config.init.video=uniformer-s-k400 --config.init.audio=ast-audioset-16
+  avt weights merge runs/mine --out runs/whole
 
 A name in config.init is fetched when the training starts. Weights are downloaded from where their
 authors publish them, compared with the checksum that is published ("on arrival": the server states
 it with the download), converted, and kept in the cache folder (AVT_CACHE, else avt_jax in
 XDG_CACHE_HOME or ~/.cache). Mind their licences.
+
+"merge" takes a run trained with adapters (config.model.lora_rank) and writes one without that
+predicts the same; docs/finetuning.md says more.
 """
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser of `avt weights`."""
-    cli = parser("weights", "List published weights, and fetch them by name.", EPILOG)
+    cli = parser("weights", "List and fetch published weights; merge adapters.", EPILOG)
     actions = cli.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    def add_action(name: str, text: str) -> Callable[..., Any]:
-        return actions.add_parser(
+    def add_action(name: str, text: str) -> argparse.ArgumentParser:
+        action: argparse.ArgumentParser = actions.add_parser(
             name,
             help=text[0].lower() + text[1:].rstrip("."),
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
-        ).add_argument
+        )
+        return action
 
     add_action("list", "Print the catalog.")
-    add = add_action("fetch", "Download, verify and convert weights, unless they are there.")
-    add("name", help="as 'avt weights list' prints it")
-    add("--file", type=Path, help="the published file, downloaded by hand")
+    action = add_action("fetch", "Download, verify and convert weights, unless they are there.")
+    action.add_argument("name", help="as 'avt weights list' prints it")
+    action.add_argument("--file", type=Path, help="the published file, downloaded by hand")
+    action = add_action(
+        "merge", "Write a run without adapters that predicts what one with them does."
+    )
+    action.add_argument("run", type=Path, metavar="RUN_DIR", help="run with adapters")
+    action.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="new folder")
+    add_step(action)
     return cli
 
 
@@ -50,11 +59,17 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit code.
 
     Raises:
-      UserError: no such name, or weights that cannot be fetched or converted.
+      UserError: no such name or run, or weights that cannot be fetched, converted or merged.
     """
     args = build_parser().parse_args(argv)
     if args.action == "list":
         _list()
+        return 0
+    if args.action == "merge":
+        from avt_jax.experiment.derived.merged import merge_run
+
+        place, number = merge_run(args.run, args.out, args.step)
+        show(f"{place}: {args.run} with its {number} adapters merged into its weights")
         return 0
     from avt_jax.conversion.catalog.fetch import fetch
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from avt_jax import axes
+from avt_jax import axes, tree
 from avt_jax.data.records.description import read_description
 from avt_jax.data.records.generated import is_generated
 from avt_jax.errors import UserError
@@ -35,6 +35,7 @@ class Profile:
       classes: {label set: number of classes}.
       precision: computation type.
       parameters: {part: number of scalars}.
+      trained_parameters: of all parts, those that the config does not freeze.
       analytic_flops: {part: FLOPs} of matrix products and convolutions.
       xla_flops: {part: FLOPs}, as XLA counts them.
       step_flops: of a training step, gradient and optimiser, as XLA counts them.
@@ -47,6 +48,7 @@ class Profile:
     classes: dict[str, int]
     precision: str
     parameters: dict[str, int]
+    trained_parameters: int
     analytic_flops: dict[str, int]
     xla_flops: dict[str, int]
     step_flops: int | None
@@ -151,6 +153,7 @@ def profile_config(
     model, spec = experiment.parts.model, experiment.spec
     say("building the model's structure")
     skeleton = experiment.skeleton
+    trained = skeleton.params.keys() - experiment.parts.optimizer.frozen_paths(skeleton.params)
     step, step_args = experiment.step, step_arguments(experiment, batch_size)
     say("counting the forward pass")
     forward = ForwardPass(skeleton, model["modalities"], spec, batch_size)
@@ -170,6 +173,7 @@ def profile_config(
         classes=dict(classes),
         precision=model["precision"],
         parameters=forward.parameters(),
+        trained_parameters=tree.parameter_count({p: skeleton.params[p] for p in trained}),
         analytic_flops=forward.flops(),
         xla_flops=xla_flops,
         step_flops=step_flops,

@@ -16,6 +16,7 @@ from avt_jax.data.loading.config import DataConfig
 from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.config import load_config
+from avt_jax.experiment.derived.merged import without_adapters
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.start import starting_variables
 from avt_jax.models.forward import make_tokens
@@ -94,10 +95,12 @@ class Encoders:
 def encoders_of_run(run_dir: str | Path, step: str = "best") -> Encoders:
     """The encoders of a trained run, the averaged ones where it kept an average.
 
+    Adapters are merged into them.
+
     Raises:
       UserError: no such run, or one without encoders of clips.
     """
-    run = load_run(run_dir, step)
+    run = without_adapters(load_run(run_dir, step), run_dir)
     classes = {name: len(names) for name, names in run.label_sets.items()}
     experiment = Experiment(parse_saved(run.config), classes=classes)
     _check(experiment, str(run_dir))
@@ -123,6 +126,8 @@ def encoders_of_recipe(
     """
     words = [f"--config.data.path={shards}", *overrides]
     words += [f"--config.init.{modality}={folder}" for modality, folder in given.items()]
+    # What is frozen as a whole has no use for adapters; those of a run that is given are merged.
+    words.append("--config.model.lora_rank=0")
     experiment = Experiment(load_config(recipe, words))
     _check(experiment, recipe)
     label_sets = experiment.splits.info.label_sets

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from avt_jax.conversion.initial import encoder_variables
@@ -16,13 +13,13 @@ from avt_jax.conversion.store import read_converted, weights_checksum
 from avt_jax.data import records
 from avt_jax.errors import UserError
 from avt_jax.experiment.assemble import Experiment
+from avt_jax.experiment.derived.write import whole_config, write_run
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.tokens.encoders import ENCODERS
-from avt_jax.host.new_folder import check_new_folder, new_folder
+from avt_jax.host.new_folder import check_new_folder
 from avt_jax.inference.load import data_config
-from avt_jax.training import run_folder, shards_place
-from avt_jax.training.checkpoint import Checkpointer, Run, load_run
-from avt_jax.training.state import TrainState
+from avt_jax.training import shards_place
+from avt_jax.training.checkpoint import Run, load_run
 
 
 def join_run(
@@ -58,14 +55,10 @@ def join_run(
         classes={name: len(names) for name, names in run.label_sets.items()},
     )
     variables = {**run.params, **run.stats} | _encoders(experiment, Path(path), about)
-    state = _state(experiment, variables, run.step, str(run_dir))
+    _check(experiment, variables, str(run_dir))
     # Names are the run's, which what it says of each class stands for.
     info = replace(info, label_sets=dict(run.label_sets), tokens=None)
-    with new_folder(out) as part:
-        run_folder.prepare(part, experiment.config, info, experiment.mesh)
-        with contextlib.closing(Checkpointer(part, keep_last=1, keep_best=1)) as checkpointer:
-            checkpointer.save(state, {})
-    return Path(out)
+    return write_run(out, experiment, variables, info, step=run.step)
 
 
 def _whole_config(run: Run, about: records.TokensInfo) -> dict[str, Any]:
@@ -73,15 +66,8 @@ def _whole_config(run: Run, about: records.TokensInfo) -> dict[str, Any]:
     encoders = {
         name: block for name, block in about.config["model"].items() if name.endswith("_encoder")
     }
-    config = {
-        **run.config,
-        "model": {**run.config["model"], **encoders},
-        "data": about.config["data"],
-        "init": {},
-    }
-    # What is saved below has no average of its own.
-    config["optimizer"] = {**run.config["optimizer"], "ema_decay": 0.0}
-    return config
+    config = whole_config(run.config, {**run.config["model"], **encoders})
+    return {**config, "data": about.config["data"]}
 
 
 def _encoders(
@@ -104,19 +90,10 @@ def _encoders(
     return found
 
 
-def _state(
-    experiment: Experiment, variables: dict[str, np.ndarray], step: int, run_dir: str
-) -> TrainState:
-    groups = []
-    for group in (experiment.skeleton.params, experiment.skeleton.stats):
-        for path, leaf in group.items():
-            if np.shape(variables.get(path, ())) != tuple(leaf.shape) or path not in variables:
-                raise UserError(
-                    f"{run_dir} does not fit the encoders of its tokens: {path} is missing or of "
-                    "another shape; give the folder that it was trained on."
-                )
-        groups.append(
-            {path: jnp.asarray(variables[path], leaf.dtype) for path, leaf in group.items()}
-        )
-    params, stats = groups
-    return jax.tree.map(jnp.asarray, TrainState(np.int32(step), params, stats, {}, {}))
+def _check(experiment: Experiment, variables: dict[str, np.ndarray], run_dir: str) -> None:
+    for path, leaf in (experiment.skeleton.params | experiment.skeleton.stats).items():
+        if np.shape(variables.get(path, ())) != tuple(leaf.shape) or path not in variables:
+            raise UserError(
+                f"{run_dir} does not fit the encoders of its tokens: {path} is missing or of "
+                "another shape; give the folder that it was trained on."
+            )

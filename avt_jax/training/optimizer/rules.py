@@ -9,6 +9,7 @@ from typing import Any
 
 from avt_jax.errors import UserError, nearest
 from avt_jax.models.depths import layers_above
+from avt_jax.models.layers.lora import frozen_beside_adapters
 from avt_jax.settings import Block, setting
 from avt_jax.training.durations import (
     chosen_unit,
@@ -39,7 +40,9 @@ class RulesConfig(Block, where="config.optimizer"):
         at_least=0,
     )
     frozen: tuple[str, ...] = setting(
-        (), "path regexes of parameters that are not trained: no gradient, no moments, no decay"
+        (),
+        "path regexes of parameters that are not trained: no gradient, no moments, no decay. "
+        "Adapters (config.model.lora_rank) freeze what they sit in, too",
     )
     held: tuple[str, ...] = setting(
         (),
@@ -107,11 +110,15 @@ class RulesConfig(Block, where="config.optimizer"):
         }
 
     def rate_factors(self, params: Mapping[str, Any]) -> dict[str, float]:
-        """{flat path: what the learning rate is multiplied by}; 0 for what is not trained."""
+        """{flat path: what the learning rate is multiplied by}; 0 for what is not trained.
+
+        What adapters stand in for is not, whatever the rules say.
+        """
         above = layers_above(params)
+        beside_adapters = frozen_beside_adapters(params)
         return {
             path: 0.0
-            if _any(self.frozen, path)
+            if path in beside_adapters or _any(self.frozen, path)
             else _first(self.lr_scale_rules, path, 1.0) * self.layer_decay ** above[path]
             for path in params
         }
@@ -122,7 +129,7 @@ class RulesConfig(Block, where="config.optimizer"):
         Raises:
           UserError: nothing is.
         """
-        if not (self.frozen or self.lr_scale_rules):
+        if not (self.frozen or self.lr_scale_rules or frozen_beside_adapters(params)):
             return set()
         found = {path for path, factor in self.rate_factors(params).items() if not factor}
         if len(found) == len(params):

@@ -1,0 +1,1 @@
+"""Run folders that no training wrote: made of the weights of others."""
