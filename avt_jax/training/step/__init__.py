@@ -77,11 +77,18 @@ def make_train_step(
         grads = skeleton.packing.masked(grads)
         trained, frozen = skeleton.packing.divide(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
-        params = frozen | optax.apply_updates(trained, updates)
-        ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
+        trained = optax.apply_updates(trained, updates)
+        # The average of what is frozen is what it was, to the bit.
+        ema, ema_frozen = skeleton.packing.divide(state.ema)
+        ema = ema_frozen | (optax.incremental_update(trained, ema, 1 - ema_decay) if ema else {})
         metrics |= {"grad_norm": (optax.tree.norm(grads), jnp.float32(1))} | read_notes(batch)
         state = replace(
-            state, step=state.step + 1, params=params, stats=stats, ema=ema, opt_state=opt_state
+            state,
+            step=state.step + 1,
+            params=frozen | trained,
+            stats=stats,
+            ema=ema,
+            opt_state=opt_state,
         )
         return state, metrics
 
