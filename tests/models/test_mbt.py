@@ -25,7 +25,7 @@ BASE = dict(num_frames=8, frame_size_px=224, fbank_frames=800, mel_bins=128)
 
 def make(spec=SPEC, seed=0, **changes):
     config = dataclasses.replace(TINY, **changes)
-    model = MBT(config, num_classes={"label": 3}, rngs=nnx.Rngs(seed), **dataclasses.asdict(spec))
+    model = MBT(config, num_classes={"label": 3}, rngs=nnx.Rngs(seed), **spec.of_clip())
     return model
 
 

@@ -126,9 +126,11 @@ def encoders_of_recipe(
     """
     words = [f"--config.data.path={shards}", *overrides]
     words += [f"--config.init.{modality}={folder}" for modality, folder in given.items()]
-    # What is frozen as a whole has no use for adapters; those of a run that is given are merged.
-    words.append("--config.model.lora_rank=0")
-    experiment = Experiment(load_config(recipe, words))
+    config = load_config(recipe, words).to_dict()
+    if "lora_rank" in config["model"]:
+        # What is frozen as a whole has no use for adapters; those of a run given here are merged.
+        config["model"]["lora_rank"] = 0
+    experiment = Experiment(config)
     _check(experiment, recipe)
     label_sets = experiment.splits.info.label_sets
     variables, said = starting_variables(

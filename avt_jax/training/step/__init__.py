@@ -77,7 +77,7 @@ def make_train_step(
         trained, frozen = packing.divide(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         params = frozen | optax.apply_updates(trained, updates)
-        ema = optax.incremental_update(params, state.ema, 1 - ema_decay) if state.ema else {}
+        ema = _averaged(state.ema, params, ema_decay, skeleton.packing)
         metrics |= {"grad_norm": (optax.tree.norm(grads), jnp.float32(1))} | read_notes(batch)
         state = replace(
             state, step=state.step + 1, params=params, stats=stats, ema=ema, opt_state=opt_state
@@ -85,6 +85,15 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _averaged(ema: tree.Flat, params: tree.Flat, decay: float, packing: Packing) -> tree.Flat:
+    """The new average of the parameters; of what is frozen it is what it was, to the bit."""
+    if not ema:
+        return {}
+    (before, frozen), (trained, _) = packing.divide(ema), packing.divide(params)
+    found: tree.Flat = optax.incremental_update(trained, before, 1 - decay)
+    return frozen | found
 
 
 def _at_once(

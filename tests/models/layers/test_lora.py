@@ -133,6 +133,16 @@ def test_where_they_go():
     }
 
 
+def test_layers_with_and_without_adapters_are_not_one_stack():
+    made = shapes("mbt", lora_rank=4, lora_on=("^video/blocks/2/", "^audio/"))
+    stacked = jax.eval_shape(made.packing.stack, made.params)
+    assert "video/blocks/2/attn/qkv/lora_a" in stacked
+    assert "video/blocks/0/attn/qkv/kernel" in stacked
+    assert "audio/blocks/each/attn/qkv/lora_a" in stacked
+    # The whole of the part is frozen, the blocks without adapters with it.
+    assert "video/blocks/0/attn/qkv/kernel" in frozen_beside_adapters(made.params)
+
+
 def test_the_scale_is_alpha_over_the_rank():
     for given, scale in (({"lora_rank": 4}, 4.0), ({"lora_rank": 4, "lora_alpha": 2.0}, 0.5)):
         model = nnx.eval_shape(lambda given=given: build(block(**given)))
