@@ -35,6 +35,7 @@ class SetPredictions:
     top_nk: np.ndarray
     p_nk: np.ndarray
     labels_ny: np.ndarray | None = None
+    p_ny: np.ndarray | None = None
 
     @property
     def right_n(self) -> np.ndarray:
@@ -62,11 +63,16 @@ class ClipPredictions:
 
 
 class Keeper:
-    """Keeps the predictions of the clips that a process judges, in their order."""
+    """Keeps the predictions of the clips that a process judges, in their order.
 
-    def __init__(self) -> None:
-        """Starts with nothing."""
+    Args:
+      all_classes: keep the probabilities of all classes; of multi-label sets they are kept anyway.
+    """
+
+    def __init__(self, *, all_classes: bool = False) -> None:
+        self._all_classes = all_classes
         self._rows: list[np.ndarray] = []
+        self._whole: dict[str, list[np.ndarray]] = {}
 
     def add(
         self,
@@ -84,6 +90,8 @@ class Keeper:
         columns = [np.asarray(group_b, np.int64)[:, None]]
         for name, p_by in probabilities.items():
             p_by, label_b = np.asarray(p_by, np.float32), np.asarray(labels[name], np.int64)
+            if label_b.ndim > 1 or self._all_classes:
+                self._whole.setdefault(name, []).append(p_by)
             if label_b.ndim > 1:
                 columns.append(np.packbits(label_b > 0, axis=1).astype(np.int64))
                 label_b = _likeliest(p_by, label_b)
@@ -147,8 +155,28 @@ class Keeper:
                 part[:, 3 : 3 + k],
                 _as_floats(part[:, 3 + k :]),
                 labels_ny,
+                self._all_of(name, len(label_sets[name]), count, index, processes, total)
+                if name in packed or self._all_classes
+                else None,
             )
         return ClipPredictions(sets, everything[:, 0])
+
+    def _all_of(
+        self,
+        name: str,
+        width: int,
+        count: int,
+        index: int,
+        processes: int,
+        total: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        """[count, width] float32 probabilities of a label set, of all processes."""
+        mine = np.concatenate(self._whole.get(name) or [np.zeros((0, width), np.float32)])
+        if processes == 1:
+            return mine
+        bits = np.zeros((count, width), np.int64)
+        bits[index::processes][: len(mine)] = _as_integers(mine)
+        return _as_floats(total(bits))
 
 
 def _likeliest(p_by: np.ndarray, label_by: np.ndarray) -> np.ndarray:

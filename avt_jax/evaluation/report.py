@@ -12,7 +12,9 @@ from avt_jax.evaluation.classification import ClassificationReport, Report
 from avt_jax.evaluation.fusion import sentence
 from avt_jax.evaluation.intervals import Interval
 from avt_jax.evaluation.multi_label import report as several
+from avt_jax.evaluation.multi_label import standing as several_standing
 from avt_jax.evaluation.multi_label.scores import MultiLabelReport
+from avt_jax.evaluation.multi_label.standing import RankingStanding
 from avt_jax.evaluation.standing import Standing
 from avt_jax.host.new_files import replacing
 from avt_jax.host.output.cells import CellWriter
@@ -41,7 +43,7 @@ class Evaluation:
     about: Mapping[str, Any]
     reports: Mapping[str, Report]
     silenced: Mapping[str, Mapping[str, Report]]
-    standings: Mapping[str, Standing] = field(default_factory=dict)
+    standings: Mapping[str, Standing | RankingStanding] = field(default_factory=dict)
 
     @property
     def single(self) -> dict[str, ClassificationReport]:
@@ -199,8 +201,13 @@ def standing_table(name: str, evaluation: Evaluation) -> PlainTable:
     """
     found, about = evaluation.standings[name], evaluation.about
     clips = evaluation.reports[name]["count"]
+    title = f"{name}: {about['split']}, {clips} clips"
+    if isinstance(found, RankingStanding):
+        others: Any = {key: reports[name] for key, reports in evaluation.silenced.items()}
+        without = {key: one["mAP"] for key, one in others.items()}
+        return several_standing.standing_table(title, found, without)
     interval = f"95 % interval, {found.top1.groups} sources"
-    table = PlainTable(f"{name}: {about['split']}, {clips} clips", "", "top-1", interval)
+    table = PlainTable(title, "", "top-1", interval)
     table.row("this model", _percent(found.top1.value), _ends(found.top1))
     for modality, reports in evaluation.silenced.items():
         table.row(f"  without {modality}", _percent(_top1(reports[name])), "")
@@ -239,12 +246,24 @@ def baseline_table(
 
 
 def baseline_results(
-    top1: Mapping[str, Mapping[str, Interval]], majority: Mapping[str, float]
+    found: Mapping[str, Mapping[str, Interval]],
+    majority: Mapping[str, float],
+    chance: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The same as plain JSON-able values: {label set: {modalities: {...}, "majority": ...}}."""
+    """The same as plain JSON-able values.
+
+    Args:
+      found: {label set: {modalities: accuracy, or mAP of a multi-label set}}.
+      majority: {label set: accuracy of always giving the largest class}.
+      chance: {multi-label set: mAP of scores that say nothing}.
+
+    Returns:
+      {label set: {modalities: {...}, "majority" or "chance_mAP": ...}}.
+    """
     return {
-        name: {key: asdict(one) for key, one in found.items()} | {"majority": majority[name]}
-        for name, found in top1.items()
+        name: {key: asdict(one) for key, one in by.items()}
+        | ({"chance_mAP": chance[name]} if name in chance else {"majority": majority[name]})
+        for name, by in found.items()
     }
 
 

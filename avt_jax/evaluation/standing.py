@@ -11,6 +11,8 @@ import numpy as np
 from avt_jax.evaluation.classification import JOINT, Report
 from avt_jax.evaluation.clips import ClipPredictions
 from avt_jax.evaluation.intervals import Interval, mean_interval
+from avt_jax.evaluation.multi_label import standing as multi_label
+from avt_jax.evaluation.multi_label.standing import RankingStanding
 
 # Points of accuracy between training and evaluated clips that say: learned by heart.
 _OVERFITTED = 0.2
@@ -26,7 +28,7 @@ class Reference:
       train_reports: {label set: report} on training clips; {} = not measured.
       train_labels: {label set: [n] int class of training clips}; {} = not known.
       baseline: {label set: [n] int64 class that the baseline predicts for each evaluated clip, -1
-        where it cannot}; {} = not computed.
+        where it cannot; of a multi-label set [n, y] float scores, 0 there}; {} = not computed.
     """
 
     train_reports: Mapping[str, Report]
@@ -85,8 +87,8 @@ def standings(
     label_sets: Mapping[str, Sequence[str]],
     reference: Reference,
     group_n: np.ndarray | None = None,
-) -> dict[str, Standing]:
-    """Where each label set stands, but multi-label ones, which have no accuracy.
+) -> dict[str, Standing | RankingStanding]:
+    """Where each label set stands.
 
     Args:
       found: the model's predictions for the evaluated clips.
@@ -98,7 +100,17 @@ def standings(
     names = [name for name, one in found.sets.items() if one.labels_ny is None]
     if len(found.sets) > 1 and JOINT not in found.sets and len(names) == len(found.sets):
         names.append(JOINT)
-    return {name: _standing(name, found, label_sets, reference, groups) for name in names}
+    made: dict[str, Standing | RankingStanding] = {
+        name: _standing(name, found, label_sets, reference, groups) for name in names
+    }
+    for name, one in found.sets.items():
+        if one.labels_ny is None:
+            continue
+        trained: Any = reference.train_reports.get(name, {})
+        made[name] = multi_label.ranking_standing(
+            one, groups, train_map=trained.get("mAP"), baseline_ny=reference.baseline.get(name)
+        )
+    return made
 
 
 def _standing(
@@ -139,13 +151,15 @@ def _top1(report: Mapping[str, Any] | None) -> float | None:
     return report["top1"] if report else None
 
 
-def verdict(name: str, standing: Standing) -> str:
+def verdict(name: str, standing: Standing | RankingStanding) -> str:
     """Whether the model is any good, in a sentence or two.
 
     Args:
       name: of the label set.
       standing: where it stands.
     """
+    if isinstance(standing, RankingStanding):
+        return multi_label.verdict(name, standing)
     ahead, top1 = standing.ahead, standing.top1
     if top1.low <= max(standing.majority, standing.chance):
         # One source, or no more right than a constant answer.

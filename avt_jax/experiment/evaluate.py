@@ -26,6 +26,7 @@ from avt_jax.evaluation.clips import ClipPredictions, Keeper, rows, write_clips
 from avt_jax.evaluation.fusion import silence_audio, silence_video
 from avt_jax.evaluation.mistakes import draw_mistakes
 from avt_jax.evaluation.multi_label.pictures import draw_precisions
+from avt_jax.evaluation.multi_label.standing import RankingStanding
 from avt_jax.experiment.assemble import Experiment, Say, silent
 from avt_jax.experiment.judging.judged import find_shards, open_judged
 from avt_jax.experiment.judging.reference import (
@@ -36,10 +37,7 @@ from avt_jax.experiment.judging.reference import (
 )
 from avt_jax.experiment.parts import parse_saved
 from avt_jax.experiment.reconstructions import write_reconstructions
-from avt_jax.experiment.splits import (
-    OwnData,
-    is_source,
-)
+from avt_jax.experiment.splits import OwnData, is_source
 from avt_jax.host.metric_lines import read_metrics
 from avt_jax.inference.load import LoadedRun
 from avt_jax.training.checkpoint import Run
@@ -210,7 +208,7 @@ class _Judging:
 
     def standings(
         self, predicted: ClipPredictions, with_baseline: bool
-    ) -> dict[str, standing.Standing]:
+    ) -> dict[str, standing.Standing | RankingStanding]:
         """Beside what the accuracies stand; {} in all processes but the first."""
         reference = measure_reference(
             self._experiment,

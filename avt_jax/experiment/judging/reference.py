@@ -75,9 +75,7 @@ def measure_reference(
       batch_size: clips at once.
       with_baseline: compute it; only the first process does.
     """
-    # Multi-label sets have no accuracy to compare with.
-    has_accuracy = set(model.run.label_sets) - set(experiment.multi_label)
-    if train is None or not has_accuracy:
+    if train is None:
         return Reference({}, {}, {})
     some = Some(train, records.evenly_spread(len(train), MAX_TRAIN_CLIPS))
     clips = replace(data, eval_split=data.train_split, eval_clips=1, eval_crops=1)
@@ -101,14 +99,16 @@ def measure_reference(
 def _baseline(
     experiment: Experiment, train: Any, source: Any
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
-    """({label set: classes of training clips}, {label set: [n] predicted class or -1})."""
+    """({label set: classes of training clips}, what `Reference.baseline` holds)."""
     modalities = experiment.parts.model["modalities"]
     of_train, of_source = read_both(train, source)
     used = (baseline.VIDEO, baseline.AUDIO) if modalities == "av" else (modalities,)
     predicted = baseline.Baseline(of_train, used).predict(of_source)
-    everywhere = {name: np.full(len(source), -1, np.int64) for name in predicted}
-    for name, class_n in predicted.items():
-        everywhere[name][of_source.index_n] = class_n
+    everywhere = {}
+    for name, found in predicted.items():
+        nothing = -1 if found.ndim == 1 else 0
+        everywhere[name] = np.full((len(source), *found.shape[1:]), nothing, found.dtype)
+        everywhere[name][of_source.index_n] = found
     return of_train.labels, everywhere
 
 
