@@ -25,7 +25,8 @@ and hears one gives mu, the share of clips that sound or picture alone gets righ
 get wrong, and says when fusion hurts.
 
 Of a multi-label set (docs/multi_label.md) it prints mAP, AUC and d', hit rates and F1, and average
-precision, AUC and d' of every class, in place of accuracies.
+precision, AUC and d' of every class, in place of accuracies; what mAP is worth is said in the same
+way.
 
 Writes results.json, clips.csv (what was predicted for each clip), confusion_<label set>.csv and
 .png (multi-label: classes_<label set>.csv and .png), mistakes_<label set>.png and
