@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from avt_jax.data.manifests.label_columns import join_names
-from avt_jax.evaluation.classification import TOP_K, class_ranks
+from avt_jax.evaluation.classification import TOP_K, class_ranks, combine_best
 from avt_jax.host.new_files import replacing, replacing_path
 from avt_jax.host.output.cells import CellWriter
 
@@ -60,6 +60,23 @@ class ClipPredictions:
         if name in self.sets:
             return self.sets[name].right_n
         return np.all([one.right_n for one in self.sets.values()], axis=0)
+
+    def within_n(self, name: str, k: int) -> np.ndarray:
+        """[n] bool: the true class, or combination of classes, is among the k most probable ones.
+
+        Args:
+          name: of a label set; any other (the joint report's) is all of them.
+          k: at most 5.
+        """
+        if name in self.sets:
+            return self.sets[name].rank_n < k
+        sets = list(self.sets.values())
+        best, scores = [one.top_nk for one in sets], [one.p_nk for one in sets]
+        # The number of classes only orders equal scores by index; any upper bound does.
+        size = 1 + max(int(max(one.top_nk.max(), one.label_n.max())) for one in sets)
+        classes_nkl, _ = combine_best(best, scores, [size] * len(sets), k)
+        true_n1l = np.stack([one.label_n for one in sets], axis=-1)[:, None]
+        return (classes_nkl == true_n1l).all(axis=-1).any(axis=-1)
 
 
 class Keeper:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from avt_jax.evaluation.classification import ClassificationReport, Report
+from avt_jax.evaluation.epic import breakdown
 from avt_jax.evaluation.fusion import sentence
 from avt_jax.evaluation.intervals import Interval
 from avt_jax.evaluation.multi_label import report as several
@@ -23,6 +24,7 @@ from avt_jax.host.output.tables import PlainTable
 RESULTS_FILE = "results.json"
 # Not an identifier, so no label set can be called that.
 ABOUT = "evaluated-on"
+EPIC = "epic-kitchens-100"
 
 _MAX_CLASSES_IN_TABLE = 20
 _MAX_NAME = 40  # characters
@@ -38,12 +40,14 @@ class Evaluation:
       silenced: {"audio" or "video": {label set: report}} with that modality silenced; {} for a
         model that has one modality only.
       standings: {label set: beside what the accuracy stands}; {} where single clips are not known.
+      epic: accuracies by part of EPIC-Kitchens-100, where they were asked for.
     """
 
     about: Mapping[str, Any]
     reports: Mapping[str, Report]
     silenced: Mapping[str, Mapping[str, Report]]
     standings: Mapping[str, Standing | RankingStanding] = field(default_factory=dict)
+    epic: breakdown.Breakdown = field(default_factory=dict)
 
     @property
     def single(self) -> dict[str, ClassificationReport]:
@@ -78,6 +82,8 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
       the keys of `MultiLabelReport`. The confusion matrix is left to its own file.
     """
     found: dict[str, Any] = {ABOUT: dict(evaluation.about)}
+    if evaluation.epic:
+        found[EPIC] = breakdown.to_dict(evaluation.epic)
     for name, report in evaluation.reports.items():
         entry = {k: v for k, v in report.items() if k not in ("classes", "confusion")}
         for modality, reports in evaluation.silenced.items():
@@ -141,6 +147,9 @@ def write_results(evaluation: Evaluation, out_dir: Path) -> list[Path]:
     with replacing(written[0]) as file:
         json.dump(results(evaluation), file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
+    if evaluation.epic:
+        written.append(out_dir / "epic.csv")
+        breakdown.write(written[-1], evaluation.epic)
     for name, found in evaluation.multi.items():
         written.append(out_dir / f"classes_{name}.csv")
         several.write_class_table(written[-1], found)
@@ -163,6 +172,9 @@ def tables(evaluation: Evaluation) -> list[PlainTable]:
         title = evaluation.title
         found.append(several.set_table(title, evaluation.multi, evaluation.silenced))
     found += [standing_table(name, evaluation) for name in evaluation.standings]
+    if evaluation.epic:
+        title = f"EPIC-Kitchens-100: {evaluation.about['split']}"
+        found.append(breakdown.table(title, evaluation.epic))
     found += [class_table(n, one) for n, one in evaluation.single.items() if "classes" in one]
     return found + [several.class_table(name, one) for name, one in evaluation.multi.items()]
 
@@ -209,6 +221,10 @@ def standing_table(name: str, evaluation: Evaluation) -> PlainTable:
     interval = f"95 % interval, {found.top1.groups} sources"
     table = PlainTable(title, "", "top-1", interval)
     table.row("this model", _percent(found.top1.value), _ends(found.top1))
+    table.row("  top-5", _percent(found.top5.value), _ends(found.top5))
+    if found.class_mean:
+        mean = found.class_mean
+        table.row("  mean of classes", _percent(mean.value), _ends(mean))
     for modality, reports in evaluation.silenced.items():
         table.row(f"  without {modality}", _percent(_top1(reports[name])), "")
     if found.train_top1 is not None:

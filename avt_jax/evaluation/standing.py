@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from avt_jax.evaluation.classification import JOINT, Report
+from avt_jax.evaluation.classification import JOINT, TOP_K, Report
 from avt_jax.evaluation.clips import ClipPredictions
-from avt_jax.evaluation.intervals import Interval, mean_interval
+from avt_jax.evaluation.intervals import Interval, class_mean_interval, mean_interval
 from avt_jax.evaluation.multi_label import standing as multi_label
 from avt_jax.evaluation.multi_label.standing import RankingStanding
 
@@ -42,6 +42,8 @@ class Standing:
 
     Attributes:
       top1: with its interval over sources.
+      top5: the same of the five most probable classes.
+      class_mean: mean of the classes' own accuracies; None of the joint report.
       chance: 1 / classes.
       majority: share of the evaluated clips that are of the class `majority_class`.
       majority_class: the most frequent class of the training clips, where these are known.
@@ -51,6 +53,8 @@ class Standing:
     """
 
     top1: Interval
+    top5: Interval
+    class_mean: Interval | None
     chance: float
     majority: float
     majority_class: str
@@ -62,10 +66,13 @@ class Standing:
         """As in results.json."""
         found: dict[str, Any] = {
             "top1_interval": _ends(self.top1),
+            "top5_interval": _ends(self.top5),
             "sources": self.top1.groups,
             "chance": self.chance,
             "majority": self.majority,
         }
+        if self.class_mean:
+            found["mean_class_accuracy_interval"] = _ends(self.class_mean)
         if self.train_top1 is not None:
             found["train_top1"] = self.train_top1
         if self.baseline_top1 and self.ahead:
@@ -138,6 +145,8 @@ def _standing(
     trained = reference.train_reports.get(name)
     return Standing(
         mean_interval(right_n, groups),
+        mean_interval(found.within_n(name, TOP_K).astype(np.float64), groups),
+        class_mean_interval(right_n, label_nj[:, 0], groups) if name in found.sets else None,
         float(np.prod([1 / len(label_sets[one]) for one in sets])),
         float((label_nj == constant).all(axis=1).mean()),
         " ".join(label_sets[one][y] for one, y in zip(sets, constant, strict=True)),
