@@ -73,7 +73,7 @@ class ClipPredictions:
         sets = list(self.sets.values())
         best, scores = [one.top_nk for one in sets], [one.p_nk for one in sets]
         # The number of classes only orders equal scores by index; any upper bound does.
-        size = 1 + max(int(max(one.top_nk.max(), one.label_n.max())) for one in sets)
+        size = 1 + max(int(one.top_nk.max()) for one in sets)
         classes_nkl, _ = combine_best(best, scores, [size] * len(sets), k)
         true_n1l = np.stack([one.label_n for one in sets], axis=-1)[:, None]
         return (classes_nkl == true_n1l).all(axis=-1).any(axis=-1)

@@ -94,7 +94,7 @@ def read_annotations(folder: Path, split: str) -> Annotations:
             )
         name = row["narration_id"]
         if name in seen:
-            raise UserError(f"{where}: narration_id {name!r} stands there twice.")
+            raise UserError(f"{where}: narration_id {name!r} stands there twice; name each once.")
         seen.add(name)
         one = Segment(name, row["participant_id"], end_sec, labels)
         segments.setdefault((row["video_id"], round(1000 * start_sec)), []).append(one)

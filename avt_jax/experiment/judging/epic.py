@@ -65,6 +65,8 @@ class EpicJudge:
                     )
         self._asked, self._names = asked, names
         self._known = files.read_annotations(asked.annotations, split)
+        # Clips that are no segments should not cost an evaluation.
+        files.find_segments(self._known, names, [(-1, -1)] * len(names))
 
     def judge(
         self, found: ClipPredictions, groups_n: np.ndarray, say: Say
