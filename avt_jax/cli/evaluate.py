@@ -37,6 +37,7 @@ reconstruction_<modality>.png, what was hidden and what the model makes of it.
   avt evaluate --checkpoint runs/quickstart/av
   avt evaluate --checkpoint runs/mine --data other/shards --split val --out report
   avt evaluate --checkpoint runs/mine --clips 4 --crops 3
+  avt evaluate --checkpoint runs/epic --split val --clips 4 --epic epic-kitchens-100-annotations
 
 """ + job.EPILOG.format(command="evaluate")
 

@@ -119,11 +119,6 @@ def evaluate_run(
     folder = Path(out_dir) if out_dir else Path(run_dir) / name
     if write:
         _make(folder)
-    if judging.is_tokens:
-        say(
-            "on cached tokens no modality is silenced, and there is no baseline; 'avt tokens "
-            "--join' makes a run that has both"
-        )
     evaluation, predicted = judging.judge(say)
     submitted: list[Path] = []
     if predicted is not None:
@@ -191,13 +186,13 @@ class _Judging:
         sets = self._trained.label_sets
         self._epic = EpicJudge(epic, sets, split, self._names) if epic else None
 
-    @property
-    def is_tokens(self) -> bool:
-        """Whether cached tokens are read in place of clips."""
-        return self._data.is_tokens
-
     def judge(self, say: Say) -> tuple[report.Evaluation, ClipPredictions | None]:
         """What was found, and the predictions for single clips, where these can be known."""
+        if self._data.is_tokens:
+            say(
+                "on cached tokens no modality is silenced, and there is no baseline; 'avt tokens "
+                "--join' makes a run that has both"
+            )
         about = {
             "run": str(self._run_dir),
             "step": self._trained.step,

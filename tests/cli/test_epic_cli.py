@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zipfile
 
 import jax
 import numpy as np
@@ -14,12 +15,12 @@ from avt_jax.data.records.writer import RecordWriter
 from avt_jax.evaluation.epic import annotations
 
 SIZES = {"verb": 97, "noun": 300}
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")
 
 
 def spans(split):
     """(narration, video, start, stop, verb, noun) of eight clips, two of one span."""
-    first = 0 if split == "train" else 10
+    first = 10 * SPLITS.index(split)
     for i in range(8):
         start = 2.0 * (i // 2 if i < 2 else i)
         video = f"P0{i % 4 // 2 + 1}_{first}"
@@ -42,9 +43,12 @@ def epic(tmp_path_factory):
             source = f"{video[:3]}/videos/{video}.MP4"
             writer.add(split, clip(i, source=source, start_sec=start, end_sec=stop,
                                    labels={"verb": verb, "noun": noun}))  # fmt: skip
+        if split == "test":  # which has no classes
+            lines = [line.rsplit(",", 2)[0] for line in lines]
         (folder / annotations.SEGMENT_FILES[split]).write_text("\n".join(lines) + "\n")
     writer.close()
-    (folder / annotations.UNSEEN_FILES["val"]).write_text("participant_id\nP02\n")
+    for name in annotations.UNSEEN_FILES.values():
+        (folder / name).write_text("participant_id\nP02\n")
     (folder / annotations.TAIL_FILES["verb"]).write_text("verb\n10\n15\n")
     (folder / annotations.TAIL_FILES["noun"]).write_text("noun\n0\n")
     run = make_run(folder / "run", [f"--config.data.path={folder / 'shards'}"])
@@ -106,6 +110,18 @@ def test_parts_and_submission(epic, tmp_path, capsys):
             np.testing.assert_allclose(
                 list(other[name][task].values()), list(one[task].values()), rtol=1e-4
             )
+
+
+def test_segments_without_classes(epic, tmp_path, capsys):
+    _, folder, run = epic
+    words = ["--epic", folder, "--epic-submission", tmp_path / "t.zip", "--sls", 2, 3, 3]
+    assert evaluate(run, "--split", "test", "--out", tmp_path / "out", *words) == 0
+    shown = capsys.readouterr()
+    assert "has no classes: accuracies of these clips say nothing" in shown.err
+    assert "unseen participants" not in shown.out
+    assert "epic-kitchens-100" not in json.loads((tmp_path / "out/results.json").read_text())
+    with zipfile.ZipFile(tmp_path / "t.zip") as sent:
+        assert set(json.loads(sent.read("test.json"))["results"]) == {n for n, *_ in spans("test")}
 
 
 @pytest.mark.parametrize(
