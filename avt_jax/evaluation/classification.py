@@ -333,7 +333,7 @@ def evaluate_variants(
     num_views: int = 1,
     on_batch: Callable[[int], None] = lambda num_clips: None,
     total: Total = np.asarray,
-    judged: Judged | None = None,
+    judged: Mapping[str, Judged] | None = None,
     multi_label: Collection[str] = (),
     part: tuple[int, int] = (0, 1),
 ) -> dict[str, dict[str, Report]]:
@@ -347,8 +347,8 @@ def evaluate_variants(
       num_views: rows that each clip has, one after another; their probabilities are averaged.
       on_batch: called with the number of real clips after each batch.
       total: the sum of integers over all who judge a part of the split.
-      judged: called with the clips of each batch, whose views are averaged, as the variant ""
-        sees them; the batches then hold `axes.GROUP`.
+      judged: {variant: called with the clips of each batch, whose views are averaged, as it sees
+        them}; the batches then hold `axes.GROUP`.
       multi_label, part: as for `evaluate`.
 
     Returns:
@@ -359,7 +359,7 @@ def evaluate_variants(
       UserError: there is no clip, or a probability is not finite.
     """
     evaluations = {
-        name: _Evaluation(label_sets, num_views, None if name else judged, multi_label)
+        name: _Evaluation(label_sets, num_views, (judged or {}).get(name), multi_label)
         for name in variants
     }
     has_both = {WHOLE, *ALONE.values()} <= variants.keys()

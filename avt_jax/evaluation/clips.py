@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,12 @@ class ClipPredictions:
     Attributes:
       sets: {label set: predictions}.
       group_n: [n] int64, equal = cut from the same source.
+      silenced: {modality: the predictions without it}.
     """
 
     sets: Mapping[str, SetPredictions]
     group_n: np.ndarray
+    silenced: Mapping[str, ClipPredictions] = field(default_factory=dict)
 
     def right_n(self, name: str) -> np.ndarray:
         """[n] bool: right in one label set; for any other name (the joint report's) in all."""
@@ -83,10 +85,10 @@ class Keeper:
     """Keeps the predictions of the clips that a process judges, in their order.
 
     Args:
-      all_classes: keep the probabilities of all classes; of multi-label sets they are kept anyway.
+      all_classes: keep the probabilities of all classes; None = of multi-label sets.
     """
 
-    def __init__(self, *, all_classes: bool = False) -> None:
+    def __init__(self, *, all_classes: bool | None = None) -> None:
         self._all_classes = all_classes
         self._rows: list[np.ndarray] = []
         self._whole: dict[str, list[np.ndarray]] = {}
@@ -107,7 +109,7 @@ class Keeper:
         columns = [np.asarray(group_b, np.int64)[:, None]]
         for name, p_by in probabilities.items():
             p_by, label_b = np.asarray(p_by, np.float32), np.asarray(labels[name], np.int64)
-            if label_b.ndim > 1 or self._all_classes:
+            if self._keeps_all(label_b.ndim > 1):
                 self._whole.setdefault(name, []).append(p_by)
             if label_b.ndim > 1:
                 columns.append(np.packbits(label_b > 0, axis=1).astype(np.int64))
@@ -173,10 +175,13 @@ class Keeper:
                 _as_floats(part[:, 3 + k :]),
                 labels_ny,
                 self._all_of(name, len(label_sets[name]), count, index, processes, total)
-                if name in packed or self._all_classes
+                if self._keeps_all(name in packed)
                 else None,
             )
         return ClipPredictions(sets, everything[:, 0])
+
+    def _keeps_all(self, is_multi_label: bool) -> bool:
+        return is_multi_label if self._all_classes is None else self._all_classes
 
     def _all_of(
         self,

@@ -175,7 +175,11 @@ def tables(evaluation: Evaluation) -> list[PlainTable]:
     if evaluation.epic:
         title = f"EPIC-Kitchens-100: {evaluation.about['split']}"
         found.append(breakdown.table(title, evaluation.epic))
-    found += [class_table(n, one) for n, one in evaluation.single.items() if "classes" in one]
+    for name, one in evaluation.single.items():
+        standing = evaluation.standings.get(name)
+        if "classes" in one:
+            known = standing.classes if isinstance(standing, Standing) else ()
+            found.append(class_table(name, one, known))
     return found + [several.class_table(name, one) for name, one in evaluation.multi.items()]
 
 
@@ -226,9 +230,11 @@ def standing_table(name: str, evaluation: Evaluation) -> PlainTable:
         mean = found.class_mean
         table.row("  mean of classes", _percent(mean.value), _ends(mean))
     for modality, reports in evaluation.silenced.items():
-        table.row(f"  without {modality}", _percent(_top1(reports[name])), "")
+        ends = _ends(found.silenced[modality]) if modality in found.silenced else ""
+        table.row(f"  without {modality}", _percent(_top1(reports[name])), ends)
     if found.train_top1 is not None:
-        table.row("  on its training clips", _percent(found.train_top1), "")
+        ends = _ends(found.train) if found.train else ""
+        table.row("  on its training clips", _percent(found.train_top1), ends)
     if found.baseline_top1 and found.ahead:
         base, ahead = found.baseline_top1, found.ahead
         table.row("baseline (avt baseline)", _percent(base.value), _ends(base))
@@ -287,12 +293,15 @@ def _ends(interval: Interval) -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
 
 
-def class_table(name: str, report: ClassificationReport) -> PlainTable:
+def class_table(
+    name: str, report: ClassificationReport, intervals: Sequence[Interval | None] = ()
+) -> PlainTable:
     """Accuracy of each class and what it is most often taken for, the worst classes first.
 
     Args:
       name: of the label set.
       report: with `classes` and `confusion`. At most 20 classes are shown.
+      intervals: of the accuracy of each class; () = not known.
     """
     accuracies = {
         i: entry["accuracy"]
@@ -304,14 +313,16 @@ def class_table(name: str, report: ClassificationReport) -> PlainTable:
     title = f"{name}: classes" + (
         f", the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""
     )
-    columns = ("class", "clips", "accuracy", "most often taken for")
-    table = PlainTable(title, *columns, left=(0, 3))
+    columns = ["class", "clips", "accuracy", *["95 % interval"] * bool(intervals)]
+    table = PlainTable(title, *columns, "most often taken for", left=(0, len(columns)))
     for i in shown:
         entry = report["classes"][i]
+        one = intervals[i] if intervals else None
         table.row(
             entry["name"],
             str(entry["count"]),
             _percent(entry["accuracy"]),
+            *([_ends(one)] if one else []),
             _most_confused(report, i),
         )
     return table

@@ -29,11 +29,13 @@ class Reference:
       train_labels: {label set: [n] int class of training clips}; {} = not known.
       baseline: {label set: [n] int64 class that the baseline predicts for each evaluated clip, -1
         where it cannot; of a multi-label set [n, y] float scores, 0 there}; {} = not computed.
+      train: the predictions for the clips of `train_reports`, for the interval.
     """
 
     train_reports: Mapping[str, Report]
     train_labels: Mapping[str, np.ndarray]
     baseline: Mapping[str, np.ndarray]
+    train: ClipPredictions | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Standing:
       train_top1: on training clips, None where not measured.
       baseline_top1: of the baseline, with its interval; None where not computed.
       ahead: how much more clips the model has right than the baseline, clip by clip.
+      train: the interval of `train_top1`, where single clips are known.
+      silenced: {modality: top-1 without it, with its interval}.
+      classes: accuracy of each class with its interval, None where it has no clip; () of the joint
+        report.
     """
 
     top1: Interval
@@ -61,6 +67,9 @@ class Standing:
     train_top1: float | None
     baseline_top1: Interval | None
     ahead: Interval | None
+    train: Interval | None
+    silenced: Mapping[str, Interval]
+    classes: Sequence[Interval | None]
 
     def to_dict(self) -> dict[str, Any]:
         """As in results.json."""
@@ -73,8 +82,13 @@ class Standing:
         }
         if self.class_mean:
             found["mean_class_accuracy_interval"] = _ends(self.class_mean)
+        if self.classes:
+            found["classes_interval"] = [one and _ends(one) for one in self.classes]
+        found |= {f"top1_{k}_silenced_interval": _ends(one) for k, one in self.silenced.items()}
         if self.train_top1 is not None:
             found["train_top1"] = self.train_top1
+        if self.train:
+            found["train_top1_interval"] = _ends(self.train)
         if self.baseline_top1 and self.ahead:
             found |= {
                 "baseline_top1": self.baseline_top1.value,
@@ -143,6 +157,11 @@ def _standing(
         baseline = mean_interval(other_n, groups)
         ahead = mean_interval(right_n - other_n, groups)
     trained = reference.train_reports.get(name)
+    of_train = reference.train if trained else None
+
+    def top1(one: ClipPredictions, groups_n: np.ndarray) -> Interval:
+        return mean_interval(one.right_n(name).astype(np.float64), groups_n)
+
     return Standing(
         mean_interval(right_n, groups),
         mean_interval(found.within_n(name, TOP_K).astype(np.float64), groups),
@@ -153,7 +172,23 @@ def _standing(
         _top1(trained),
         baseline,
         ahead,
+        top1(of_train, of_train.group_n) if of_train else None,
+        {modality: top1(one, groups) for modality, one in found.silenced.items()},
+        _by_class(found, name, len(label_sets[name]), groups) if name in found.sets else (),
     )
+
+
+def _by_class(
+    found: ClipPredictions, name: str, number: int, groups: np.ndarray
+) -> tuple[Interval | None, ...]:
+    """The accuracy of each class; None of a class without clips."""
+    right_n = found.right_n(name).astype(np.float64)
+    made = []
+    for y in range(number):
+        of_class_n = found.sets[name].label_n == y
+        some = of_class_n.any()
+        made.append(mean_interval(right_n[of_class_n], groups[of_class_n]) if some else None)
+    return tuple(made)
 
 
 def _top1(report: Mapping[str, Any] | None) -> float | None:

@@ -30,6 +30,7 @@ from avt_jax.experiment.judging.epic import Epic, EpicJudge
 from avt_jax.experiment.judging.judged import find_shards, open_judged
 from avt_jax.experiment.judging.reference import (
     clip_names,
+    gather_all,
     groups_of,
     measure_reference,
     training_source,
@@ -209,7 +210,7 @@ class _Judging:
             self._size,
             about,
             say,
-            all_classes=self._epic is not None,
+            all_classes=True if self._epic else None,
         )
 
     def standings(
@@ -282,10 +283,14 @@ def _evaluate(
     size: int,
     about: dict[str, Any],
     say: Say,
-    all_classes: bool,
+    all_classes: bool | None,
 ) -> tuple[report.Evaluation, ClipPredictions | None]:
     """What was found, and the predictions for single clips, where these can be known."""
-    keeper = Keeper(all_classes=all_classes) if is_source(source) else None
+    variants = _variants(experiment.parts.model["modalities"], data)
+    keepers = {
+        name: Keeper(all_classes=False if name else all_classes)
+        for name in (variants if is_source(source) else ())
+    }
     began = time.monotonic()
     total = len(source) if is_source(source) else None
     with contextlib.ExitStack() as stack:
@@ -301,7 +306,6 @@ def _evaluate(
                 disable=None if agree.is_first() else True,
             )
         )
-        variants = _variants(experiment.parts.model["modalities"], data)
         found = evaluate_variants(
             model.predict,
             batches,
@@ -310,7 +314,7 @@ def _evaluate(
             num_views=data.eval_views,
             on_batch=bar.update,
             total=agree.total,
-            judged=keeper.add if keeper else None,
+            judged={name: keeper.add for name, keeper in keepers.items()},
             multi_label=experiment.multi_label,
             part=(jax.process_index(), jax.process_count()),
         )
@@ -319,14 +323,9 @@ def _evaluate(
     count = next(iter(whole.values()))["count"]
     say(f"evaluated {count} clips in {seconds:.1f} s ({count / seconds:.1f} clips/s)")
     about |= {"clips": data.eval_clips, "crops": data.eval_crops, "seconds": round(seconds, 3)}
-    if keeper is None:
-        return report.Evaluation(about, whole, found), None
-    predicted = keeper.gather(
-        model.run.label_sets,
-        count=count,
-        index=jax.process_index(),
-        processes=jax.process_count(),
-        total=agree.total,
-        multi_label=experiment.multi_label,
-    )
-    return report.Evaluation(about, whole, found), predicted
+    evaluation = report.Evaluation(about, whole, found)
+    if not keepers:
+        return evaluation, None
+    sets, several = model.run.label_sets, experiment.multi_label
+    predicted = {n: gather_all(one, sets, count, several) for n, one in keepers.items()}
+    return evaluation, replace(predicted.pop(""), silenced=predicted)
