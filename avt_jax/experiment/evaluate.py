@@ -184,6 +184,8 @@ class _Judging:
         known = is_source(self._source) and agree.is_first()
         self._names = clip_names(self._source) if known else []
         self._group_n = groups_of(self._names, group_by)
+        if epic and not is_source(self._source):
+            raise UserError("epic needs clips by index, and batches were given; give records.")
         sets = self._trained.label_sets
         self._epic = EpicJudge(epic, sets, split, self._names) if epic else None
 

@@ -59,7 +59,9 @@ def draw(
     """
     _, group_n = np.unique(groups_n, return_inverse=True)
     number = int(group_n.max()) + 1
-    rankings = [_Ranking(score_n, is_n) for score_n, is_n in zip(score_ny.T, is_ny.T, strict=True)]
+    columns = zip(score_ny.T, is_ny.T, strict=True)
+    ones = np.ones(len(score_ny), np.float32)  # which all classes share
+    rankings = [_Ranking(score_n, is_n, ones) for score_n, is_n in columns]
     rankings = [one for one in rankings if one.num_true]
     maps, aucs = [], []
     for weight_bg in drawn_groups(number, draws, seed=seed, at_once=_BLOCK):
@@ -74,7 +76,7 @@ def draw(
 class _Ranking:
     """One class: which clips stand at and between the scores of its own."""
 
-    def __init__(self, score_n: np.ndarray, is_true_n: np.ndarray):
+    def __init__(self, score_n: np.ndarray, is_true_n: np.ndarray, ones: np.ndarray):
         from scipy.sparse import csr_matrix
 
         is_true_n = np.asarray(is_true_n) > 0
@@ -92,8 +94,8 @@ class _Ranking:
         bounds = np.append(0, np.stack([begins, ends], axis=1).ravel())
 
         def rows(columns: np.ndarray, starts: np.ndarray) -> csr_matrix:
-            ones = np.ones(len(columns), np.float32)
-            return csr_matrix((ones, columns, starts), shape=(len(starts) - 1, len(order)))
+            places = (ones[: len(columns)], columns, starts)
+            return csr_matrix(places, shape=(len(starts) - 1, len(order)), copy=False)
 
         self._all = rows(order[: bounds[-1]], bounds)
         before_n = np.append(0, np.cumsum(true_n))
