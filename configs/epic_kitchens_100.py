@@ -12,6 +12,8 @@ Run:
   avt extract --manifest clips.csv --out shards
   avt train --config epic_kitchens_100 --workdir runs/epic --config.data.path=shards \
       --config.init.video=weights/uniformer --config.init.audio=weights/ast
+  avt evaluate --checkpoint runs/epic --split val --clips 4 \
+      --epic ANNOTATIONS
 """
 
 from configs import common

@@ -11,6 +11,7 @@ Run:
   avt extract --manifest clips.csv --out shards
   avt train --config kinetics_sounds --workdir runs/ks --config.data.path=shards \
       --config.init.video=weights/uniformer --config.init.audio=weights/ast
+  avt evaluate --checkpoint runs/ks --split val --clips 4
 """
 
 from configs import common

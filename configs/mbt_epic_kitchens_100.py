@@ -9,6 +9,8 @@ Run:
   avt convert vit --source B_16.npz --out weights/vit
   avt train --config mbt_epic_kitchens_100 --workdir runs/mbt_epic --config.data.path=shards \
       --config.init.video=weights/vit --config.init.audio=weights/vit
+  avt evaluate --checkpoint runs/mbt_epic --split val --clips 4 \
+      --epic ANNOTATIONS
 """
 
 from configs import common

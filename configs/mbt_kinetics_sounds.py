@@ -9,6 +9,7 @@ Run:
   avt convert vit --source B_16.npz --out weights/vit
   avt train --config mbt_kinetics_sounds --workdir runs/mbt_ks --config.data.path=shards \
       --config.init.video=weights/vit --config.init.audio=weights/vit
+  avt evaluate --checkpoint runs/mbt_ks --split val --clips 4
 """
 
 from configs import common

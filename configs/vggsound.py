@@ -11,6 +11,7 @@ Run:
   avt extract --manifest clips.csv --out shards
   avt train --config vggsound --workdir runs/vggsound --config.data.path=shards \
       --config.init.video=weights/uniformer --config.init.audio=weights/ast
+  avt evaluate --checkpoint runs/vggsound --split test --clips 4
 """
 
 from configs import common

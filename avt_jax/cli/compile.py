@@ -35,7 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--topology", required=True, metavar="CHIP:GRID", help="such as v5e:4x4 or v5p:2x2x2")
     add("--config", required=True, metavar="FILE[:ARG]", help="config file or recipe")
     add("--batch-per-chip", type=int, metavar="N", help="clips (default: the config's, divided)")
-    add("--classes", help="such as label=309 or verb=97,noun=300 (default: those of the shards)")
+    add(
+        "--classes",
+        help="such as label=309 or verb=97,noun=300, label=527+ of a multi-label set "
+        "(default: those of the shards)",
+    )
     add("--largest-batch", action="store_true", help="find the most clips per chip that fit")
     add("--effort", type=float, metavar="X", help="of the compiler, -1 (quick) to 1")
     add("--json", action="store_true", help="print the figures as JSON instead")

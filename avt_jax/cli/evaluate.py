@@ -15,6 +15,7 @@ from avt_jax.host.output.terminal import show
 
 if TYPE_CHECKING:
     from avt_jax.experiment.evaluate import EvaluationResult
+    from avt_jax.experiment.judging.epic import Epic
 
 EPILOG = """\
 Prints top-1, top-5 and the accuracy of every class, for a model that sees and hears the same with
@@ -25,7 +26,8 @@ and hears one gives mu, the share of clips that sound or picture alone gets righ
 get wrong, and says when fusion hurts.
 
 Of a multi-label set (docs/multi_label.md) it prints mAP, AUC and d', hit rates and F1, and average
-precision, AUC and d' of every class, in place of accuracies.
+precision, AUC and d' of every class, in place of accuracies; what mAP is worth is said in the same
+way.
 
 Writes results.json, clips.csv (what was predicted for each clip), confusion_<label set>.csv and
 .png (multi-label: classes_<label set>.csv and .png), mistakes_<label set>.png and
@@ -35,6 +37,7 @@ reconstruction_<modality>.png, what was hidden and what the model makes of it.
   avt evaluate --checkpoint runs/quickstart/av
   avt evaluate --checkpoint runs/mine --data other/shards --split val --out report
   avt evaluate --checkpoint runs/mine --clips 4 --crops 3
+  avt evaluate --checkpoint runs/epic --split val --clips 4 --epic epic-kitchens-100-annotations
 
 """ + job.EPILOG.format(command="evaluate")
 
@@ -85,8 +88,49 @@ def build_parser() -> argparse.ArgumentParser:
         default="csv",
         help="format of the predictions for single clips (default %(default)s)",
     )
+    add_epic(cli)
     job.add_options(cli)
     return cli
+
+
+def add_epic(cli: argparse.ArgumentParser) -> None:
+    """Adds the options of EPIC-Kitchens-100's challenge."""
+    cli.add_argument(
+        "--epic",
+        type=Path,
+        metavar="ANNOTATIONS",
+        help="EPIC-Kitchens-100: folder of the authors' annotation files; prints verb, noun and "
+        "action accuracies of all, of unseen participants, tail classes and each participant",
+    )
+    cli.add_argument(
+        "--epic-submission",
+        type=Path,
+        metavar="FILE",
+        help="with --epic: the scores as the challenge takes them, .json or .zip",
+    )
+    cli.add_argument(
+        "--sls",
+        type=int,
+        nargs=3,
+        metavar=("PT", "TL", "TD"),
+        help="supervision levels of the submission, 0 to 5: pretraining, training labels, training "
+        "data (https://github.com/epic-kitchens/sls)",
+    )
+
+
+def _epic(args: argparse.Namespace) -> Epic | None:
+    from avt_jax.experiment.judging.epic import Epic
+
+    if args.epic is None:
+        for name in ("epic_submission", "sls"):
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name.replace('_', '-')} needs --epic ANNOTATIONS.")
+        return None
+    if args.epic_submission is None and args.sls is not None:
+        raise UserError("--sls is of a submission; add --epic-submission FILE.")
+    if args.epic_submission is not None and args.sls is None:
+        raise UserError("--epic-submission needs --sls PT TL TD, three levels from 0 to 5.")
+    return Epic(args.epic, args.epic_submission, args.sls or ())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,6 +164,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         group_by=args.group_by,
         table=args.table,
         weights=args.weights,
+        epic=_epic(args),
         say=functools.partial(show, file=sys.stderr),
     )
     if is_first():

@@ -32,7 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
     add = cli.add_argument
     add("--config", required=True, metavar="FILE[:ARG]", help="config file or recipe")
     add("--batch", type=int, default=1, help="clips in the batch (%(default)s)")
-    add("--classes", help="such as label=309 or verb=97,noun=300 (default: those of the shards)")
+    add(
+        "--classes",
+        help="such as label=309 or verb=97,noun=300, label=527+ of a multi-label set "
+        "(default: those of the shards)",
+    )
     add("--no-memory", action="store_true", help="do not compile, so no peak memory")
     add("--json", type=Path, metavar="FILE", help="write the figures here as well")
     return cli

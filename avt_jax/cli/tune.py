@@ -32,7 +32,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--config", required=True, metavar="FILE[:ARG]", help="config file or recipe")
     add("--batch", type=int, help="clips on one device (default: the config's over the devices)")
     add("--repeats", type=int, default=5, help="calls of each form (%(default)s)")
-    add("--classes", help="such as label=309 or verb=97,noun=300 (default: those of the shards)")
+    add(
+        "--classes",
+        help="such as label=309 or verb=97,noun=300, label=527+ of a multi-label set "
+        "(default: those of the shards)",
+    )
     return cli
 
 

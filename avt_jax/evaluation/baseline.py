@@ -19,6 +19,7 @@ from avt_jax.data.media.jpeg import decode_frame
 from avt_jax.data.records import evenly_spread, lazy_reader
 from avt_jax.data.records.labels import is_several
 from avt_jax.errors import UserError
+from avt_jax.evaluation.multi_label import one_vs_rest
 
 VIDEO, AUDIO = "video", "audio"
 MAX_TRAIN_CLIPS = 5000
@@ -41,7 +42,7 @@ class Features:
 
     Attributes:
       blocks: {"video": [n, 1892] float32, "audio": [n, 128] float32}.
-      labels: {label set: [n] int64}, without multi-label sets.
+      labels: {label set: [n] int64, or [n, y] bool of a multi-label set}.
       group_n: [n] int64, equal = cut from the same source.
       index_n: [n] int64 where each clip lies in its split; damaged ones are left out.
     """
@@ -157,7 +158,7 @@ def read_features(
       UserError: no clip can be read.
     """
     video, audio, groups, kept = [], [], [], []
-    labels: dict[str, list[int]] = {}
+    labels: dict[str, list[Any]] = {}
     read = lazy_reader(source)
     for index in evenly_spread(len(source), max_clips):
         on_clip()
@@ -175,13 +176,13 @@ def read_features(
         groups.append(source_group(record["source"]))
         kept.append(index)
         for name, label in record["labels"].items():
-            if not is_several(label):
-                labels.setdefault(name, []).append(int(label))
+            one = np.asarray(label) > 0 if is_several(label) else int(label)
+            labels.setdefault(name, []).append(one)
     if not kept:
         raise UserError("no clip of the split can be read; run 'avt shards verify' on its folder.")
     return Features(
         {VIDEO: np.stack(video), AUDIO: np.stack(audio)},
-        {name: np.array(column, np.int64) for name, column in labels.items()},
+        {n: np.array(c, bool if is_several(c[0]) else np.int64) for n, c in labels.items()},
         np.array(groups, np.int64),
         np.array(kept, np.int64),
     )
@@ -206,11 +207,11 @@ class Baseline:
         self._project = {name: _projection(train.blocks[name]) for name in self._modalities}
         inputs_nd = self._inputs(train)
         self._models = {
-            name: _fit(inputs_nd, label_n, train.group_n) for name, label_n in train.labels.items()
+            name: _fit(inputs_nd, label, train.group_n) for name, label in train.labels.items()
         }
 
     def predict(self, features: Features) -> dict[str, np.ndarray]:
-        """{label set: [n] int64 most probable class}."""
+        """{label set: [n] int64 most probable class, [n, y] float32 scores of multi-label sets}."""
         inputs_nd = self._inputs(features)
         return {name: predict(inputs_nd) for name, predict in self._models.items()}
 
@@ -236,9 +237,12 @@ def _projection(values_nd: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 def _fit(
     inputs_nd: np.ndarray, label_n: np.ndarray, group_n: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A fitted classifier: [n, d] -> [n] classes."""
+    """A fitted classifier: [n, d] -> [n] classes, or [n, y] scores for labels [n, y]."""
     from sklearn.linear_model import LogisticRegression
 
+    if label_n.ndim > 1:
+        given = (inputs_nd, label_n, group_n)
+        return one_vs_rest.fit_best(*given, strengths=_REGULARISATIONS, folds=_FOLDS)
     present = np.unique(label_n)
     if len(present) == 1:
         return lambda new_nd: np.full(len(new_nd), present[0], np.int64)

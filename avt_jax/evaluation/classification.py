@@ -103,17 +103,35 @@ def top_combinations(probabilities: Sequence[np.ndarray], k: int) -> tuple[np.nd
       scores the combination that is lower in lexicographic order comes first.
     """
     best = [np.argsort(-p_by, axis=1, kind="stable")[:, :k] for p_by in probabilities]
+    pairs = zip(probabilities, best, strict=True)
+    scores = [np.take_along_axis(p_by, best_bk, axis=1) for p_by, best_bk in pairs]
+    return combine_best(best, scores, [p_by.shape[1] for p_by in probabilities], k)
+
+
+def combine_best(
+    best: Sequence[np.ndarray], scores: Sequence[np.ndarray], sizes: Sequence[int], k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same from each label set's own best classes.
+
+    Args:
+      best: for each label set, [b, k or all] int classes, most probable first.
+      scores: the same of their probabilities.
+      sizes: number of classes of each set.
+      k: how many to return.
+
+    Returns:
+      As `top_combinations`.
+    """
     batch = best[0].shape[0]
     score_bj = np.ones((batch, 1))
     index_bj = np.zeros((batch, 1), np.int64)
-    for p_by, best_bk in zip(probabilities, best, strict=True):
-        p_bk = np.take_along_axis(p_by, best_bk, axis=1).astype(np.float64)
+    for best_bk, p_bk, size in zip(best, scores, sizes, strict=True):
+        p_bk = p_bk.astype(np.float64)
         score_bj = (score_bj[:, :, None] * p_bk[:, None]).reshape(batch, -1)
-        index_bj = (index_bj[:, :, None] * p_by.shape[1] + best_bk[:, None]).reshape(batch, -1)
+        index_bj = (index_bj[:, :, None] * size + best_bk[:, None]).reshape(batch, -1)
     order_bk = np.lexsort((index_bj, -score_bj), axis=1)[:, :k]
     index_bk = np.take_along_axis(index_bj, order_bk, axis=1)
-    sizes = tuple(p_by.shape[1] for p_by in probabilities)
-    classes_bkl = np.stack(np.unravel_index(index_bk, sizes), axis=-1)
+    classes_bkl = np.stack(np.unravel_index(index_bk, tuple(sizes)), axis=-1)
     return classes_bkl, np.take_along_axis(score_bj, order_bk, axis=1)
 
 
@@ -315,7 +333,7 @@ def evaluate_variants(
     num_views: int = 1,
     on_batch: Callable[[int], None] = lambda num_clips: None,
     total: Total = np.asarray,
-    judged: Judged | None = None,
+    judged: Mapping[str, Judged] | None = None,
     multi_label: Collection[str] = (),
     part: tuple[int, int] = (0, 1),
 ) -> dict[str, dict[str, Report]]:
@@ -329,8 +347,8 @@ def evaluate_variants(
       num_views: rows that each clip has, one after another; their probabilities are averaged.
       on_batch: called with the number of real clips after each batch.
       total: the sum of integers over all who judge a part of the split.
-      judged: called with the clips of each batch, whose views are averaged, as the variant ""
-        sees them; the batches then hold `axes.GROUP`.
+      judged: {variant: called with the clips of each batch, whose views are averaged, as it sees
+        them}; the batches then hold `axes.GROUP`.
       multi_label, part: as for `evaluate`.
 
     Returns:
@@ -341,7 +359,7 @@ def evaluate_variants(
       UserError: there is no clip, or a probability is not finite.
     """
     evaluations = {
-        name: _Evaluation(label_sets, num_views, None if name else judged, multi_label)
+        name: _Evaluation(label_sets, num_views, (judged or {}).get(name), multi_label)
         for name in variants
     }
     has_both = {WHOLE, *ALONE.values()} <= variants.keys()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from avt_jax.data.manifests.label_columns import join_names
-from avt_jax.evaluation.classification import TOP_K, class_ranks
+from avt_jax.evaluation.classification import TOP_K, class_ranks, combine_best
 from avt_jax.host.new_files import replacing, replacing_path
 from avt_jax.host.output.cells import CellWriter
 
@@ -35,6 +35,7 @@ class SetPredictions:
     top_nk: np.ndarray
     p_nk: np.ndarray
     labels_ny: np.ndarray | None = None
+    p_ny: np.ndarray | None = None
 
     @property
     def right_n(self) -> np.ndarray:
@@ -49,10 +50,12 @@ class ClipPredictions:
     Attributes:
       sets: {label set: predictions}.
       group_n: [n] int64, equal = cut from the same source.
+      silenced: {modality: the predictions without it}.
     """
 
     sets: Mapping[str, SetPredictions]
     group_n: np.ndarray
+    silenced: Mapping[str, ClipPredictions] = field(default_factory=dict)
 
     def right_n(self, name: str) -> np.ndarray:
         """[n] bool: right in one label set; for any other name (the joint report's) in all."""
@@ -60,13 +63,35 @@ class ClipPredictions:
             return self.sets[name].right_n
         return np.all([one.right_n for one in self.sets.values()], axis=0)
 
+    def within_n(self, name: str, k: int) -> np.ndarray:
+        """[n] bool: the true class, or combination of classes, is among the k most probable ones.
+
+        Args:
+          name: of a label set; any other (the joint report's) is all of them.
+          k: at most 5.
+        """
+        if name in self.sets:
+            return self.sets[name].rank_n < k
+        sets = list(self.sets.values())
+        best, scores = [one.top_nk for one in sets], [one.p_nk for one in sets]
+        # The number of classes only orders equal scores by index; any upper bound does.
+        size = 1 + max(int(one.top_nk.max()) for one in sets)
+        classes_nkl, _ = combine_best(best, scores, [size] * len(sets), k)
+        true_n1l = np.stack([one.label_n for one in sets], axis=-1)[:, None]
+        return (classes_nkl == true_n1l).all(axis=-1).any(axis=-1)
+
 
 class Keeper:
-    """Keeps the predictions of the clips that a process judges, in their order."""
+    """Keeps the predictions of the clips that a process judges, in their order.
 
-    def __init__(self) -> None:
-        """Starts with nothing."""
+    Args:
+      all_classes: keep the probabilities of all classes; None = of multi-label sets.
+    """
+
+    def __init__(self, *, all_classes: bool | None = None) -> None:
+        self._all_classes = all_classes
         self._rows: list[np.ndarray] = []
+        self._whole: dict[str, list[np.ndarray]] = {}
 
     def add(
         self,
@@ -84,6 +109,8 @@ class Keeper:
         columns = [np.asarray(group_b, np.int64)[:, None]]
         for name, p_by in probabilities.items():
             p_by, label_b = np.asarray(p_by, np.float32), np.asarray(labels[name], np.int64)
+            if self._keeps_all(label_b.ndim > 1):
+                self._whole.setdefault(name, []).append(p_by)
             if label_b.ndim > 1:
                 columns.append(np.packbits(label_b > 0, axis=1).astype(np.int64))
                 label_b = _likeliest(p_by, label_b)
@@ -147,8 +174,31 @@ class Keeper:
                 part[:, 3 : 3 + k],
                 _as_floats(part[:, 3 + k :]),
                 labels_ny,
+                self._all_of(name, len(label_sets[name]), count, index, processes, total)
+                if self._keeps_all(name in packed)
+                else None,
             )
         return ClipPredictions(sets, everything[:, 0])
+
+    def _keeps_all(self, is_multi_label: bool) -> bool:
+        return is_multi_label if self._all_classes is None else self._all_classes
+
+    def _all_of(
+        self,
+        name: str,
+        width: int,
+        count: int,
+        index: int,
+        processes: int,
+        total: Callable[[np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        """[count, width] float32 probabilities of a label set, of all processes."""
+        mine = np.concatenate(self._whole.get(name) or [np.zeros((0, width), np.float32)])
+        if processes == 1:
+            return mine
+        bits = np.zeros((count, width), np.int64)
+        bits[index::processes][: len(mine)] = _as_integers(mine)
+        return _as_floats(total(bits))
 
 
 def _likeliest(p_by: np.ndarray, label_by: np.ndarray) -> np.ndarray:

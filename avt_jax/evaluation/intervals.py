@@ -9,6 +9,7 @@ Source: the cluster bootstrap, Field and Welsh, "Bootstrapping clustered data", 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,18 +57,75 @@ def mean_interval(values_n: np.ndarray, groups_n: np.ndarray, *, seed: int = 0) 
     number = len(count_g)
     value = float(values_n.mean())
     lowest = -1.0 if (values_n < 0).any() else 0.0
-    if number == 1:
-        return Interval(value, lowest, 1.0, number)
     if np.ptp(values_n) == 0:
-        away = min(3 / number, 1.0)
-        return Interval(value, max(value - away, lowest), min(value + away, 1.0), number)
-    rng = np.random.default_rng(seed)
-    means: list[np.ndarray] = []
+        return ends_around(value, np.full(1, value), number, lowest)
     at_once = max(1, _MAX_WEIGHTS // number)
-    for first in range(0, DRAWS, at_once):
-        draws = min(at_once, DRAWS - first)
-        weight_bg = rng.multinomial(number, np.full(number, 1 / number), size=draws)
-        means.append((weight_bg @ sum_g) / (weight_bg @ count_g))
+    drawn = [
+        (weight_bg @ sum_g) / (weight_bg @ count_g)
+        for weight_bg in drawn_groups(number, DRAWS, seed=seed, at_once=at_once)
+    ]
+    return ends_around(value, np.concatenate(drawn), number, lowest)
+
+
+def class_mean_interval(
+    right_n: np.ndarray, label_n: np.ndarray, groups_n: np.ndarray, *, seed: int = 0
+) -> Interval:
+    """The mean of the classes' own accuracies, and its 95 % interval over sources.
+
+    Args:
+      right_n: [n] bool, n >= 1.
+      label_n: [n] int true class; a class that is not drawn is left out of that drawing's mean.
+      groups_n: [n] equal = of the same source.
+      seed: of the drawing.
+    """
+    from scipy.sparse import csr_matrix
+
+    _, group_n = np.unique(groups_n, return_inverse=True)
+    _, class_n = np.unique(label_n, return_inverse=True)
+    right_n = np.asarray(right_n, np.float64)
+    number, shape = int(group_n.max()) + 1, (int(class_n.max()) + 1, int(group_n.max()) + 1)
+    # Repeated places are added up.
+    right_yg = csr_matrix((right_n, (class_n, group_n)), shape)
+    count_yg = csr_matrix((np.ones(len(right_n)), (class_n, group_n)), shape)
+    value = float(np.mean(right_yg.sum(axis=1) / count_yg.sum(axis=1)))
+    drawn = []
+    at_once = max(1, _MAX_WEIGHTS // sum(shape))
+    for weight_bg in drawn_groups(number, DRAWS, seed=seed, at_once=at_once):
+        count_yb = count_yg @ weight_bg.T
+        share_yb = (right_yg @ weight_bg.T) / np.maximum(count_yb, 1)
+        drawn.append(share_yb.sum(axis=0) / (count_yb > 0).sum(axis=0))
+    return ends_around(value, np.concatenate(drawn), number, 0.0)
+
+
+def drawn_groups(number: int, draws: int, *, seed: int, at_once: int) -> Iterator[np.ndarray]:
+    """How often each source is drawn, [b, groups] int64; the same whatever `at_once` is.
+
+    Args:
+      number: of sources, of which as many are drawn.
+      draws: rows altogether.
+      seed: of the drawing.
+      at_once: most rows of an array.
+    """
+    rng = np.random.default_rng(seed)
+    for first in range(0, draws, at_once):
+        size = min(at_once, draws - first)
+        yield rng.multinomial(number, np.full(number, 1 / number), size=size)
+
+
+def ends_around(value: float, drawn_b: np.ndarray, groups: int, lowest: float) -> Interval:
+    """The interval that holds 95 % of what was drawn.
+
+    Args:
+      value: over the clips as they are.
+      drawn_b: [draws] in every drawing. Where all are equal, the rule of three takes their place.
+      groups: sources; of one nothing is known.
+      lowest: that can be.
+    """
+    if groups == 1:
+        return Interval(value, lowest, 1.0, groups)
+    if np.ptp(drawn_b) == 0:
+        away = min(3 / groups, 1.0)
+        return Interval(value, max(value - away, lowest), min(value + away, 1.0), groups)
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return Interval(value, float(low), float(high), number)
+    low, high = np.quantile(drawn_b, [tail, 1 - tail])
+    return Interval(value, max(float(low), lowest), min(float(high), 1.0), groups)

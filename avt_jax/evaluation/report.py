@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from avt_jax.evaluation.classification import ClassificationReport, Report
+from avt_jax.evaluation.epic import breakdown
 from avt_jax.evaluation.fusion import sentence
 from avt_jax.evaluation.intervals import Interval
 from avt_jax.evaluation.multi_label import report as several
+from avt_jax.evaluation.multi_label import standing as several_standing
 from avt_jax.evaluation.multi_label.scores import MultiLabelReport
+from avt_jax.evaluation.multi_label.standing import RankingStanding
 from avt_jax.evaluation.standing import Standing
 from avt_jax.host.new_files import replacing
 from avt_jax.host.output.cells import CellWriter
@@ -21,6 +24,7 @@ from avt_jax.host.output.tables import PlainTable
 RESULTS_FILE = "results.json"
 # Not an identifier, so no label set can be called that.
 ABOUT = "evaluated-on"
+EPIC = "epic-kitchens-100"
 
 _MAX_CLASSES_IN_TABLE = 20
 _MAX_NAME = 40  # characters
@@ -36,12 +40,14 @@ class Evaluation:
       silenced: {"audio" or "video": {label set: report}} with that modality silenced; {} for a
         model that has one modality only.
       standings: {label set: beside what the accuracy stands}; {} where single clips are not known.
+      epic: accuracies by part of EPIC-Kitchens-100, where they were asked for.
     """
 
     about: Mapping[str, Any]
     reports: Mapping[str, Report]
     silenced: Mapping[str, Mapping[str, Report]]
-    standings: Mapping[str, Standing] = field(default_factory=dict)
+    standings: Mapping[str, Standing | RankingStanding] = field(default_factory=dict)
+    epic: breakdown.Breakdown = field(default_factory=dict)
 
     @property
     def single(self) -> dict[str, ClassificationReport]:
@@ -76,6 +82,8 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
       the keys of `MultiLabelReport`. The confusion matrix is left to its own file.
     """
     found: dict[str, Any] = {ABOUT: dict(evaluation.about)}
+    if evaluation.epic:
+        found[EPIC] = breakdown.to_dict(evaluation.epic)
     for name, report in evaluation.reports.items():
         entry = {k: v for k, v in report.items() if k not in ("classes", "confusion")}
         for modality, reports in evaluation.silenced.items():
@@ -139,6 +147,9 @@ def write_results(evaluation: Evaluation, out_dir: Path) -> list[Path]:
     with replacing(written[0]) as file:
         json.dump(results(evaluation), file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
+    if evaluation.epic:
+        written.append(out_dir / "epic.csv")
+        breakdown.write(written[-1], evaluation.epic)
     for name, found in evaluation.multi.items():
         written.append(out_dir / f"classes_{name}.csv")
         several.write_class_table(written[-1], found)
@@ -161,7 +172,14 @@ def tables(evaluation: Evaluation) -> list[PlainTable]:
         title = evaluation.title
         found.append(several.set_table(title, evaluation.multi, evaluation.silenced))
     found += [standing_table(name, evaluation) for name in evaluation.standings]
-    found += [class_table(n, one) for n, one in evaluation.single.items() if "classes" in one]
+    if evaluation.epic:
+        title = f"EPIC-Kitchens-100: {evaluation.about['split']}"
+        found.append(breakdown.table(title, evaluation.epic))
+    for name, one in evaluation.single.items():
+        standing = evaluation.standings.get(name)
+        if "classes" in one:
+            known = standing.classes if isinstance(standing, Standing) else ()
+            found.append(class_table(name, one, known))
     return found + [several.class_table(name, one) for name, one in evaluation.multi.items()]
 
 
@@ -199,13 +217,24 @@ def standing_table(name: str, evaluation: Evaluation) -> PlainTable:
     """
     found, about = evaluation.standings[name], evaluation.about
     clips = evaluation.reports[name]["count"]
+    title = f"{name}: {about['split']}, {clips} clips"
+    if isinstance(found, RankingStanding):
+        others: Any = {key: reports[name] for key, reports in evaluation.silenced.items()}
+        without = {key: one["mAP"] for key, one in others.items()}
+        return several_standing.standing_table(title, found, without)
     interval = f"95 % interval, {found.top1.groups} sources"
-    table = PlainTable(f"{name}: {about['split']}, {clips} clips", "", "top-1", interval)
+    table = PlainTable(title, "", "top-1", interval)
     table.row("this model", _percent(found.top1.value), _ends(found.top1))
+    table.row("  top-5", _percent(found.top5.value), _ends(found.top5))
+    if found.class_mean:
+        mean = found.class_mean
+        table.row("  mean of classes", _percent(mean.value), _ends(mean))
     for modality, reports in evaluation.silenced.items():
-        table.row(f"  without {modality}", _percent(_top1(reports[name])), "")
+        ends = _ends(found.silenced[modality]) if modality in found.silenced else ""
+        table.row(f"  without {modality}", _percent(_top1(reports[name])), ends)
     if found.train_top1 is not None:
-        table.row("  on its training clips", _percent(found.train_top1), "")
+        ends = _ends(found.train) if found.train else ""
+        table.row("  on its training clips", _percent(found.train_top1), ends)
     if found.baseline_top1 and found.ahead:
         base, ahead = found.baseline_top1, found.ahead
         table.row("baseline (avt baseline)", _percent(base.value), _ends(base))
@@ -239,12 +268,24 @@ def baseline_table(
 
 
 def baseline_results(
-    top1: Mapping[str, Mapping[str, Interval]], majority: Mapping[str, float]
+    found: Mapping[str, Mapping[str, Interval]],
+    majority: Mapping[str, float],
+    chance: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The same as plain JSON-able values: {label set: {modalities: {...}, "majority": ...}}."""
+    """The same as plain JSON-able values.
+
+    Args:
+      found: {label set: {modalities: accuracy, or mAP of a multi-label set}}.
+      majority: {label set: accuracy of always giving the largest class}.
+      chance: {multi-label set: mAP of scores that say nothing}.
+
+    Returns:
+      {label set: {modalities: {...}, "majority" or "chance_mAP": ...}}.
+    """
     return {
-        name: {key: asdict(one) for key, one in found.items()} | {"majority": majority[name]}
-        for name, found in top1.items()
+        name: {key: asdict(one) for key, one in by.items()}
+        | ({"chance_mAP": chance[name]} if name in chance else {"majority": majority[name]})
+        for name, by in found.items()
     }
 
 
@@ -252,12 +293,15 @@ def _ends(interval: Interval) -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
 
 
-def class_table(name: str, report: ClassificationReport) -> PlainTable:
+def class_table(
+    name: str, report: ClassificationReport, intervals: Sequence[Interval | None] = ()
+) -> PlainTable:
     """Accuracy of each class and what it is most often taken for, the worst classes first.
 
     Args:
       name: of the label set.
       report: with `classes` and `confusion`. At most 20 classes are shown.
+      intervals: of the accuracy of each class; () = not known.
     """
     accuracies = {
         i: entry["accuracy"]
@@ -269,14 +313,16 @@ def class_table(name: str, report: ClassificationReport) -> PlainTable:
     title = f"{name}: classes" + (
         f", the {len(shown)} worst of {len(rows)}" if len(shown) < len(rows) else ""
     )
-    columns = ("class", "clips", "accuracy", "most often taken for")
-    table = PlainTable(title, *columns, left=(0, 3))
+    columns = ["class", "clips", "accuracy", *["95 % interval"] * bool(intervals)]
+    table = PlainTable(title, *columns, "most often taken for", left=(0, len(columns)))
     for i in shown:
         entry = report["classes"][i]
+        one = intervals[i] if intervals else None
         table.row(
             entry["name"],
             str(entry["count"]),
             _percent(entry["accuracy"]),
+            *([_ends(one)] if one else []),
             _most_confused(report, i),
         )
     return table

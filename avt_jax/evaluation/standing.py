@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from avt_jax.evaluation.classification import JOINT, Report
+from avt_jax.evaluation.classification import JOINT, TOP_K, Report
 from avt_jax.evaluation.clips import ClipPredictions
-from avt_jax.evaluation.intervals import Interval, mean_interval
+from avt_jax.evaluation.intervals import Interval, class_mean_interval, mean_interval
+from avt_jax.evaluation.multi_label import standing as multi_label
+from avt_jax.evaluation.multi_label.standing import RankingStanding
 
 # Points of accuracy between training and evaluated clips that say: learned by heart.
 _OVERFITTED = 0.2
@@ -26,12 +28,14 @@ class Reference:
       train_reports: {label set: report} on training clips; {} = not measured.
       train_labels: {label set: [n] int class of training clips}; {} = not known.
       baseline: {label set: [n] int64 class that the baseline predicts for each evaluated clip, -1
-        where it cannot}; {} = not computed.
+        where it cannot; of a multi-label set [n, y] float scores, 0 there}; {} = not computed.
+      train: the predictions for the clips of `train_reports`, for the interval.
     """
 
     train_reports: Mapping[str, Report]
     train_labels: Mapping[str, np.ndarray]
     baseline: Mapping[str, np.ndarray]
+    train: ClipPredictions | None = None
 
 
 @dataclass(frozen=True)
@@ -40,32 +44,51 @@ class Standing:
 
     Attributes:
       top1: with its interval over sources.
+      top5: the same of the five most probable classes.
+      class_mean: mean of the classes' own accuracies; None of the joint report.
       chance: 1 / classes.
       majority: share of the evaluated clips that are of the class `majority_class`.
       majority_class: the most frequent class of the training clips, where these are known.
       train_top1: on training clips, None where not measured.
       baseline_top1: of the baseline, with its interval; None where not computed.
       ahead: how much more clips the model has right than the baseline, clip by clip.
+      train: the interval of `train_top1`, where single clips are known.
+      silenced: {modality: top-1 without it, with its interval}.
+      classes: accuracy of each class with its interval, None where it has no clip; () of the joint
+        report.
     """
 
     top1: Interval
+    top5: Interval
+    class_mean: Interval | None
     chance: float
     majority: float
     majority_class: str
     train_top1: float | None
     baseline_top1: Interval | None
     ahead: Interval | None
+    train: Interval | None
+    silenced: Mapping[str, Interval]
+    classes: Sequence[Interval | None]
 
     def to_dict(self) -> dict[str, Any]:
         """As in results.json."""
         found: dict[str, Any] = {
             "top1_interval": _ends(self.top1),
+            "top5_interval": _ends(self.top5),
             "sources": self.top1.groups,
             "chance": self.chance,
             "majority": self.majority,
         }
+        if self.class_mean:
+            found["mean_class_accuracy_interval"] = _ends(self.class_mean)
+        if self.classes:
+            found["classes_interval"] = [one and _ends(one) for one in self.classes]
+        found |= {f"top1_{k}_silenced_interval": _ends(one) for k, one in self.silenced.items()}
         if self.train_top1 is not None:
             found["train_top1"] = self.train_top1
+        if self.train:
+            found["train_top1_interval"] = _ends(self.train)
         if self.baseline_top1 and self.ahead:
             found |= {
                 "baseline_top1": self.baseline_top1.value,
@@ -85,8 +108,8 @@ def standings(
     label_sets: Mapping[str, Sequence[str]],
     reference: Reference,
     group_n: np.ndarray | None = None,
-) -> dict[str, Standing]:
-    """Where each label set stands, but multi-label ones, which have no accuracy.
+) -> dict[str, Standing | RankingStanding]:
+    """Where each label set stands.
 
     Args:
       found: the model's predictions for the evaluated clips.
@@ -98,7 +121,17 @@ def standings(
     names = [name for name, one in found.sets.items() if one.labels_ny is None]
     if len(found.sets) > 1 and JOINT not in found.sets and len(names) == len(found.sets):
         names.append(JOINT)
-    return {name: _standing(name, found, label_sets, reference, groups) for name in names}
+    made: dict[str, Standing | RankingStanding] = {
+        name: _standing(name, found, label_sets, reference, groups) for name in names
+    }
+    for name, one in found.sets.items():
+        if one.labels_ny is None:
+            continue
+        trained: Any = reference.train_reports.get(name, {})
+        made[name] = multi_label.ranking_standing(
+            one, groups, train_map=trained.get("mAP"), baseline_ny=reference.baseline.get(name)
+        )
+    return made
 
 
 def _standing(
@@ -124,28 +157,53 @@ def _standing(
         baseline = mean_interval(other_n, groups)
         ahead = mean_interval(right_n - other_n, groups)
     trained = reference.train_reports.get(name)
+    of_train = reference.train if trained else None
+
+    def top1(one: ClipPredictions, groups_n: np.ndarray) -> Interval:
+        return mean_interval(one.right_n(name).astype(np.float64), groups_n)
+
     return Standing(
         mean_interval(right_n, groups),
+        mean_interval(found.within_n(name, TOP_K).astype(np.float64), groups),
+        class_mean_interval(right_n, label_nj[:, 0], groups) if name in found.sets else None,
         float(np.prod([1 / len(label_sets[one]) for one in sets])),
         float((label_nj == constant).all(axis=1).mean()),
         " ".join(label_sets[one][y] for one, y in zip(sets, constant, strict=True)),
         _top1(trained),
         baseline,
         ahead,
+        top1(of_train, of_train.group_n) if of_train else None,
+        {modality: top1(one, groups) for modality, one in found.silenced.items()},
+        _by_class(found, name, len(label_sets[name]), groups) if name in found.sets else (),
     )
+
+
+def _by_class(
+    found: ClipPredictions, name: str, number: int, groups: np.ndarray
+) -> tuple[Interval | None, ...]:
+    """The accuracy of each class; None of a class without clips."""
+    right_n = found.right_n(name).astype(np.float64)
+    made = []
+    for y in range(number):
+        of_class_n = found.sets[name].label_n == y
+        some = of_class_n.any()
+        made.append(mean_interval(right_n[of_class_n], groups[of_class_n]) if some else None)
+    return tuple(made)
 
 
 def _top1(report: Mapping[str, Any] | None) -> float | None:
     return report["top1"] if report else None
 
 
-def verdict(name: str, standing: Standing) -> str:
+def verdict(name: str, standing: Standing | RankingStanding) -> str:
     """Whether the model is any good, in a sentence or two.
 
     Args:
       name: of the label set.
       standing: where it stands.
     """
+    if isinstance(standing, RankingStanding):
+        return multi_label.verdict(name, standing)
     ahead, top1 = standing.ahead, standing.top1
     if top1.low <= max(standing.majority, standing.chance):
         # One source, or no more right than a constant answer.

@@ -6,45 +6,40 @@ import contextlib
 import datetime
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from avt_jax.audio.melspec import LOG_FLOOR
-from avt_jax.data.loading import pipeline
 from avt_jax.data.loading.config import DataConfig
 from avt_jax.data.records import RecordSource
 from avt_jax.errors import UserError
-from avt_jax.evaluation import pictures, report, standing
+from avt_jax.evaluation import report, standing
 from avt_jax.evaluation.classification import evaluate_variants
 from avt_jax.evaluation.clips import ClipPredictions, Keeper, rows, write_clips
+from avt_jax.evaluation.epic.breakdown import Breakdown
 from avt_jax.evaluation.fusion import silence_audio, silence_video
-from avt_jax.evaluation.mistakes import draw_mistakes
-from avt_jax.evaluation.multi_label.pictures import draw_precisions
+from avt_jax.evaluation.multi_label.standing import RankingStanding
 from avt_jax.experiment.assemble import Experiment, Say, silent
+from avt_jax.experiment.judging import written
+from avt_jax.experiment.judging.epic import Epic, EpicJudge
 from avt_jax.experiment.judging.judged import find_shards, open_judged
 from avt_jax.experiment.judging.reference import (
     clip_names,
+    gather_all,
     groups_of,
     measure_reference,
     training_source,
 )
 from avt_jax.experiment.parts import parse_saved
-from avt_jax.experiment.reconstructions import write_reconstructions
-from avt_jax.experiment.splits import (
-    OwnData,
-    is_source,
-)
-from avt_jax.host.metric_lines import read_metrics
+from avt_jax.experiment.splits import OwnData, is_source
 from avt_jax.inference.load import LoadedRun
 from avt_jax.training.checkpoint import Run
 from avt_jax.training.processes import agree
-from avt_jax.training.writer import METRICS_FILE
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -92,6 +87,7 @@ def evaluate_run(
     group_by: str | None = None,
     table: str = "csv",
     weights: str = "averaged",
+    epic: Epic | None = None,
     say: Say = silent,
 ) -> EvaluationResult:
     """Evaluates a trained run.
@@ -111,28 +107,27 @@ def evaluate_run(
         the intervals, as for `avt manifest --group-by`.
       table: "csv" or "parquet", of the predictions for single clips.
       weights: of a run that keeps an average, the "averaged" or the "raw" ones.
+      epic: judge as EPIC-Kitchens-100's challenge does, too.
       say: is told what goes on, and how long it took.
 
     Raises:
       UserError: no such run, data that do not fit it, or a folder that cannot be written.
     """
     write, say = (write, say) if agree.is_first() else (False, silent)
-    settings = (split, step, weights, batch_size, clips, crops, group_by)
+    settings = (split, step, weights, batch_size, clips, crops, group_by, epic)
     judging = _Judging(Path(run_dir), data, *settings, say)
     name = f"evaluation-{split}{'-raw' if judging.weights == 'raw' else ''}"
     folder = Path(out_dir) if out_dir else Path(run_dir) / name
     if write:
         _make(folder)
-    if judging.is_tokens:
-        say(
-            "on cached tokens no modality is silenced, and there is no baseline; 'avt tokens "
-            "--join' makes a run that has both"
-        )
     evaluation, predicted = judging.judge(say)
+    submitted: list[Path] = []
     if predicted is not None:
         found = judging.standings(predicted, with_baseline)
-        evaluation = replace(evaluation, standings=found)
+        parts, submitted = judging.epic(predicted, say)
+        evaluation = replace(evaluation, standings=found, epic=parts)
     files = judging.write(evaluation, predicted, folder, table) if write else []
+    files += submitted
     return EvaluationResult(
         report.results(evaluation), evaluation, folder if write else None, tuple(files)
     )
@@ -159,6 +154,7 @@ class _Judging:
         clips: int | None,
         crops: int | None,
         group_by: str | None,
+        epic: Epic | None,
         say: Say,
     ):
         self._run_dir = run_dir
@@ -188,14 +184,18 @@ class _Judging:
         known = is_source(self._source) and agree.is_first()
         self._names = clip_names(self._source) if known else []
         self._group_n = groups_of(self._names, group_by)
-
-    @property
-    def is_tokens(self) -> bool:
-        """Whether cached tokens are read in place of clips."""
-        return self._data.is_tokens
+        if epic and not is_source(self._source):
+            raise UserError("epic needs clips by index, and batches were given; give records.")
+        sets = self._trained.label_sets
+        self._epic = EpicJudge(epic, sets, split, self._names) if epic else None
 
     def judge(self, say: Say) -> tuple[report.Evaluation, ClipPredictions | None]:
         """What was found, and the predictions for single clips, where these can be known."""
+        if self._data.is_tokens:
+            say(
+                "on cached tokens no modality is silenced, and there is no baseline; 'avt tokens "
+                "--join' makes a run that has both"
+            )
         about = {
             "run": str(self._run_dir),
             "step": self._trained.step,
@@ -205,12 +205,19 @@ class _Judging:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         return _evaluate(
-            self._experiment, self._model, self._source, self._data, self._size, about, say
+            self._experiment,
+            self._model,
+            self._source,
+            self._data,
+            self._size,
+            about,
+            say,
+            all_classes=True if self._epic else None,
         )
 
     def standings(
         self, predicted: ClipPredictions, with_baseline: bool
-    ) -> dict[str, standing.Standing]:
+    ) -> dict[str, standing.Standing | RankingStanding]:
         """Beside what the accuracies stand; {} in all processes but the first."""
         reference = measure_reference(
             self._experiment,
@@ -227,6 +234,12 @@ class _Judging:
         label_sets = self._trained.label_sets
         return standing.standings(predicted, label_sets, reference, self._group_n)
 
+    def epic(self, predicted: ClipPredictions, say: Say) -> tuple[Breakdown, list[Path]]:
+        """(accuracies by part, what was written) where asked for, in the first process."""
+        if self._epic is None or not agree.is_first():
+            return {}, []
+        return self._epic.judge(predicted, self._group_n, say)
+
     def write(
         self,
         evaluation: report.Evaluation,
@@ -235,14 +248,16 @@ class _Judging:
         table: str,
     ) -> list[Path]:
         """Writes all tables and pictures."""
-        files = _write(evaluation, folder, self._run_dir)
+        files = written.write(evaluation, folder, self._run_dir)
         if predicted is not None:
             files.append(folder / f"clips.{table}")
             write_clips(files[-1], list(rows(predicted, self._trained.label_sets, self._names)))
             if isinstance(self._source, RecordSource):
-                files += _draw_mistakes(evaluation, predicted, self._group_n, self._source, folder)
+                files += written.draw_worst(
+                    evaluation, predicted, self._group_n, self._source, folder
+                )
         if is_source(self._source):
-            files += _reconstruct(self._trained, self._source, self._data, folder)
+            files += written.reconstruct(self._trained, self._source, self._data, folder)
         return files
 
 
@@ -270,9 +285,14 @@ def _evaluate(
     size: int,
     about: dict[str, Any],
     say: Say,
+    all_classes: bool | None,
 ) -> tuple[report.Evaluation, ClipPredictions | None]:
     """What was found, and the predictions for single clips, where these can be known."""
-    keeper = Keeper() if is_source(source) else None
+    variants = _variants(experiment.parts.model["modalities"], data)
+    keepers = {
+        name: Keeper(all_classes=False if name else all_classes)
+        for name in (variants if is_source(source) else ())
+    }
     began = time.monotonic()
     total = len(source) if is_source(source) else None
     with contextlib.ExitStack() as stack:
@@ -288,7 +308,6 @@ def _evaluate(
                 disable=None if agree.is_first() else True,
             )
         )
-        variants = _variants(experiment.parts.model["modalities"], data)
         found = evaluate_variants(
             model.predict,
             batches,
@@ -297,7 +316,7 @@ def _evaluate(
             num_views=data.eval_views,
             on_batch=bar.update,
             total=agree.total,
-            judged=keeper.add if keeper else None,
+            judged={name: keeper.add for name, keeper in keepers.items()},
             multi_label=experiment.multi_label,
             part=(jax.process_index(), jax.process_count()),
         )
@@ -306,78 +325,9 @@ def _evaluate(
     count = next(iter(whole.values()))["count"]
     say(f"evaluated {count} clips in {seconds:.1f} s ({count / seconds:.1f} clips/s)")
     about |= {"clips": data.eval_clips, "crops": data.eval_crops, "seconds": round(seconds, 3)}
-    if keeper is None:
-        return report.Evaluation(about, whole, found), None
-    predicted = keeper.gather(
-        model.run.label_sets,
-        count=count,
-        index=jax.process_index(),
-        processes=jax.process_count(),
-        total=agree.total,
-        multi_label=experiment.multi_label,
-    )
-    return report.Evaluation(about, whole, found), predicted
-
-
-def _write(evaluation: report.Evaluation, out_dir: Path, run_dir: Path) -> list[Path]:
-    """Writes all tables and draws their pictures."""
-    written = report.write_results(evaluation, out_dir)
-    for name, several in evaluation.multi.items():
-        path = out_dir / f"classes_{name}.png"
-        mean = "no class has clips" if several["mAP"] is None else f"mAP {several['mAP']:.3f}"
-        title = f"{name}: {mean} over {several['count']} clips"
-        if draw_precisions(path, several, title=title, subtitle=_what(evaluation.about)):
-            written.append(path)
-    for name, found in evaluation.single.items():
-        if "confusion" not in found:
-            continue
-        written.append(out_dir / f"confusion_{name}.png")
-        names = [entry["name"] for entry in found["classes"]]
-        pictures.draw_confusion(
-            written[-1],
-            found["confusion"],
-            names,
-            title=f"{name}: {100 * found['top1']:.1f} % of {found['count']} clips right",
-            subtitle=_what(evaluation.about),
-        )
-    curves = out_dir / "training_curves.png"
-    entries = read_metrics(run_dir / METRICS_FILE)
-    step = evaluation.about["step"]
-    if pictures.draw_training_curves(curves, entries, title=str(run_dir), used_step=step):
-        written.append(curves)
-    return written
-
-
-def _what(about: Mapping[str, Any]) -> str:
-    """What was evaluated, in a line of a picture."""
-    step = f"step {about['step']}{report.which_weights(about)}"
-    return f"{about['run']}, {step}, split {about['split']}, {about['date'][:10]}"
-
-
-def _draw_mistakes(
-    evaluation: report.Evaluation,
-    predicted: ClipPredictions,
-    group_n: np.ndarray,
-    source: RecordSource,
-    out_dir: Path,
-) -> list[Path]:
-    """Draws the worst mistakes of each label set."""
-    written = []
-    for name, one in predicted.sets.items():
-        if one.labels_ny is not None:
-            continue
-        path = out_dir / f"mistakes_{name}.png"
-        title = f"{name}: wrong with the most conviction. {_what(evaluation.about)}"
-        classes = source.info.label_sets[name]
-        if draw_mistakes(path, source, one, group_n, classes, title=title):
-            written.append(path)
-    return written
-
-
-def _reconstruct(trained: Run, source: Any, data: DataConfig, out_dir: Path) -> list[Path]:
-    """Draws hidden and reconstructed patches of the first clips, if the model has decoders."""
-    if not trained.config["model"].get("decoders"):
-        return []
-    data = replace(data, eval_clips=1, eval_crops=1)
-    with contextlib.closing(pipeline.eval_batches(source, data, batch_size=4)) as batches:
-        return write_reconstructions(trained, data, next(batches), out_dir)
+    evaluation = report.Evaluation(about, whole, found)
+    if not keepers:
+        return evaluation, None
+    sets, several = model.run.label_sets, experiment.multi_label
+    predicted = {n: gather_all(one, sets, count, several) for n, one in keepers.items()}
+    return evaluation, replace(predicted.pop(""), silenced=predicted)

@@ -15,7 +15,7 @@ from jax.extend import core
 from ml_collections import ConfigDict
 
 from avt_jax.experiment.assemble import Experiment, Say, silent
-from avt_jax.experiment.cost import read_classes, step_arguments
+from avt_jax.experiment.cost import Classes, read_classes, step_arguments
 from avt_jax.models.kernels import (
     attention,
     choice,
@@ -96,7 +96,8 @@ def tune_config(
     """
     if classes is None:
         classes = read_classes(None, Experiment(config).parts.data.path, say)
-    experiment = Experiment(config, classes=classes)
+    counts = Classes.of(classes)
+    experiment = Experiment(config, classes=counts, multi_label=counts.multi_label)
     if batch_size is None:
         batch_size = max(1, experiment.parts.train.batch_size // jax.device_count())
     say("tracing the training step")

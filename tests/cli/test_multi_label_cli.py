@@ -59,5 +59,18 @@ def test_doctor_and_inspect_count_each_class(tmp_path, capsys):
     assert "imbalance" not in by_check and "few_clips" in by_check
     assert cli.main(["inspect", str(folder)]) == 0
     assert re.search(r"0 +a +22 +22", capsys.readouterr().out)
-    assert run(baseline.main, [str(folder), "--split", "train"]) == 2
-    assert "all label sets of" in capsys.readouterr().err
+
+
+def test_baseline_of_a_multi_label_set(tmp_path, capsys):
+    labels = [[(0, 1), (0,), (), (1,)][i % 4] for i in range(16)]
+    made = [clip(i, labels={"label": one}) for i, one in enumerate(labels)]
+    folder = write(tmp_path / "a", made, multi_label=("label",), classes=("a", "b", "c"))
+    words = [str(folder), "--split", "train"]
+    assert run(baseline.main, [*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["label"]
+    assert found["chance_mAP"] == 0.5 and "majority" not in found
+    for name in ("audio and video", "audio alone", "video alone"):
+        assert found[name]["low"] <= found[name]["value"] <= found[name]["high"]
+    assert run(baseline.main, words) == 0
+    shown = capsys.readouterr().out
+    assert "mAP" in shown and "scores that say nothing" in shown and "0.500" in shown

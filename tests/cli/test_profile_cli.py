@@ -45,12 +45,17 @@ def test_classes():
     said = []
     assert read_classes("verb=97,noun=300", "x", said.append) == {"verb": 97, "noun": 300}
     assert read_classes(None, "generated:3:label=12", said.append) == {"label": 12}
+    several = read_classes("label=527+,verb=97", "x", said.append)
+    assert several == {"label": 527, "verb": 97} and several.multi_label == ("label",)
+    assert read_classes(None, "generated:3:label=12+", said.append).multi_label == ("label",)
     assert not said
     assert read_classes(None, "no/such/folder", said.append) == {"label": 400}
     assert "'no/such/folder'" in said[0] and "label=400" in said[0]
 
 
-@pytest.mark.parametrize("text", ["", "309", "label=0", "label=x", "a=1,,b=2", "a=1;b=2"])
+@pytest.mark.parametrize(
+    "text", ["", "309", "label=0", "label=+", "label=3++", "label=x", "a=1,,b=2", "a=1;b=2"]
+)
 def test_classes_that_do_not_read(text):
     with pytest.raises(UserError, match="--classes"):
         read_classes(text, "x", print)

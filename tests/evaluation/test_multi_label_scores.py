@@ -157,7 +157,7 @@ def test_files_tables_pictures_and_single_clips(tmp_path):
     variants = {"": dict, "audio": dict, "video": dict}
     found = evaluate_variants(
         predict, batches_of(p_by, label_by, 7), {"label": CLASSES[:11]}, variants,
-        judged=keeper.add, multi_label=("label",),
+        judged={"": keeper.add}, multi_label=("label",),
     )  # fmt: skip
     whole = found.pop("")
     about = {"run": "r", "step": 1, "split": "test"}

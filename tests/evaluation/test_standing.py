@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,29 @@ def test_beside_chance_majority_and_baseline():
     written = noun.to_dict()
     assert written["ahead_of_baseline"] == pytest.approx(0.3) and written["sources"] == 60
     assert written["train_top1"] == 0.9
+
+
+def test_every_accuracy_has_an_interval():
+    found, labels = clips(0.8)
+    alone, _ = clips(0.4)
+    known = Reference({"noun": {"top1": 0.8}}, {}, {}, found)
+    stand = standings(replace(found, silenced={"audio": alone}), SETS, known)
+    noun, action = stand["noun"], stand["action"]
+    assert noun.train == noun.top1 and stand["verb"].train is None
+    assert noun.silenced["audio"].value == pytest.approx(0.4)
+    right_n = labels["noun"] == labels["noun"]
+    right_n[48:] = False
+    for y, one in enumerate(noun.classes):
+        assert one.value == pytest.approx(right_n[labels["noun"] == y].mean())
+        assert one.low < one.value < one.high and one.groups == 20
+    assert noun.class_mean.value == pytest.approx(0.8) and action.class_mean is None
+    # Fewer than five classes: all are among the five best; of six pairs, five are.
+    assert noun.top5.value == 1 and action.top5.low <= action.top5.value <= 1
+    assert action.classes == () and action.silenced["audio"].value == pytest.approx(0.4)
+    written = noun.to_dict()
+    assert len(written["classes_interval"]) == 3 and written["train_top1_interval"]
+    ends = written["top1_audio_silenced_interval"]
+    assert ends[0] < 0.4 < ends[1]
 
 
 def test_groups_widen_the_interval():

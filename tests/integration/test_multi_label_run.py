@@ -80,6 +80,12 @@ def test_evaluation_and_its_files(run, tmp_path, capsys):
     assert {"classes_label.csv", "classes_label.png", "results.json", "clips.csv"} <= names
     label = json.loads((out / "results.json").read_text())["label"]
     assert label["count"] == 20 and 0 < label["mAP"] <= 1
+    low, high = label["mAP_interval"]
+    assert low <= label["mAP"] <= high and label["draws"] == 2000 and label["sources"] == 10
+    low, high = label["ahead_of_baseline_interval"]
+    assert low <= label["mAP"] - label["baseline_mAP"] <= high and 0 < label["train_mAP"] <= 1
+    assert "model minus baseline" in printed and "mAP, scores that say nothing" in printed
+    assert printed.splitlines()[-1].startswith("label: the model ")
     assert label["audio_silenced"].keys() == {"mAP", "auc", "hit1"}
     assert 0 <= label["fusion"]["mu_each"] <= label["fusion"]["mu"] <= 1
     # Other batches, and so other padding, change nothing.

@@ -13,6 +13,7 @@ EPILOG = """\
 Edges and colours of one frame of each clip (histograms of oriented gradients, a colour histogram)
 and how loud each pitch is (log-mel statistics), 200 principal components of each, logistic
 regression. A model is worth its training where it beats this; avt evaluate compares the two.
+Multi-label sets have a regression for each class, and mAP.
 
   avt baseline shards
   avt baseline shards --split val --group-by '(.+)__'
@@ -51,14 +52,20 @@ def main(argv: list[str] | None = None) -> int:
         args.shards, split=args.split, train_split=args.train_split, group_by=args.group_by
     )
     if args.json:
-        show(json.dumps(report.baseline_results(found.top1, found.majority), indent=1))
+        show(
+            json.dumps(report.baseline_results(found.found, found.majority, found.chance), indent=1)
+        )
         return 0
+    from avt_jax.evaluation.multi_label.standing import baseline_table
     from avt_jax.host.output.tables import new_console
 
     console = new_console()
     about = f"split {args.split}, {found.num_clips} clips, fitted to {found.num_train}"
-    for name, top1 in found.top1.items():
+    for name, top1 in found.found.items():
         title = f"{name}: baseline, {about}"
+        if name in found.chance:
+            console.print(baseline_table(title, top1, found.chance[name]))
+            continue
         chance = 1 / found.classes[name]
         console.print(report.baseline_table(title, top1, found.majority[name], chance))
     return 0

@@ -9,6 +9,7 @@ from avt_jax.lazy import names_on_demand
 if TYPE_CHECKING:
     from avt_jax.experiment.cost.compile import CompileReport, compile_step
     from avt_jax.experiment.cost.profile import (
+        Classes,
         Profile,
         profile_config,
         read_classes,
@@ -19,6 +20,7 @@ __getattr__, __dir__ = names_on_demand(
     globals(),
     {
         "CompileReport": "avt_jax.experiment.cost.compile",
+        "Classes": "avt_jax.experiment.cost.profile",
         "Profile": "avt_jax.experiment.cost.profile",
         "compile_step": "avt_jax.experiment.cost.compile",
         "profile_config": "avt_jax.experiment.cost.profile",
@@ -28,6 +30,7 @@ __getattr__, __dir__ = names_on_demand(
 )
 
 __all__ = [
+    "Classes",
     "CompileReport",
     "Profile",
     "compile_step",

@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from avt_jax.experiment.assemble import Experiment, Say, silent
-from avt_jax.experiment.cost.profile import read_classes, step_arguments
+from avt_jax.experiment.cost.profile import Classes, read_classes, step_arguments
 from avt_jax.profiling import ahead_of_time, flops, hlo
 from avt_jax.profiling.ahead_of_time import Compilation, DoesNotFit, Memory
 from avt_jax.profiling.chips import GIB, Topology
@@ -239,7 +239,9 @@ class StepCompiler:
         devices = ahead_of_time.devices(self.topology)
         if classes is None:
             classes = read_classes(None, Experiment(config).parts.data.path, say)
-        self.experiment = Experiment(config, classes=classes, devices=devices)
+        classes = Classes.of(classes)
+        several = classes.multi_label
+        self.experiment = Experiment(config, classes=classes, multi_label=several, devices=devices)
         mesh, config = self.experiment.mesh, self.experiment.parts.mesh
         with ahead_of_time.ticking(say, "building the model's structure"):
             state, *_ = step_arguments(self.experiment, mesh.size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,26 @@ from avt_jax.profiling import xla
 from avt_jax.profiling.forward_pass import ForwardPass
 from avt_jax.training.state import TrainState
 
-_CLASSES = re.compile(r"\w+=[1-9]\d*(,\w+=[1-9]\d*)*")
+_CLASSES = re.compile(r"\w+=[1-9]\d*\+?(,\w+=[1-9]\d*\+?)*")
 _DEFAULT_CLASSES = {"label": 400}
+
+
+class Classes(dict[str, int]):
+    """{label set: number of classes}, and which sets are multi-label.
+
+    Args:
+      counts: {label set: number of classes}.
+      multi_label: the sets of which a clip may have any number of classes.
+    """
+
+    def __init__(self, counts: Mapping[str, int], multi_label: Collection[str] = ()):
+        super().__init__(counts)
+        self.multi_label = tuple(multi_label)
+
+    @staticmethod
+    def of(counts: Mapping[str, int]) -> Classes:
+        """The same; of an ordinary mapping no set is multi-label."""
+        return counts if isinstance(counts, Classes) else Classes(counts)
 
 
 @dataclass(frozen=True)
@@ -57,11 +75,12 @@ class Profile:
     backend: str
 
 
-def read_classes(text: str | None, path: str, say: Say = silent) -> dict[str, int]:
+def read_classes(text: str | None, path: str, say: Say = silent) -> Classes:
     """The number of classes of each label set.
 
     Args:
-      text: such as "label=309" or "verb=97,noun=300"; None takes them from the shards.
+      text: such as "label=309" or "verb=97,noun=300", "label=527+" of a multi-label set; None
+        takes them from the shards.
       path: config.data.path.
       say: is told when a default is taken.
 
@@ -70,20 +89,25 @@ def read_classes(text: str | None, path: str, say: Say = silent) -> dict[str, in
     """
     if text is not None:
         if not _CLASSES.fullmatch(text):
-            raise UserError(f"--classes {text!r}: give such as label=309 or verb=97,noun=300.")
+            raise UserError(
+                f"--classes {text!r}: give such as label=309 or verb=97,noun=300, and label=527+ "
+                "for a multi-label set."
+            )
         found: dict[str, int] = {}
+        several = []
         for name, number in (pair.split("=") for pair in text.split(",")):
             if name in found:
                 raise UserError(f"--classes {text!r} gives {name} twice; give each set once.")
-            found[name] = int(number)
-        return found
+            found[name] = int(number.rstrip("+"))
+            several += [name] * number.endswith("+")
+        return Classes(found, several)
     if is_generated(path) or os.path.exists(path):
         # Of clips or of cached tokens.
         info = read_info(path) if is_generated(path) else read_description(path)
-        return {name: len(names) for name, names in info.label_sets.items()}
+        return Classes({n: len(names) for n, names in info.label_sets.items()}, info.multi_label)
     (default,) = (f"{name}={number}" for name, number in _DEFAULT_CLASSES.items())
     say(f"no shards at config.data.path = {path!r}: counting {default}; --classes changes it")
-    return dict(_DEFAULT_CLASSES)
+    return Classes(_DEFAULT_CLASSES)
 
 
 def step_arguments(experiment: Experiment, batch_size: int) -> tuple[Any, ...]:
@@ -135,7 +159,8 @@ def profile_config(
 
     Args:
       config: as `load_config` gives it.
-      classes: {label set: number of classes}; None takes them from the shards.
+      classes: {label set: number of classes}, `Classes` where sets are multi-label; None takes
+        them from the shards.
       batch_size: clips.
       training: count the training step's operations too.
       forward_memory: find the peak memory of the forward pass; compiles it.
@@ -149,7 +174,8 @@ def profile_config(
     if classes is None:
         path = Experiment(config).parts.data.path
         classes = read_classes(None, path, say)
-    experiment = Experiment(config, classes=classes)
+    classes = Classes.of(classes)
+    experiment = Experiment(config, classes=classes, multi_label=classes.multi_label)
     model, spec = experiment.parts.model, experiment.spec
     say("building the model's structure")
     skeleton = experiment.skeleton

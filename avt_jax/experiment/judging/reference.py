@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from avt_jax.data.manifests.group_splits import group_names
 from avt_jax.data.records.generated import is_generated
 from avt_jax.errors import UserError
 from avt_jax.evaluation import baseline, classification
+from avt_jax.evaluation.clips import ClipPredictions, Keeper
+from avt_jax.evaluation.fusion import WHOLE
 from avt_jax.evaluation.standing import Reference
 from avt_jax.experiment.assemble import Experiment
 from avt_jax.experiment.splits import OwnData, is_source, open_source, own_split, read_info
@@ -75,40 +77,67 @@ def measure_reference(
       batch_size: clips at once.
       with_baseline: compute it; only the first process does.
     """
-    # Multi-label sets have no accuracy to compare with.
-    has_accuracy = set(model.run.label_sets) - set(experiment.multi_label)
-    if train is None or not has_accuracy:
+    if train is None:
         return Reference({}, {}, {})
     some = Some(train, records.evenly_spread(len(train), MAX_TRAIN_CLIPS))
     clips = replace(data, eval_split=data.train_split, eval_clips=1, eval_crops=1)
     batches = experiment.eval_batches(some, clips, batch_size)
+    keeper, label_sets = Keeper(all_classes=False), model.run.label_sets
     with contextlib.closing(batches):
-        reports = classification.evaluate(
+        reports = classification.evaluate_variants(
             model.predict,
             batches,
-            model.run.label_sets,
+            label_sets,
+            {WHOLE: dict},
             total=agree.total,
+            judged={WHOLE: keeper.add},
             multi_label=experiment.multi_label,
             part=(jax.process_index(), jax.process_count()),
-        )
+        )[WHOLE]
+    # Damaged clips are left out.
+    count = next(iter(reports.values()))["count"]
+    kept = gather_all(keeper, label_sets, count, experiment.multi_label)
     labels: Mapping[str, np.ndarray] = {}
     predicted: Mapping[str, np.ndarray] = {}
     if with_baseline and agree.is_first():
         labels, predicted = _baseline(experiment, train, source)
-    return Reference(reports, labels, predicted)
+    return Reference(reports, labels, predicted, kept)
+
+
+def gather_all(
+    keeper: Keeper, label_sets: Mapping[str, Sequence[str]], count: int, several: Collection[str]
+) -> ClipPredictions:
+    """What all processes have kept, in the order of the split.
+
+    Args:
+      keeper: of this process.
+      label_sets: {label set: class names}.
+      count: clips of all processes.
+      several: the multi-label sets.
+    """
+    return keeper.gather(
+        label_sets,
+        count=count,
+        index=jax.process_index(),
+        processes=jax.process_count(),
+        total=agree.total,
+        multi_label=several,
+    )
 
 
 def _baseline(
     experiment: Experiment, train: Any, source: Any
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
-    """({label set: classes of training clips}, {label set: [n] predicted class or -1})."""
+    """({label set: classes of training clips}, what `Reference.baseline` holds)."""
     modalities = experiment.parts.model["modalities"]
     of_train, of_source = read_both(train, source)
     used = (baseline.VIDEO, baseline.AUDIO) if modalities == "av" else (modalities,)
     predicted = baseline.Baseline(of_train, used).predict(of_source)
-    everywhere = {name: np.full(len(source), -1, np.int64) for name in predicted}
-    for name, class_n in predicted.items():
-        everywhere[name][of_source.index_n] = class_n
+    everywhere = {}
+    for name, found in predicted.items():
+        nothing = -1 if found.ndim == 1 else 0
+        everywhere[name] = np.full((len(source), *found.shape[1:]), nothing, found.dtype)
+        everywhere[name][of_source.index_n] = found
     return of_train.labels, everywhere
 
 

@@ -1,0 +1,1 @@
+"""EPIC-Kitchens-100 as its action recognition challenge is judged."""
