@@ -172,14 +172,12 @@ def profile_config(
       UserError: anything wrong in the config.
     """
     if classes is None:
-        path = Experiment(config).parts.data.path
-        classes = read_classes(None, path, say)
+        classes = read_classes(None, Experiment(config).parts.data.path, say)
     classes = Classes.of(classes)
     experiment = Experiment(config, classes=classes, multi_label=classes.multi_label)
     model, spec = experiment.parts.model, experiment.spec
     say("building the model's structure")
     skeleton = experiment.skeleton
-    trained = skeleton.params.keys() - experiment.parts.optimizer.frozen_paths(skeleton.params)
     step, step_args = experiment.step, step_arguments(experiment, batch_size)
     say("counting the forward pass")
     forward = ForwardPass(skeleton, model["modalities"], spec, batch_size)
@@ -199,7 +197,7 @@ def profile_config(
         classes=dict(classes),
         precision=model["precision"],
         parameters=forward.parameters(),
-        trained_parameters=tree.parameter_count({p: skeleton.params[p] for p in trained}),
+        trained_parameters=_trained_parameters(experiment),
         analytic_flops=forward.flops(),
         xla_flops=xla_flops,
         step_flops=step_flops,
@@ -207,3 +205,9 @@ def profile_config(
         step_bytes=step_bytes,
         backend=jax.default_backend(),
     )
+
+
+def _trained_parameters(experiment: Experiment) -> int:
+    params = experiment.skeleton.params
+    frozen = experiment.parts.optimizer.frozen_paths(params)
+    return tree.parameter_count({path: one for path, one in params.items() if path not in frozen})
