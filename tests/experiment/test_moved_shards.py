@@ -41,7 +41,7 @@ def evaluated(monkeypatch):
     """The shard folders that evaluations have come as far as."""
     seen = []
 
-    def stop(experiment, model, source, data, *rest):
+    def stop(experiment, model, source, data, *rest, **options):
         assert len(source) == 3
         seen.append(data.path)
         raise avt_jax.UserError("far enough.")
