@@ -94,14 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     started = time.perf_counter()
-    chosen: dict[str, Any] = {}
-    if args.data == "av-sync":
-        chosen["distractors"] = 0.5 if args.distractors is None else args.distractors
-    elif args.distractors is not None:
-        raise UserError("--distractors is for --data av-sync; leave it out.")
-    render_dataset = render_sync.render_dataset if chosen else render.render_dataset
-    manifest = render_dataset(
-        args.out,
+    settings: dict[str, Any] = dict(
         num_train=args.num_train,
         num_val=args.num_val,
         num_test=args.num_test,
@@ -110,9 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         frame_rate_hz=args.frame_rate_hz,
         size_px=args.size_px,
         snr_db=args.snr_db,
-        num_workers=args.num_workers,
-        **chosen,
     )
+    if args.data == "av-sync":
+        share = 0.5 if args.distractors is None else args.distractors
+        specs = render_sync.specify_clips(**settings, distractors=share)
+        manifest = render_sync.render_dataset(args.out, specs, num_workers=args.num_workers)
+    elif args.distractors is not None:
+        raise UserError("--distractors is for --data av-sync; leave it out.")
+    else:
+        manifest = render.render_dataset(args.out, **settings, num_workers=args.num_workers)
     num_clips = args.num_train + args.num_val + args.num_test
     seconds = time.perf_counter() - started
     show(

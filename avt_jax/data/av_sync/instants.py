@@ -13,8 +13,8 @@ RELATIONS = ("together", "late", "early", "unrelated")
 
 SHIFT_SEC = (0.3, 0.5)
 """How much later, or earlier, the sound is."""
-_LEAST_GAP_SEC = 1.2
-# Nearer to the seen events under some shift of up to so much, and a heard one has a relation.
+_LEAST_GAP_SEC = 1.6
+# Nearer to the seen events under some shift of up to so much, and the heard ones have a relation.
 _NEAR_SEC, _FARTHEST_SHIFT_SEC = 0.15, 0.75
 _MAX_EVENTS = 4
 _TRIES = 1000
@@ -28,7 +28,7 @@ def place_instants(rng: np.random.Generator, clip_sec: float) -> np.ndarray:
       clip_sec: length of the clip, >= 2 s.
 
     Returns:
-      [n] float64 seconds in [0, clip_sec), in order; on the circle 1.2 s or more apart.
+      [n] float64 seconds in [0, clip_sec), in order; on the circle 1.6 s or more apart.
     """
     most = min(int(clip_sec / _LEAST_GAP_SEC), _MAX_EVENTS)
     number = int(rng.integers(max(1, most - 1), most + 1))
@@ -45,36 +45,41 @@ def heard_instants(
     Args:
       relation: one of RELATIONS.
       seen_n: [n] float seconds, as `place_instants` gives them.
-      rng: source of the shift, or of other instants.
+      rng: source of the shift.
       clip_sec: length of the clip.
 
     Returns:
-      [m] float64 seconds in [0, clip_sec), in order; m = n unless they are unrelated.
+      [n] float64 seconds in [0, clip_sec), in order, in the rhythm of the seen ones.
 
     Raises:
       ValueError: `relation` is not one of RELATIONS.
     """
-    shift_sec = rng.uniform(*SHIFT_SEC)
-    if relation == "together":
-        return seen_n.copy()
-    if relation in ("late", "early"):
-        sign = 1 if relation == "late" else -1
-        return np.sort((seen_n + sign * shift_sec) % clip_sec)
-    if relation != "unrelated":
+    if relation not in RELATIONS:
         raise ValueError(f"relation must be one of {RELATIONS}, got {relation!r}")
+    shift_sec = rng.uniform(*SHIFT_SEC)
+    if relation == "unrelated":
+        shift_sec = _far_shift(seen_n, rng, clip_sec)
+    sign = {"together": 0, "early": -1}.get(relation, 1)
+    return np.sort((seen_n + sign * shift_sec) % clip_sec)
+
+
+def _far_shift(seen_n: np.ndarray, rng: np.random.Generator, clip_sec: float) -> float:
+    """A shift after which no small one brings sound and picture together again.
+
+    The rhythm is kept: with other gaps, or another number, that could not be taken for those of
+    what is seen, the sound alone would tell that it is unrelated.
+    """
     for _ in range(_TRIES):
-        heard_m = place_instants(rng, clip_sec)
-        if not _related(seen_n, heard_m, clip_sec):
-            return heard_m
+        shift_sec = rng.uniform(0, clip_sec)
+        if not _related(seen_n, np.sort((seen_n + shift_sec) % clip_sec), clip_sec):
+            return float(shift_sec)
     raise ValueError(f"no unrelated instants found in {clip_sec} s")
 
 
-def _related(seen_n: np.ndarray, heard_m: np.ndarray, clip_sec: float) -> bool:
-    """Whether the heard instants could be taken for shifted ones of what is seen."""
-    if len(seen_n) != len(heard_m):
-        return False
+def _related(seen_n: np.ndarray, heard_n: np.ndarray, clip_sec: float) -> bool:
+    """Whether a small shift brings each heard instant near a seen one; there are as many."""
     for turn in range(len(seen_n)):
-        shifts = np.roll(heard_m, turn) - seen_n
+        shifts = np.roll(heard_n, turn) - seen_n
         shifts = (shifts + clip_sec / 2) % clip_sec - clip_sec / 2
         if np.ptp(shifts) < 2 * _NEAR_SEC and abs(shifts.mean()) < _FARTHEST_SHIFT_SEC:
             return True

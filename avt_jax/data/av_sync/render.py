@@ -85,7 +85,7 @@ class Act:
       thing: of a kind, make and size.
       is_source: it is both seen and heard.
       seen: [n] seconds; none where it is not seen.
-      heard: [m] seconds; none where it is not heard.
+      heard: [n] seconds; none where it is not heard.
       side: "left" or "right", where it is seen.
     """
 
@@ -219,16 +219,8 @@ def _render_to_disk(folder: pathlib.Path, specs: Sequence[ClipSpec]) -> dict[str
 
 def render_dataset(
     out_dir: str | os.PathLike[str],
+    specs: Sequence[ClipSpec],
     *,
-    num_train: int,
-    num_val: int,
-    num_test: int,
-    seed: int,
-    clip_sec: float = 4.0,
-    frame_rate_hz: int = 25,
-    size_px: int = 128,
-    distractors: float = 0.5,
-    snr_db: float | None = None,
     num_workers: int = 0,
     progress: bool = True,
 ) -> pathlib.Path:
@@ -241,8 +233,7 @@ def render_dataset(
 
     Args:
       out_dir: must not exist, or be empty.
-      num_train, num_val, num_test, seed, clip_sec, frame_rate_hz, size_px, distractors, snr_db: as
-        in specify_clips.
+      specs: from `specify_clips`.
       num_workers: processes; 0 renders in this one. The data set does not depend on it.
       progress: whether to draw a progress bar on stderr.
 
@@ -250,20 +241,9 @@ def render_dataset(
       The path of the manifest.
 
     Raises:
-      UserError: a value is out of range, the folder is not empty, or it cannot be written.
+      UserError: the folder is not empty, or it cannot be written.
     """
     out_dir = pathlib.Path(out_dir)
-    specs = specify_clips(
-        num_train=num_train,
-        num_val=num_val,
-        num_test=num_test,
-        seed=seed,
-        clip_sec=clip_sec,
-        frame_rate_hz=frame_rate_hz,
-        size_px=size_px,
-        distractors=distractors,
-        snr_db=snr_db,
-    )
     with new_folder(out_dir) as folder:
         acts_of = render_all(
             folder, specs, _render_to_disk, num_workers=num_workers, progress=progress

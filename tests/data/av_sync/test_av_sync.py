@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import itertools
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_instants_keep_their_distance_on_the_circle(clip_sec):
         found = instants.place_instants(rng, clip_sec)
         assert 1 <= len(found) <= 4 and (0 <= found).all() and (found < clip_sec).all()
         gaps = np.diff(np.append(found, found[0] + clip_sec))
-        assert gaps.min() > 1.2 - 1e-9 or len(found) == 1
+        assert gaps.min() > 1.6 - 1e-9 or len(found) == 1
 
 
 @pytest.mark.parametrize(("relation", "sign"), [("together", 0), ("late", 1), ("early", -1)])
@@ -58,8 +59,7 @@ def test_unrelated_sounds_fit_no_shift():
     """No shift of up to 0.6 s brings all sounds within 0.15 s of the seen events."""
     shifts = np.linspace(-0.6, 0.6, 121)
     for _, (source, *_) in acts_of(320, "unrelated"):
-        if len(source.seen) != len(source.heard):
-            continue
+        assert len(source.seen) == len(source.heard)
         away = [
             np.abs(circular(source.heard[:, None] - source.seen[None] - shift, 4.0)).min(-1).max()
             for shift in shifts
@@ -68,23 +68,29 @@ def test_unrelated_sounds_fit_no_shift():
 
 
 def test_one_modality_tells_nothing_of_the_relation():
-    """Times and numbers of the events alone are distributed alike in all four relations.
+    """Times, gaps and numbers of the events alone are distributed alike in all four relations.
 
-    The largest difference of two empirical distributions (Kolmogorov and Smirnov) of about 750
-    times each is below its 0.1 % point.
+    The largest difference of two empirical distributions (Kolmogorov and Smirnov) is below its
+    0.1 % point. What is heard has the rhythm of what is seen, turned on the circle.
     """
-    times = collections.defaultdict(list)
-    for spec, (source, *_) in acts_of(1200):
-        times[spec.relation, "seen"].extend(source.seen)
-        times[spec.relation, "heard"].extend(source.heard)
-    for name in ("seen", "heard"):
-        first = np.sort(times["together", name])
+    values = collections.defaultdict(list)
+    for spec, (source, *_) in acts_of(2400):
+        gaps = [np.diff(np.append(x, x[0] + 4.0)) for x in (source.seen, source.heard)]
+        np.testing.assert_allclose(*map(np.sort, gaps), atol=1e-9)
+        for name, times, gap in zip(
+            ("seen", "heard"), (source.seen, source.heard), gaps, strict=True
+        ):
+            values[spec.relation, name, "time"].extend(times)
+            values[spec.relation, name, "gap"].extend(gap)
+            values[spec.relation, name, "number"].append(len(times))
+    for name, what in itertools.product(("seen", "heard"), ("time", "gap", "number")):
+        first = np.sort(values["together", name, what])
         for relation in instants.RELATIONS[1:]:
-            other = np.sort(times[relation, name])
-            grid = np.linspace(0, 4, 201)
+            other = np.sort(values[relation, name, what])
+            grid = np.linspace(0, 4.5, 201)
             one, two = (np.searchsorted(x, grid) / len(x) for x in (first, other))
             bound = 1.95 * np.sqrt(1 / len(first) + 1 / len(other))
-            assert np.abs(one - two).max() < bound, (name, relation)
+            assert np.abs(one - two).max() < bound, (name, what, relation)
 
 
 def test_what_distracts():
@@ -148,7 +154,8 @@ def test_a_thing_acts_at_its_instant(kind):
 
 def test_the_files_hold_what_the_tables_say(tmp_path):
     out = tmp_path / "sync"
-    render.render_dataset(out, **SMALL, distractors=0.0, snr_db=30.0, progress=False)
+    specs = render.specify_clips(**SMALL, distractors=0.0, snr_db=30.0)
+    render.render_dataset(out, specs, progress=False)
     clips, heard = rows_of(out / "clips.csv"), rows_of(out / "events.csv")
     seen = rows_of(out / "seen.csv")
     assert len(clips) == 36 and {row["is_source"] for row in seen} == {"1"}
