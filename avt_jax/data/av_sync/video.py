@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,13 +52,23 @@ def draw_frames(
         place = np.array([x_px, y_px])
         since_t = since(time_sec, instants_n, clip_sec)
         until_t = since(-time_sec, -instants_n, clip_sec)
-        draw[thing.kind](frames_thwc, thing, place, since_t, until_t)
+        draw[thing.kind](_Act(frames_thwc, thing, place, since_t, until_t))
     return frames_thwc
 
 
 def since(time_sec: np.ndarray, instants_n: np.ndarray, clip_sec: float) -> np.ndarray:
     """[t] seconds since the last of the instants, on the circle; 0 at one."""
     return ((time_sec[:, None] - instants_n[None, :]) % clip_sec).min(-1)
+
+
+class _Act(NamedTuple):
+    """Where and when a thing is drawn: [t] seconds since it acted last, and until it acts next."""
+
+    frames_thwc: np.ndarray
+    thing: Thing
+    place: np.ndarray
+    since_t: np.ndarray
+    until_t: np.ndarray
 
 
 def _shape(
@@ -78,14 +89,9 @@ def _radius(frames_thwc: np.ndarray, thing: Thing, least: float, most: float) ->
     return frames_thwc.shape[1] * (least + (most - least) * thing.size)
 
 
-def _ball(
-    frames_thwc: np.ndarray,
-    thing: Thing,
-    place: np.ndarray,
-    since_t: np.ndarray,
-    until_t: np.ndarray,
-) -> None:
+def _ball(act: _Act) -> None:
     """Free fall between touches of a ledge: the longer from one to the next, the higher."""
+    frames_thwc, thing, place, since_t, until_t = act
     size_px = frames_thwc.shape[1]
     radius_px = _radius(frames_thwc, thing, 0.05, 0.12)
     gap_t = since_t + until_t
@@ -100,14 +106,9 @@ def _ball(
     _shape(frames_thwc, _DISC, thing.make.color_c, center_t2, radius_px)
 
 
-def _hammer(
-    frames_thwc: np.ndarray,
-    thing: Thing,
-    place: np.ndarray,
-    since_t: np.ndarray,
-    until_t: np.ndarray,
-) -> None:
+def _hammer(act: _Act) -> None:
     """Strikes within a sixth of a second, and is raised again in half of one."""
+    frames_thwc, thing, place, since_t, until_t = act
     size_px = frames_thwc.shape[1]
     head_px = _radius(frames_thwc, thing, 0.045, 0.085)
     raised_t = np.minimum(np.minimum(1.0, since_t / 0.5), np.minimum(1.0, until_t / 0.16))
@@ -122,15 +123,9 @@ def _hammer(
     _shape(frames_thwc, _SQUARE, thing.make.color_c, pivot + length_px * direction_t2, head_px)
 
 
-def _lamp(
-    frames_thwc: np.ndarray,
-    thing: Thing,
-    place: np.ndarray,
-    since_t: np.ndarray,
-    until_t: np.ndarray,
-) -> None:
+def _lamp(act: _Act) -> None:
     """Flashes, and glows for a moment."""
-    del until_t
+    frames_thwc, thing, place, since_t, _ = act
     size_px = frames_thwc.shape[1]
     center = place - [0, 0.2 * size_px]
     bulb_px = _radius(frames_thwc, thing, 0.05, 0.1)
@@ -139,15 +134,9 @@ def _lamp(
     _shape(frames_thwc, _DISC, thing.make.color_c, center, 2.0 * bulb_px * glow_t)
 
 
-def _mouth(
-    frames_thwc: np.ndarray,
-    thing: Thing,
-    place: np.ndarray,
-    since_t: np.ndarray,
-    until_t: np.ndarray,
-) -> None:
+def _mouth(act: _Act) -> None:
     """A face whose mouth opens as long as its vowel sounds, and as far as the vowel needs."""
-    del until_t
+    frames_thwc, thing, place, since_t, _ = act
     size_px = frames_thwc.shape[1]
     face_px = _radius(frames_thwc, thing, 0.13, 0.2)
     center = place - [0, 0.15 * size_px]

@@ -40,30 +40,43 @@ def parse_record(
       ValueError: it is none, a field is missing, or one does not hold what it should.
     """
     fields = fields_of(serialized)
-    start_sec, end_sec = seconds_of(fields, "start_sec"), seconds_of(fields, "end_sec")
-    if not 0 < end_sec - start_sec < math.inf:
-        raise ValueError(f"its span is {start_sec:g} to {end_sec:g} s")
+    facts = facts_of(fields, label_sets, multi_label)
     frame_rate_hz = float(one_value(fields, "frame_rate_hz", "float_list"))
     if not 0 < frame_rate_hz < math.inf:
         raise ValueError(f"it has {frame_rate_hz:g} frames per second")
     fbank_sf = _fbank(fields, mel_bins)
-    has_audio = bool(one_value(fields, "has_audio", "int64_list"))
-    if has_audio != (len(fbank_sf) > 0):
-        raise ValueError(f"has_audio is {has_audio} with {len(fbank_sf)} fbank rows")
+    if facts["has_audio"] != (len(fbank_sf) > 0):
+        raise ValueError(f"has_audio is {facts['has_audio']} with {len(fbank_sf)} fbank rows")
     return {
-        "id": one_value(fields, "id", "bytes_list").decode(),
-        "source": one_value(fields, "source", "bytes_list").decode(),
+        **facts,
         "frames": all_values(fields, "frames", "bytes_list"),
         "frame_rate_hz": frame_rate_hz,
         "fbank": fbank_sf,
-        "has_audio": has_audio,
+    }
+
+
+def facts_of(
+    fields: Mapping[str, Any],
+    label_sets: Mapping[str, Sequence[str]],
+    multi_label: Collection[str],
+) -> dict[str, Any]:
+    """What records of clips and of their tokens have in common: names, span, faults, labels.
+
+    Raises:
+      ValueError: a field is missing, or does not hold what it should.
+    """
+    start_sec, end_sec = seconds_of(fields, "start_sec"), seconds_of(fields, "end_sec")
+    if not 0 < end_sec - start_sec < math.inf:
+        raise ValueError(f"its span is {start_sec:g} to {end_sec:g} s")
+    # Schema 1.0 had no flags.
+    flags = all_values(fields, "flags", "bytes_list") if "flags" in fields else ()
+    return {
+        "id": one_value(fields, "id", "bytes_list").decode(),
+        "source": one_value(fields, "source", "bytes_list").decode(),
+        "has_audio": bool(one_value(fields, "has_audio", "int64_list")),
         "start_sec": start_sec,
         "end_sec": end_sec,
-        # Schema 1.0 had none.
-        "flags": [
-            flag.decode()
-            for flag in (all_values(fields, "flags", "bytes_list") if "flags" in fields else ())
-        ],
+        "flags": [flag.decode() for flag in flags],
         "labels": labels_of(fields, label_sets, multi_label),
     }
 

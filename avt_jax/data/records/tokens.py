@@ -8,7 +8,6 @@ are.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from avt_jax.data.records.description import read_description
-from avt_jax.data.records.parse import all_values, fields_of, labels_of, one_value, seconds_of
+from avt_jax.data.records.parse import facts_of, fields_of, one_value
 from avt_jax.data.records.schema import RecordsInfo, TokensInfo, tokens_key
 from avt_jax.data.records.source import ShardSource
 from avt_jax.errors import UserError
@@ -89,26 +88,12 @@ def parse_tokens(serialized: bytes, info: RecordsInfo, tokens: TokensInfo) -> di
       ValueError: it is none, a field is missing, or one does not hold what it should.
     """
     fields = fields_of(serialized)
-    start_sec, end_sec = seconds_of(fields, "start_sec"), seconds_of(fields, "end_sec")
-    if not 0 < end_sec - start_sec < math.inf:
-        raise ValueError(f"its span is {start_sec:g} to {end_sec:g} s")
+    facts = facts_of(fields, info.label_sets, info.multi_label)
     arrays = {tokens_key(name): _array(fields, name, tokens) for name in tokens.shapes}
     views = {len(array) for array in arrays.values()}
     if len(views) != 1 or not 1 <= max(views) <= 1 + MAX_VIEWS:
         raise ValueError(f"its modalities have {sorted(views)} views")
-    return {
-        "id": one_value(fields, "id", "bytes_list").decode(),
-        "source": one_value(fields, "source", "bytes_list").decode(),
-        "has_audio": bool(one_value(fields, "has_audio", "int64_list")),
-        "start_sec": start_sec,
-        "end_sec": end_sec,
-        "flags": [
-            flag.decode()
-            for flag in (all_values(fields, "flags", "bytes_list") if "flags" in fields else ())
-        ],
-        "labels": labels_of(fields, info.label_sets, info.multi_label),
-        **arrays,
-    }
+    return {**facts, **arrays}
 
 
 def _array(fields: Mapping[str, Any], name: str, tokens: TokensInfo) -> np.ndarray:
